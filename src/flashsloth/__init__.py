@@ -1,0 +1,1 @@
+"""FlashSloth: small vision-language models that answer at once."""
