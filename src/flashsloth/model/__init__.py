@@ -1,0 +1,1 @@
+"""The paper, and nothing but the paper: configuration, modules, model and processors."""

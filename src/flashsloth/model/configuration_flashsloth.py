@@ -1,0 +1,195 @@
+"""Every number of a FlashSloth, checked as it comes in.
+
+In: two transformers configurations (a ViT-like encoder, a decoder-only language model) and FlashSloth's own sizes.
+Out: a :class:`FlashSlothConfig` whose derived sizes (patches, windows, visual tokens) the other files read.
+
+Legend: P patches a view, R windows (visual tokens) a view, V vision width, D language-model width, E query width,
+Q query tokens a turn, H heads of EmbQ. Defaults are the published FlashSloth-3.2B (arXiv 2412.04317).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+STANDARD_GRID = 1
+HD_GRID = 2
+"""HD cuts the padded picture into 2x2 tiles, beside the whole picture: five views."""
+
+PHI2_TEXT_CONFIG: dict[str, Any] = {
+    "model_type": "phi",
+    "vocab_size": 51200,
+    "hidden_size": 2560,
+    "intermediate_size": 10240,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "partial_rotary_factor": 0.4,
+    "max_position_embeddings": 2048,
+    "hidden_act": "gelu_new",
+    "layer_norm_eps": 1e-5,
+    "resid_pdrop": 0.1,
+}
+SO400M_VISION_CONFIG: dict[str, Any] = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+_SCALED_LOGITS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0, "lm_head_multiplier": 1.0}
+"""Language models whose head does more than a linear layer, by the config field that says so, and its neutral value."""
+
+
+@strict
+class FlashSlothConfig(PreTrainedConfig):
+    r"""Configuration of a FlashSloth.
+
+    Args:
+        vision_config: configuration (object or dict) of a ViT-like encoder: SigLIP, SigLIP2 of fixed size, CLIP, ...
+        text_config: configuration (object or dict) of a decoder-only language model.
+        image_token_id: placeholder id of one visual token.
+        query_token_id: placeholder id of one query token (`<learnable>` in the published tokenizer).
+        anchor_token_id: the token whose embedding is added to every query token (`.`, 764 in Phi-2's vocabulary).
+        num_query_tokens: Q, query tokens a turn.
+        query_size: E, the width EmbQ attends in; a multiple of `embq_num_heads`.
+        embq_layer: index of the decoder layer *before* which EmbQ acts (7: before the eighth).
+        embq_num_heads: H, heads of EmbQ's two attentions; divides E and V.
+        vision_feature_layer: which hidden state of the encoder is F; -2 is the one before the last layer.
+        pool_size: side of SAP's square windows, in patches; divides the patch grid's side.
+        sap_dropout: dropout inside SAP's scorer while training.
+        projector_hidden_act: activation between the projector's two linear layers.
+        image_grid: 1 for one view a picture, g > 1 for the whole picture and g x g tiles of it (2 is FlashSloth-HD).
+        lm_head_bias: whether the language model's head has a bias (Phi's has).
+        initializer_range: standard deviation of freshly drawn weights.
+
+    Raises:
+        ValueError: where sizes do not fit together; the message names both sizes and what would fit.
+    """
+
+    model_type = "flashsloth"
+    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    image_token_id: int = 50297
+    query_token_id: int = 50295
+    anchor_token_id: int = 764
+    num_query_tokens: int = 9
+    query_size: int = 576
+    embq_layer: int = 7
+    embq_num_heads: int = 32
+    vision_feature_layer: int = -2
+    pool_size: int = 3
+    sap_dropout: float = 0.1
+    projector_hidden_act: str = "gelu"
+    image_grid: int = STANDARD_GRID
+    lm_head_bias: bool = True
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.vision_config = _sub_config(self.vision_config, SO400M_VISION_CONFIG)
+        self.text_config = _sub_config(self.text_config, PHI2_TEXT_CONFIG)
+        super().__post_init__(**kwargs)
+        _check_sizes(self)
+
+    @property
+    def patch_grid(self) -> int:
+        """Patches along one side of a view (27 for 384 px and 14 px patches)."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """P, patches a view."""
+        return self.patch_grid**2
+
+    @property
+    def num_windows(self) -> int:
+        """R, SAP windows a view, and so visual tokens a view."""
+        return (self.patch_grid // self.pool_size) ** 2
+
+    @property
+    def num_views(self) -> int:
+        """Views a picture: 1, or the whole picture and `image_grid`² tiles."""
+        return 1 if self.image_grid == STANDARD_GRID else 1 + self.image_grid**2
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Visual tokens a picture (81 standard, 405 HD)."""
+        return self.num_views * self.num_windows
+
+    @property
+    def num_vision_layers(self) -> int:
+        """Encoder layers that are run (and stored): those up to `vision_feature_layer`."""
+        total = self.vision_config.num_hidden_layers
+        return total + 1 + self.vision_feature_layer if self.vision_feature_layer < 0 else self.vision_feature_layer
+
+    def vision_tower_config(self) -> PreTrainedConfig:
+        """The encoder's configuration cut down to the layers that are run, without a pooling head."""
+        config = copy.deepcopy(self.vision_config)
+        config.num_hidden_layers = self.num_vision_layers
+        if hasattr(config, "vision_use_head"):
+            config.vision_use_head = False
+        return config
+
+
+def _sub_config(value: dict | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:
+    """Make a configuration object of what the user gave; an absent one is the published model's."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = dict(default if value is None else value)
+    return AutoConfig.for_model(fields.pop("model_type", default["model_type"]), **fields)
+
+
+def _check_sizes(config: FlashSlothConfig) -> None:
+    """Refuse sizes that cannot work together, naming both and a way out."""
+    vision, text = config.vision_config, config.text_config
+    for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
+        if not isinstance(getattr(vision, name, None), int):
+            raise ValueError(
+                f"vision_config of type {vision.model_type!r} has no integer {name!r}: "
+                f"FlashSloth needs a ViT-like encoder of fixed square input (SigLIP, SigLIP2 of fixed size, CLIP)"
+            )
+    if config.patch_grid % config.pool_size:
+        divisors = [n for n in range(1, config.patch_grid + 1) if config.patch_grid % n == 0]
+        raise ValueError(
+            f"pool_size {config.pool_size} does not divide the {config.patch_grid}x{config.patch_grid} patch grid "
+            f"({vision.image_size} px in {vision.patch_size} px patches): choose one of {divisors}"
+        )
+    for name, width in (("query_size", config.query_size), ("vision hidden_size", vision.hidden_size)):
+        if width % config.embq_num_heads:
+            raise ValueError(f"embq_num_heads {config.embq_num_heads} does not divide {name} {width}")
+    if not 0 <= config.embq_layer < text.num_hidden_layers:
+        raise ValueError(
+            f"embq_layer {config.embq_layer} is outside the language model's layers 0..{text.num_hidden_layers - 1}"
+        )
+    if not 1 <= config.num_vision_layers <= vision.num_hidden_layers:
+        raise ValueError(
+            f"vision_feature_layer {config.vision_feature_layer} does not name a layer of an encoder with "
+            f"{vision.num_hidden_layers}: expected -{vision.num_hidden_layers}..-1 or 1..{vision.num_hidden_layers}"
+        )
+    for name, minimum in (("num_query_tokens", 1), ("image_grid", STANDARD_GRID), ("pool_size", 1)):
+        if getattr(config, name) < minimum:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least {minimum}")
+    for name in ("image_token_id", "query_token_id", "anchor_token_id"):
+        if not 0 <= getattr(config, name) < text.vocab_size:
+            raise ValueError(f"{name} {getattr(config, name)} is outside the vocabulary 0..{text.vocab_size - 1}")
+    if config.image_token_id == config.query_token_id:
+        raise ValueError(f"image_token_id and query_token_id are both {config.image_token_id}: they must differ")
+    for name, neutral in _SCALED_LOGITS.items():
+        value = getattr(text, name, None)
+        if value not in (None, neutral):
+            raise ValueError(
+                f"text_config of type {text.model_type!r} scales its logits ({name}={value}), which FlashSloth's head "
+                f"does not: choose a language model whose head is a linear layer"
+            )
+
+
+__all__ = ["FlashSlothConfig"]

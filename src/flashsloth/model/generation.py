@@ -1,0 +1,114 @@
+"""How a FlashSloth generates: transformers' `generate`, with the pictures and position tensors looked after.
+
+In: what the processor made. Out: what `generate` passes to `forward` at each step: everything in the prompt's pass,
+neither pictures nor position tensors in the cached steps after it, both again and grown with each step where the cache is off.
+
+Legend: B batch, T prompt positions, N pictures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import GenerationMixin
+from transformers.modeling_outputs import ModelOutput
+
+POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
+PICTURE_INPUTS = ("pixel_values", "image_row", "mm_encoder_outputs")
+
+
+class FlashSlothGenerationMixin(GenerationMixin):
+    """Beams, sampling, several sequences, with and without cache."""
+
+    def generate(self, inputs: torch.Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:
+        """As transformers' `generate`; see there.
+
+        Raises:
+            ValueError: for `prefill_chunk_size` and prompt lookup, which would lose pictures or copy placeholders.
+        """
+        refused = {
+            "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
+            "prompt_lookup_num_tokens": "it would copy placeholders of the prompt into the answer",
+        }
+        for name, reason in refused.items():
+            if kwargs.get(name, getattr(generation_config, name, None)) is not None:
+                raise ValueError(f"{name} does not work with FlashSloth: {reason}. Generate without it")
+        return super().generate(inputs, generation_config, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Keep pictures and position tensors for passes that hold the prompt, drop them from cached steps."""
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
+        )
+        holds_prompt = is_first_iteration or not kwargs.get("use_cache", True)
+        if not holds_prompt:
+            for name in (*POSITION_TENSORS, *PICTURE_INPUTS):
+                model_inputs.pop(name, None)
+            return model_inputs
+        ids = model_inputs.get("input_ids")
+        length = ids.shape[1] if ids is not None else model_inputs["inputs_embeds"].shape[1]
+        total = max(input_ids.shape[1], length)
+        for name in POSITION_TENSORS:
+            if (marks := model_inputs.get(name)) is not None:
+                grown = torch.nn.functional.pad(marks, (0, total - marks.shape[1]))  # generated tokens are unmarked
+                model_inputs[name] = grown[:, total - length :]
+        return model_inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Repeat every row, each with its own group of pictures: rows [a, b] become [a, a, b, b]."""
+        if expand_size == 1:
+            return input_ids, model_kwargs
+        pictures = {name: model_kwargs.pop(name) for name in PICTURE_INPUTS if model_kwargs.get(name) is not None}
+        batch = len(input_ids) if input_ids is not None and input_ids.numel() else len(model_kwargs["inputs_embeds"])
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        if pictures:
+            model_kwargs.update(_expand_pictures(pictures, batch, expand_size))
+        return input_ids, model_kwargs
+
+    def _suppress_placeholders(self) -> None:
+        """Never generate a placeholder: it would stand for a picture or a query that is not there."""
+        if self.generation_config is not None:
+            placeholders = [self.config.image_token_id, self.config.query_token_id]
+            self.generation_config.suppress_tokens = placeholders
+
+
+def _expand_pictures(pictures: dict[str, Any], batch: int, expand_size: int) -> dict[str, Any]:
+    """Repeat each row's pictures as a group, for `expand_size` copies of each of `batch` rows."""
+    first = pictures.get("pixel_values")
+    if first is None:
+        encoded = pictures.get("mm_encoder_outputs", {}).get("image")
+        if encoded is None:
+            return pictures
+        first = encoded.pooler_output
+    image_row = pictures.get("image_row")
+    if image_row is None:
+        image_row = torch.arange(len(first), device=first.device)
+    groups = [(image_row == row).nonzero().flatten() for row in range(batch)]
+    order = torch.cat([group for group in groups for _ in range(expand_size)])
+    new_row = torch.repeat_interleave(
+        torch.arange(batch * expand_size, device=image_row.device),
+        torch.tensor([len(group) for group in groups for _ in range(expand_size)], device=image_row.device),
+    )
+    expanded: dict[str, Any] = {"image_row": new_row}
+    if (pixel_values := pictures.get("pixel_values")) is not None:
+        expanded["pixel_values"] = pixel_values[order]
+    if (outputs := pictures.get("mm_encoder_outputs")) is not None:
+        expanded["mm_encoder_outputs"] = {
+            modality: _select_pictures(output, order) for modality, output in outputs.items()
+        }
+    return expanded
+
+
+def _select_pictures(output: ModelOutput, order: torch.Tensor) -> ModelOutput:
+    """Every tensor of a model output, its pictures picked in `order`."""
+    return type(output)(**{name: tensor[order] for name, tensor in output.items()})
+
+
+__all__ = ["PICTURE_INPUTS", "POSITION_TENSORS", "FlashSlothGenerationMixin"]

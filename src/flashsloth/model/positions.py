@@ -1,0 +1,167 @@
+"""From the processor's position tensors to the indices the model gathers with.
+
+In: integer tensors [B, T] that the processor made. Out: which pictures stand where, and one
+:class:`~flashsloth.model.embedded_query.EmbeddedQueryInputs` for the pass. Nothing here guesses: what does not fit
+raises a ValueError that says what was found and what was expected.
+
+The tensors, all int64 [B, T], zero where there is nothing:
+    image_index     j at the visual tokens of the row's j-th picture
+    query_turn      k at the query tokens of the row's k-th turn
+    question_turn   k at the question of the row's k-th turn
+and int64 [N]:
+    image_row       the batch row each of the N pictures belongs to, ascending
+
+Drawn for one row, one picture, one turn (R = 3 visual tokens, Q = 2 queries):
+
+    text            A   chat  <i>  <i>  <i>  \\n  What  ?  <q>  <q>  ASSIST  :
+    image_index     0    0     1    1    1   0    0    0   0    0     0     0
+    question_turn   0    0     0    0    0   0    1    1   0    0     0     0
+    query_turn      0    0     0    0    0   0    0    0   1    1     0     0
+
+Legend: B batch, T positions of this pass, N pictures, M most pictures of a row, n turns, Q queries a turn, L longest
+question, P rows of F a picture, V vision width.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from flashsloth.model.embedded_query import EmbeddedQueryInputs
+
+
+def picture_ordinals(image_row: torch.Tensor) -> torch.Tensor:
+    """Number each row's pictures from one, in order: int64 [N] of `image_row` int64 [N]."""
+    if (image_row[1:] < image_row[:-1]).any():
+        raise ValueError(f"image_row must ascend, found {image_row.tolist()}: give pictures in the order of their rows")
+    same_row_before = (image_row[:, None] == image_row[None, :]).tril()  # [N, N]
+    return same_row_before.sum(dim=1)
+
+
+def visual_slots(image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_image: int) -> torch.Tensor:
+    """Which positions hold which picture's visual tokens.
+
+    Args:
+        image_index: int64 [B, T].
+        image_row: int64 [N].
+        tokens_per_image: visual tokens a picture.
+
+    Returns:
+        bool [N, T]: the positions, in its row, of each picture's visual tokens; no position where the picture stands in
+        an earlier pass, whose keys and values are cached.
+
+    Raises:
+        ValueError: if a picture has some, but not all, of its positions, or a position names a picture not given.
+    """
+    if image_row.numel() and int(image_row.max()) >= image_index.shape[0]:
+        raise ValueError(f"image_row names row {int(image_row.max())} of a batch of {image_index.shape[0]}")
+    slots = image_index[image_row] == picture_ordinals(image_row)[:, None]  # [N, T]
+    counts = slots.sum(dim=1)
+    wrong = (counts != 0) & (counts != tokens_per_image)
+    if wrong.any():
+        raise ValueError(
+            f"picture {int(wrong.nonzero()[0])} of the batch has {int(counts[wrong][0])} positions in image_index, "
+            f"expected {tokens_per_image}: make the inputs with the model's own processor, without truncation"
+        )
+    if int(slots.sum()) != int((image_index > 0).sum()):
+        raise ValueError(
+            f"image_index holds {int((image_index > 0).sum())} visual positions, but the {image_row.numel()} pictures "
+            f"given fill {int(slots.sum())}: every picture in the prompt needs its pixels, in order"
+        )
+    return slots
+
+
+def query_positions(query_turn: torch.Tensor, num_query_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the turns of a pass by their query tokens.
+
+    Args:
+        query_turn: int64 [B, T].
+        num_query_tokens: Q.
+
+    Returns:
+        (row int64 [n], position int64 [n, Q]), turns in order.
+
+    Raises:
+        ValueError: if the query positions are not Q a turn.
+    """
+    row, position = query_turn.nonzero(as_tuple=True)  # [n*Q] each, row-major
+    if row.numel() % num_query_tokens:
+        raise ValueError(f"query_turn marks {row.numel()} positions, expected a multiple of {num_query_tokens}")
+    row, position = row.view(-1, num_query_tokens), position.view(-1, num_query_tokens)  # [n, Q]
+    turn = query_turn[row, position]  # [n, Q]
+    if (row != row[:, :1]).any() or (turn != turn[:, :1]).any():
+        raise ValueError(
+            f"query_turn does not mark {num_query_tokens} positions for every turn: make the inputs with the model's "
+            f"own processor, without truncation"
+        )
+    return row[:, 0], position
+
+
+def embedded_query_inputs(
+    query_turn: torch.Tensor,
+    question_turn: torch.Tensor,
+    features: torch.Tensor,
+    image_row: torch.Tensor,
+    slots: torch.Tensor,
+    num_query_tokens: int,
+) -> EmbeddedQueryInputs | None:
+    """Gather everything EmbQ needs in this pass; None if the pass holds no turn.
+
+    Args:
+        query_turn, question_turn: int64 [B, T].
+        features: float [N, P, V], F of each picture.
+        image_row: int64 [N].
+        slots: bool [N, T], from :func:`visual_slots`.
+        num_query_tokens: Q.
+    """
+    batch, length = query_turn.shape
+    row, position = query_positions(query_turn, num_query_tokens)  # [n], [n, Q]
+    if row.numel() == 0:
+        return None
+    turn = query_turn[row, position[:, 0]]  # [n]
+    in_question = question_turn[row] == turn[:, None]  # [n, T]
+    longest = max(1, int(in_question.sum(dim=1).max()))
+    # A stable sort brings the question's positions to the front, in their order.
+    order = in_question.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :longest]  # [n, L]
+    visible = _visible_pictures(row, position[:, 0], image_row, slots)  # [n, N]
+    per_row, feature_mask = _features_per_row(features, image_row, batch, row, visible)
+    return EmbeddedQueryInputs(
+        query_index=row[:, None] * length + position,
+        question_index=row[:, None] * length + order,
+        question_mask=in_question.gather(1, order),
+        features=per_row,
+        feature_row=row,
+        feature_mask=feature_mask,
+    )
+
+
+def _visible_pictures(
+    row: torch.Tensor, first_query: torch.Tensor, image_row: torch.Tensor, slots: torch.Tensor
+) -> torch.Tensor:
+    """Bool [n, N]: pictures of the turn's own row that do not stand after its queries (earlier passes are before)."""
+    place = torch.arange(slots.shape[1], device=slots.device)
+    last_slot = (slots * (place + 1)).amax(dim=1) - 1 if slots.numel() else slots.new_zeros(slots.shape[0]).long()
+    return (row[:, None] == image_row[None, :]) & (last_slot[None, :] < first_query[:, None])
+
+
+def _features_per_row(
+    features: torch.Tensor, image_row: torch.Tensor, batch: int, row: torch.Tensor, visible: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Lay each row's pictures side by side: (float [B, M*P, V], bool [n, M*P] or None if every turn sees everything)."""
+    ordinal = picture_ordinals(image_row)  # [N]
+    most = int(ordinal.max())
+    pictures, patches, width = features.shape
+    if pictures == batch * most:
+        per_row = features.reshape(batch, most * patches, width)
+    else:
+        padded = features.new_zeros(batch, most, patches, width)
+        per_row = padded.index_put((image_row, ordinal - 1), features).flatten(1, 2)
+    seen = torch.zeros(row.shape[0], most, dtype=torch.bool, device=features.device)
+    mine = row[:, None] == image_row[None, :]  # [n, N]
+    turn_index, picture = mine.nonzero(as_tuple=True)
+    seen[turn_index, ordinal[picture] - 1] = visible[turn_index, picture]
+    if bool(seen.all()):
+        return per_row, None
+    return per_row, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
+
+
+__all__ = ["embedded_query_inputs", "picture_ordinals", "query_positions", "visual_slots"]
