@@ -1,0 +1,225 @@
+"""Bar charts: chooses bars, values and a style, lays them out, paints them.
+
+In: a random stream and a picture's size; then a `Chart` and a canvas. Out: a `Chart`; then its pixels.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from PIL import Image, ImageDraw
+
+from flashsloth.world.colors import RGB, sample_contrasting
+from flashsloth.world.fonts import Face, font
+from flashsloth.world.lexicon import CAPITALS, COMMON
+from flashsloth.world.scene import Background, Bar, Box, Chart, Writing
+from flashsloth.world.text import draw_writing, font_size, readable_cap, sample_face, write_at
+from flashsloth.world.vocabulary import COLORS
+
+MOST_BARS, LARGEST_VALUE, USUAL_VALUE = 6, 20, 10
+LABEL_CAP, TICK_CAP = 9.0, 8.0  # px after the shrink to the model's square
+LINE = 1.7  # a line of writing takes this many cap heights
+LETTER_LABEL_SHARE, HORIZONTAL_SHARE, ONE_COLOR_SHARE, PRINTED_SHARE = 0.65, 0.25, 0.5, 0.6
+TICK_STEPS = (1, 2, 5, 10)
+MOST_TICKS = 5
+CLEAR_SHARE = 0.07  # of the axis: bars this much apart are clearly different
+BAR_CONTRAST = 90.0
+ROUND_SCALE = 3  # round corners are drawn this much larger, then reduced
+LABEL_WORDS = tuple(word for word in COMMON if len(word) <= 4)
+
+
+@dataclass(slots=True)
+class _Style:
+    """How one chart is laid out. `line` is the height of a line of writing in px."""
+
+    horizontal: bool
+    printed: bool
+    axis: bool
+    face: Face
+    size: int
+    tick_size: int
+    line: float
+    top: int
+    step: int
+    ink: RGB
+
+
+def sample_chart(rng: Random, size: tuple[int, int], background: Background) -> Chart:
+    """A chart of 2 to 6 bars that fits a picture of `size`."""
+    dark = sum(background.rgb) < 380
+    ink: RGB = rng.choice(((255, 255, 255), (220, 220, 220))) if dark else rng.choice(((0, 0, 0), (0, 0, 0), (60, 60, 60)))
+    face = sample_face(rng)
+    count = rng.randint(2, MOST_BARS)
+    horizontal = rng.random() < HORIZONTAL_SHARE
+    values = _sample_values(rng, count)
+    printed = rng.random() < PRINTED_SHARE
+    label_size = font_size(face, readable_cap(size, LABEL_CAP))
+    tick_size = font_size(face, readable_cap(size, TICK_CAP))
+    line = LINE * readable_cap(size, LABEL_CAP)
+    top, step = _axis(max(values), rng)
+    style = _Style(
+        horizontal, printed, not printed or rng.random() < 0.4, face, label_size, tick_size, line, top, step, ink
+    )
+    labels = _sample_labels(rng, count, style, size)
+    plot = _plot(size, style, labels, rng)
+    colors = _sample_colors(rng, count, background)
+    bars = _bars(rng, plot, style, labels, values, colors)
+    chart = Chart(
+        bars, horizontal, False, max(1, round(CLEAR_SHARE * top)), plot, ink,
+        frame=rng.choice(("box", "corner", "corner", "base", "none")) if style.axis else rng.choice(("base", "none", "corner")),
+        roundness=rng.uniform(0.1, 0.3) if rng.random() < 0.25 else 0.0, edged=rng.random() < 0.12,
+        grid=style.axis and rng.random() < 0.35,
+    )  # fmt: skip
+    _annotate(chart, style)
+    chart.readable = printed or all(value % step == 0 or step <= 2 for value in values) and top / step <= MOST_TICKS
+    return chart
+
+
+def _sample_values(rng: Random, count: int) -> list[int]:
+    """Values with one clear largest and one clear smallest, so that both can be asked for."""
+    top = rng.choice((5, 8, USUAL_VALUE, USUAL_VALUE, LARGEST_VALUE))
+    while True:
+        values = [rng.randint(1, top) for _ in range(count)]
+        ordered = sorted(values)
+        gap = max(1, round(CLEAR_SHARE * ordered[-1]) + (ordered[-1] > 14))
+        if ordered[-1] >= 3 and ordered[-1] - ordered[-2] >= gap and ordered[1] - ordered[0] >= gap:
+            return values
+
+
+def _axis(largest: int, rng: Random) -> tuple[int, int]:
+    """The end of the axis and the step of its ticks."""
+    step = next(step for step in TICK_STEPS if largest / step <= MOST_TICKS)
+    top = -(-largest // step) * step
+    return (top if top > largest or rng.random() < 0.5 else top + step if top / step < MOST_TICKS else top), step
+
+
+def _sample_labels(rng: Random, count: int, style: _Style, size: tuple[int, int]) -> list[str]:
+    """Letters in order, letters at random or, where there is room, short words."""
+    room = size[0] * 0.8 / count if not style.horizontal else size[0] * 0.34
+    if rng.random() > LETTER_LABEL_SHARE:
+        shape = font(style.face, style.size)
+        words = rng.sample(LABEL_WORDS, 60)
+        words = [word.capitalize() if rng.random() < 0.6 else word for word in words]
+        fitting = [word for word in words if shape.getlength(word) <= room * 0.92]
+        if len(fitting) >= count:
+            return fitting[:count]
+    if rng.random() < 0.6:
+        first = rng.choice((0, 0, 0, 0, 22 - count)) if count < 4 else 0
+        return list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[first : first + count])
+    return rng.sample(CAPITALS, count)
+
+
+def _plot(size: tuple[int, int], style: _Style, labels: list[str], rng: Random) -> Box:
+    """The box that the bars' axis spans: from zero to the end of the axis, across all bars."""
+    width, height = size
+    gap = style.line * 0.35
+    label_width = max(font(style.face, style.size).getlength(label) for label in labels)
+    tick_width = font(style.face, style.tick_size).getlength(str(style.top))
+    value_width = font(style.face, style.size).getlength("20")
+    air = rng.uniform(0.01, 0.05) * max(size)
+    if style.horizontal:
+        right = value_width + gap if style.printed else tick_width / 2
+        return Box(air + label_width + gap, air + gap, width - air - right - gap, height - air - (style.line if style.axis else gap))
+    left = tick_width + 1.5 * gap if style.axis else gap
+    top = style.line if style.printed else gap
+    return Box(air + left, air + top, width - air - gap, height - air - style.line)
+
+
+def _sample_colors(rng: Random, count: int, background: Background) -> list[tuple[str, RGB]]:
+    """A name and a colour for each bar: one for all, or all different."""
+    under = (background.rgb, background.second_rgb)
+    names = tuple(name for name in COLORS if name not in (background.name, "white"))
+    if rng.random() < ONE_COLOR_SHARE:
+        return [sample_contrasting(rng, under, names, BAR_CONTRAST)] * count
+    chosen: list[tuple[str, RGB]] = []
+    while len(chosen) < count:
+        color = sample_contrasting(rng, under, names, BAR_CONTRAST)
+        if all(color[0] != other for other, _ in chosen):
+            chosen.append(color)
+    return chosen
+
+
+def _bars(
+    rng: Random, plot: Box, style: _Style, labels: list[str], values: list[int], colors: list[tuple[str, RGB]]
+) -> list[Bar]:
+    share = rng.uniform(0.45, 0.85)
+    pitch = (plot.height if style.horizontal else plot.width) / len(labels)
+    bars = []
+    for index, (label, value, (color, rgb)) in enumerate(zip(labels, values, colors, strict=True)):
+        start, end = pitch * (index + 0.5 - share / 2), pitch * (index + 0.5 + share / 2)
+        if style.horizontal:
+            box = Box(plot.left, plot.top + start, plot.left + plot.width * value / style.top, plot.top + end)
+        else:
+            box = Box(plot.left + start, plot.bottom - plot.height * value / style.top, plot.left + end, plot.bottom)
+        bars.append(Bar(label, value, color, rgb, box))
+    return bars
+
+
+def _annotate(chart: Chart, style: _Style) -> None:
+    """Adds the bars' labels, the printed values and the ticks' numbers."""
+    half = style.line / 2
+    plot, face = chart.plot, style.face
+    for bar in chart.bars:
+        x, y = bar.box.center
+        length = font(face, style.size).getlength(bar.label) / 2
+        label_at = (plot.left - half * 0.6 - length, y) if chart.horizontal else (x, plot.bottom + half)
+        chart.writings.append(_write(bar.label, "letter" if len(bar.label) == 1 else "word", face, style.size, label_at, style.ink))
+        if style.printed:
+            width = font(face, style.size).getlength(str(bar.value)) / 2
+            value_at = (bar.box.right + half * 0.5 + width, y) if chart.horizontal else (x, bar.box.top - half * 0.85)
+            chart.writings.append(_write(str(bar.value), "number", face, style.size, value_at, style.ink))
+    if not style.axis:
+        return
+    for value in range(0, style.top + 1, style.step):
+        if chart.horizontal:
+            place = plot.left + plot.width * value / style.top
+            at = place, plot.bottom + half
+        else:
+            place = plot.bottom - plot.height * value / style.top
+            at = plot.left - half * 0.7 - font(face, style.tick_size).getlength(str(value)) / 2, place
+        chart.ticks.append((place, _write(str(value), "number", face, style.tick_size, at, style.ink)))
+
+
+def _write(
+    text: str, kind: Literal["word", "letter", "number"], face: Face, size: int, at: tuple[float, float], ink: RGB
+) -> Writing:
+    return write_at(text, kind, "white" if sum(ink) > 380 else "black", ink, face, size, at)
+
+
+def draw_chart(canvas: Image.Image, chart: Chart) -> None:
+    """Paints grid, bars, axes and writing."""
+    pen = ImageDraw.Draw(canvas)
+    plot, ink = chart.plot, chart.axis_rgb
+    left, top, right, bottom = (round(side) for side in (plot.left, plot.top, plot.right, plot.bottom))
+    pale = tuple((3 * under + over) // 4 for under, over in zip(canvas.getpixel((1, 1)), ink, strict=True))  # type: ignore[arg-type]
+    for place, _ in chart.ticks:
+        if chart.grid:
+            pen.line((place, top, place, bottom) if chart.horizontal else (left, place, right, place), pale)
+        tick = (place, bottom, place, bottom + 3) if chart.horizontal else (left - 3, place, left, place)
+        if chart.frame != "none":
+            pen.line(tick, ink)
+    for bar in chart.bars:
+        _draw_bar(canvas, pen, bar, chart)
+    if chart.frame == "box":
+        pen.rectangle((left, top, right, bottom), outline=ink)
+    if chart.frame == "corner":
+        pen.line((left, top, left, bottom), ink)
+        pen.line((left, bottom, right, bottom), ink)
+    if chart.frame == "base":
+        pen.line((left, top, left, bottom) if chart.horizontal else (left, bottom, right, bottom), ink)
+    for writing in [*chart.writings, *(writing for _, writing in chart.ticks)]:
+        draw_writing(canvas, writing)
+
+
+def _draw_bar(canvas: Image.Image, pen: ImageDraw.ImageDraw, bar: Bar, chart: Chart) -> None:
+    left, top, right, bottom = (round(side) for side in (bar.box.left, bar.box.top, bar.box.right, bar.box.bottom))
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    if not chart.roundness:
+        pen.rectangle((left, top, right - 1, bottom - 1), fill=bar.rgb, outline=chart.axis_rgb if chart.edged else None)
+        return
+    thick = (bottom - top) if chart.horizontal else (right - left)
+    mask = Image.new("L", ((right - left) * ROUND_SCALE, (bottom - top) * ROUND_SCALE))
+    corners = (False, True, True, False) if chart.horizontal else (True, True, False, False)
+    radius = min(chart.roundness * thick, (right - left) / 2, (bottom - top) / 2) * ROUND_SCALE
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, mask.width - 1, mask.height - 1), radius, fill=255, corners=corners)
+    canvas.paste(bar.rgb, (left, top, right, bottom), mask.reduce(ROUND_SCALE))

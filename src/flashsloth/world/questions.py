@@ -1,0 +1,108 @@
+"""The questions of a picture: six to eight, of all the kinds that it allows, in any order.
+
+In: a random stream and a `Scene`. Out: a list of `Question`, each with one true, short answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from flashsloth.world import charts, objects, writings
+from flashsloth.world.drafts import Draft
+from flashsloth.world.scene import Scene
+from flashsloth.world.vocabulary import KINDS, OPTION_LETTERS
+from flashsloth.world.wordings import say
+
+FEWEST, MOST = 6, 8
+ATTEMPTS = 40  # drafts tried for one picture
+MOST_OF_A_KIND = 3
+OPTION_FORMATS = ("{letter}. {text}", "({letter}) {text}", "{letter}) {text}", "{letter}: {text}")
+OPTION_COUNTS, OPTION_COUNT_WEIGHTS = (2, 3, 4), (20, 35, 45)
+CHOICE_SOURCES = ("shape", "color", "count", "reading", "chart")
+
+Ask = Callable[[Random, Scene], Draft | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question, its true answer, and its kind, one of `KINDS`."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+def allowed(scene: Scene) -> dict[str, list[Ask]]:
+    """For each kind, "choice" apart, the functions that may find a question of it in `scene`."""
+    asks: dict[str, list[Ask]] = {kind: [] for kind in KINDS if kind != "choice"}
+    if scene.chart is not None:
+        asks["shape"] += [charts.ask_chart_shape]
+        asks["chart"] += [charts.ask_chart]
+        asks["relation"] += [charts.ask_chart_relation]
+        asks["count"] += [charts.ask_chart_count]
+        asks["color"] += [charts.ask_chart_color]
+        asks["presence"] += [charts.ask_chart_presence]
+        asks["reading"] += [charts.ask_chart_reading]
+    if scene.things:
+        asks["shape"] += [objects.ask_shape]
+        asks["color"] += [objects.ask_color]
+        asks["presence"] += [objects.ask_presence]
+        asks["count"] += [objects.ask_count]
+        asks["relation"] += [objects.ask_relation]
+        if any(thing.writing for thing in scene.things):
+            asks["reading"] += [objects.ask_inside]
+    if scene.writings:
+        asks["color"] += [writings.ask_text_color]
+        asks["presence"] += [writings.ask_text_presence]
+        asks["count"] += [writings.ask_text_count]
+        asks["reading"] += [writings.ask_reading]
+        asks["relation"] += [writings.ask_text_relation]
+    return {kind: found for kind, found in asks.items() if found}
+
+
+def sample_questions(rng: Random, scene: Scene) -> list[Question]:
+    """The questions of `scene`, a balanced mixture, none twice."""
+    asks = allowed(scene)
+    kinds = list(asks) + (["choice"] if any(kind in CHOICE_SOURCES for kind in asks) else [])
+    wanted = rng.randint(FEWEST, MOST)
+    found: dict[str, Question] = {}
+    taken = dict.fromkeys(kinds, 0)
+    round_of_kinds: list[str] = []
+    for _ in range(ATTEMPTS):
+        if len(found) == wanted:
+            break
+        if not round_of_kinds:
+            round_of_kinds = [kind for kind in kinds if taken[kind] < MOST_OF_A_KIND] or kinds[:]
+            rng.shuffle(round_of_kinds)
+        kind = round_of_kinds.pop()
+        question = _choice(rng, scene, asks) if kind == "choice" else _plain(rng, scene, asks[kind])
+        if question is not None and question.question not in found:
+            found[question.question] = question
+            taken[kind] += 1
+    questions = list(found.values())
+    rng.shuffle(questions)
+    return questions
+
+
+def _plain(rng: Random, scene: Scene, asks: list[Ask]) -> Question | None:
+    for _ in range(3):
+        draft = rng.choice(asks)(rng, scene)
+        if draft is not None:
+            return Question(draft.kind, draft.question, draft.answer)
+    return None
+
+
+def _choice(rng: Random, scene: Scene, asks: dict[str, list[Ask]]) -> Question | None:
+    """A question with two to four lettered options; the answer is a letter, each as likely as the others."""
+    kind = rng.choice([kind for kind in CHOICE_SOURCES if kind in asks])
+    draft = rng.choice(asks[kind])(rng, scene)
+    if draft is None or not draft.wrong:
+        return None
+    count = min(rng.choices(OPTION_COUNTS, OPTION_COUNT_WEIGHTS)[0], len(draft.wrong) + 1)
+    options = [draft.answer, *draft.wrong[: count - 1]]
+    rng.shuffle(options)
+    style = rng.choice(OPTION_FORMATS)
+    listed = [style.format(letter=letter, text=text) for letter, text in zip(OPTION_LETTERS, options, strict=False)]
+    joint, first = rng.choice(((" ", " "), ("\n", "\n"), (" ", "\n")))
+    question = draft.question + first + joint.join(listed) + say(rng, "choice")
+    return Question("choice", question, OPTION_LETTERS[options.index(draft.answer)])

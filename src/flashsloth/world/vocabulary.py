@@ -1,0 +1,57 @@
+"""The words of the world: names of shapes and colours, their plurals and articles, and the closed list of all of them.
+
+In: nothing. Out: constants that the other files share, and `closed_vocabulary()`, every word that a question's wording,
+an answer or a caption can hold, apart from what is drawn into pictures (words, letters, numbers).
+"""
+
+import re
+
+KINDS = ("shape", "color", "presence", "count", "relation", "reading", "chart", "choice")
+
+SHAPES = ("circle", "square", "rectangle", "triangle", "star", "hexagon", "oval", "diamond", "pentagon", "heart", "cross")
+SHAPE_WEIGHTS = (16, 16, 12, 14, 12, 12, 5, 5, 5, 5, 5)
+
+COLORS = (
+    "red", "green", "blue", "yellow", "orange", "purple", "black", "gray", "white", "pink", "brown", "cyan",
+)  # fmt: skip
+COLOR_WEIGHTS = (10, 10, 10, 10, 10, 10, 10, 10, 4, 4, 4, 4)
+
+# Shapes that a careful reader may also call by the other's name: never denied, never offered against each other.
+LOOSE_NAMES = {"rectangle": ("square",), "oval": ("circle",), "diamond": ("square",)}
+
+POSITIONS = (
+    "top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right",
+)  # fmt: skip
+OPTION_LETTERS = ("A", "B", "C", "D")
+YES, NO = "yes", "no"
+
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def article(phrase: str) -> str:
+    """`phrase` behind its indefinite article: "a red circle", "an orange square"."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def plural(noun: str) -> str:
+    """The plural of one of the world's nouns: "circles", "crosses", "boxes"."""
+    return noun + ("es" if noun.endswith(("s", "x")) else "s")
+
+
+def words_of(text: str) -> list[str]:
+    """The runs of letters in `text`, in order, case as it stands."""
+    return _WORD.findall(text)
+
+
+def closed_vocabulary() -> list[str]:
+    """Every word of wordings, answers and captions, sorted, without digits and without words drawn into pictures."""
+    from flashsloth.world.captions import CAPTION_PHRASES
+    from flashsloth.world.wordings import all_wordings
+
+    phrases = [*SHAPES, *map(plural, SHAPES), *COLORS, *POSITIONS, *OPTION_LETTERS, YES, NO, "grey", "a", "an", "the"]
+    for wording in all_wordings():
+        template = re.sub(r"\{\w*\}", " ", wording)
+        phrases += [template, template.lower()]
+        phrases += [re.sub(r"olor", "olour", version) for version in (template, template.lower())]
+    phrases += CAPTION_PHRASES
+    return sorted({word for phrase in phrases for word in words_of(phrase)})
