@@ -1,0 +1,24 @@
+"""The one place that opens a picture.
+
+In: whatever a user has. Out: `PIL.Image.Image` of mode RGB, or a `PictureError`, one line that says why not.
+
+    sources.py   path, data URL, file object, bytes -> encoded bytes, never more than the limit
+    formats.py   encoded bytes -> a Pillow image of which the header alone is read
+    pixels.py    decoded pixels of any mode, or an array -> upright 8-bit RGB
+    pictures.py  the three in order, with limits.py checked between: `open_picture`, `open_pictures`
+"""
+
+from flashsloth.media.limits import DEFAULT_LIMITS, MediaLimits, PictureError
+from flashsloth.media.pictures import ImagePolicy, PictureSource, open_picture, open_pictures
+from flashsloth.media.sources import data_url_bytes
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ImagePolicy",
+    "MediaLimits",
+    "PictureError",
+    "PictureSource",
+    "data_url_bytes",
+    "open_picture",
+    "open_pictures",
+]
