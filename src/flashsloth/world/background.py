@@ -3,17 +3,19 @@
 In: a random stream; then a `Background` and a size. Out: a `Background`; then a Pillow RGB picture.
 """
 
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from flashsloth.world.colors import RGB, mix, sample_rgb
-from flashsloth.world.scene import Background
+from flashsloth.world.colors import RGB, luma, mix, sample_rgb
+from flashsloth.world.fonts import faces, font
+from flashsloth.world.scene import Background, Box
 
 NOISE_TILE = 512  # px: one tile of noise is made once; pictures take their own window of it
 NOISE_SEED = 20412
+DARK_LUMA = 110  # below it, what is written on a ground is white
 WHITE: RGB = (255, 255, 255)
 STYLES = ("plain", "gradient", "radial", "noise", "grid")
 STYLE_WEIGHTS = (74, 8, 3, 8, 7)
@@ -54,7 +56,9 @@ def paint_background(background: Background, size: tuple[int, int]) -> Image.Ima
     style = background.style
     if style in ("gradient", "radial"):
         ramp = _ramp(style, background.angle).resize(size, Image.Resampling.BILINEAR)
-        return Image.composite(Image.new("RGB", size, background.second_rgb), Image.new("RGB", size, background.rgb), ramp)
+        return Image.composite(
+            Image.new("RGB", size, background.second_rgb), Image.new("RGB", size, background.rgb), ramp
+        )
     if style == "noise":
         ground = np.asarray(background.rgb, dtype=np.int16) + noise_window(size, background.strength, background.angle)
         return Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
@@ -68,13 +72,31 @@ def paint_background(background: Background, size: tuple[int, int]) -> Image.Ima
     return canvas
 
 
-@lru_cache(maxsize=None)
+def draw_axes(canvas: Image.Image, inside: Box, rng: Random) -> None:
+    """Paints a plot's thin frame around `inside`, with ticks and small numbers, as plotting libraries do."""
+    left, top, right, bottom = (round(side) for side in (inside.left, inside.top, inside.right, inside.bottom))
+    ground = canvas.getpixel((0, 0))
+    ink = (255, 255, 255) if isinstance(ground, tuple) and luma(ground[:3]) < DARK_LUMA else (0, 0, 0)  # type: ignore[arg-type]
+    pen = ImageDraw.Draw(canvas)
+    pen.rectangle((left, top, right, bottom), outline=ink)
+    shape = font(faces()[0], max(8, round(0.04 * max(canvas.size))))
+    ticks = rng.randint(3, 6)
+    for k in range(ticks):
+        x, y = left + (right - left) * k / (ticks - 1), bottom + (top - bottom) * k / (ticks - 1)
+        pen.line((x, bottom, x, bottom + 3), ink)
+        pen.line((left - 3, y, left, y), ink)
+        number = str(2 * k) if rng.random() < 0.9 else ""
+        pen.text((x, bottom + 4), number, fill=ink, font=shape, anchor="mt")
+        pen.text((left - 4, y), number, fill=ink, font=shape, anchor="rm")
+
+
+@cache
 def _ramp(style: str, angle: int) -> Image.Image:
     ramp = Image.linear_gradient("L") if style == "gradient" else Image.radial_gradient("L")
     return ramp.rotate(angle)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _noise_tile() -> np.ndarray:
     """int8 [NOISE_TILE, NOISE_TILE, 3] of normal noise, standard deviation 16."""
     noise = np.random.Generator(np.random.PCG64(NOISE_SEED)).standard_normal((NOISE_TILE, NOISE_TILE, 3))

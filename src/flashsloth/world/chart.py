@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from flashsloth.world.colors import RGB, sample_contrasting
 from flashsloth.world.fonts import Face, font
 from flashsloth.world.lexicon import CAPITALS, COMMON
-from flashsloth.world.scene import Background, Bar, Box, Chart, Writing
+from flashsloth.world.scene import Background, Bar, Box, Chart, Frame, Writing
 from flashsloth.world.text import draw_writing, font_size, readable_cap, sample_face, write_at
 from flashsloth.world.vocabulary import COLORS
 
@@ -24,6 +24,9 @@ TICK_STEPS = (1, 2, 5, 10)
 MOST_TICKS = 5
 CLEAR_SHARE = 0.07  # of the axis: bars this much apart are clearly different
 BAR_CONTRAST = 90.0
+BAR_PITCH = 1.5  # a bar and its gap are at least this many cap heights wide
+FRAMES: tuple[Frame, ...] = ("box", "corner", "corner", "base", "none")
+PLAIN_FRAMES: tuple[Frame, ...] = ("base", "none", "corner")
 ROUND_SCALE = 3  # round corners are drawn this much larger, then reduced
 LABEL_WORDS = tuple(word for word in COMMON if len(word) <= 4)
 
@@ -47,10 +50,12 @@ class _Style:
 def sample_chart(rng: Random, size: tuple[int, int], background: Background) -> Chart:
     """A chart of 2 to 6 bars that fits a picture of `size`."""
     dark = sum(background.rgb) < 380
-    ink: RGB = rng.choice(((255, 255, 255), (220, 220, 220))) if dark else rng.choice(((0, 0, 0), (0, 0, 0), (60, 60, 60)))
+    ink: RGB = (
+        rng.choice(((255, 255, 255), (220, 220, 220))) if dark else rng.choice(((0, 0, 0), (0, 0, 0), (60, 60, 60)))
+    )
     face = sample_face(rng)
-    count = rng.randint(2, MOST_BARS)
     horizontal = rng.random() < HORIZONTAL_SHARE
+    count = rng.randint(2, min(MOST_BARS, _most_bars(size, horizontal)))
     values = _sample_values(rng, count)
     printed = rng.random() < PRINTED_SHARE
     label_size = font_size(face, readable_cap(size, LABEL_CAP))
@@ -66,13 +71,19 @@ def sample_chart(rng: Random, size: tuple[int, int], background: Background) -> 
     bars = _bars(rng, plot, style, labels, values, colors)
     chart = Chart(
         bars, horizontal, False, max(1, round(CLEAR_SHARE * top)), plot, ink,
-        frame=rng.choice(("box", "corner", "corner", "base", "none")) if style.axis else rng.choice(("base", "none", "corner")),
+        frame=rng.choice(FRAMES if style.axis else PLAIN_FRAMES),
         roundness=rng.uniform(0.1, 0.3) if rng.random() < 0.25 else 0.0, edged=rng.random() < 0.12,
         grid=style.axis and rng.random() < 0.35,
     )  # fmt: skip
     _annotate(chart, style)
-    chart.readable = printed or all(value % step == 0 or step <= 2 for value in values) and top / step <= MOST_TICKS
+    chart.readable = printed or (all(value % step == 0 or step <= 2 for value in values) and top / step <= MOST_TICKS)
     return chart
+
+
+def _most_bars(size: tuple[int, int], horizontal: bool) -> int:
+    """How many bars leave room for their labels."""
+    cap = readable_cap(size, LABEL_CAP)
+    return int(0.75 * size[1] / (LINE * cap)) if horizontal else int(0.75 * size[0] / (BAR_PITCH * cap))
 
 
 def _sample_values(rng: Random, count: int) -> list[int]:
@@ -119,7 +130,12 @@ def _plot(size: tuple[int, int], style: _Style, labels: list[str], rng: Random) 
     air = rng.uniform(0.01, 0.05) * max(size)
     if style.horizontal:
         right = value_width + gap if style.printed else tick_width / 2
-        return Box(air + label_width + gap, air + gap, width - air - right - gap, height - air - (style.line if style.axis else gap))
+        return Box(
+            air + label_width + gap,
+            air + gap,
+            width - air - right - gap,
+            height - air - (style.line if style.axis else gap),
+        )
     left = tick_width + 1.5 * gap if style.axis else gap
     top = style.line if style.printed else gap
     return Box(air + left, air + top, width - air - gap, height - air - style.line)
@@ -163,7 +179,9 @@ def _annotate(chart: Chart, style: _Style) -> None:
         x, y = bar.box.center
         length = font(face, style.size).getlength(bar.label) / 2
         label_at = (plot.left - half * 0.6 - length, y) if chart.horizontal else (x, plot.bottom + half)
-        chart.writings.append(_write(bar.label, "letter" if len(bar.label) == 1 else "word", face, style.size, label_at, style.ink))
+        chart.writings.append(
+            _write(bar.label, "letter" if len(bar.label) == 1 else "word", face, style.size, label_at, style.ink)
+        )
         if style.printed:
             width = font(face, style.size).getlength(str(bar.value)) / 2
             value_at = (bar.box.right + half * 0.5 + width, y) if chart.horizontal else (x, bar.box.top - half * 0.85)

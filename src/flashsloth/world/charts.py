@@ -11,7 +11,8 @@ from flashsloth.world.scene import Bar, Chart, Scene
 from flashsloth.world.vocabulary import COLORS, NO, YES
 from flashsloth.world.wordings import say
 
-KIND_SHARE = 0.12  # of the charts are asked what they are
+LOOK_SHARE = 0.15  # of the questions of presence are about how all bars look
+KIND_SHARE = 0.04  # of the charts are asked what they are
 
 
 def _chart(scene: Scene) -> Chart:
@@ -111,6 +112,10 @@ def ask_chart_presence(rng: Random, scene: Scene) -> Draft | None:
     yes = rng.random() < 0.5
     labels = [bar.label for bar in chart.bars]
     colors = {bar.color for bar in chart.bars}
+    if rng.random() < LOOK_SHARE:
+        if rng.random() < 0.5:
+            return Draft("presence", say(rng, "chart same color"), YES if len(colors) == 1 else NO)
+        return Draft("presence", say(rng, "chart direction"), YES if chart.horizontal else NO)
     if rng.random() < 0.4:
         pool = sorted(colors) if yes else [name for name in COLORS if name not in colors]
         color = rng.choice(pool)

@@ -6,7 +6,7 @@ with (CSS names, matplotlib's cycle, X11 and ImageMagick names, common web palet
 
 import colorsys
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 from flashsloth.world.vocabulary import COLOR_WEIGHTS, COLORS
@@ -14,7 +14,9 @@ from flashsloth.world.vocabulary import COLOR_WEIGHTS, COLORS
 RGB = tuple[int, int, int]
 
 ANCHOR_SHARE = 0.55  # of the colours drawn are an anchor itself; the rest come from the range
-MIN_CONTRAST = 85.0  # least `distance` between a thing and what lies under it
+MIN_CONTRAST = 110.0  # least `distance` between a thing and what lies under it
+LEGIBLE_CONTRAST = 150.0  # the same for writing
+LEGIBLE_LUMA = 38.0  # least difference in brightness between writing and what lies under it
 MAX_CHANNEL = 255
 
 
@@ -68,7 +70,7 @@ RANGES = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(code: str) -> RGB:
     """The RGB triple of six hexadecimal digits."""
     return int(code[0:2], 16), int(code[2:4], 16), int(code[4:6], 16)
@@ -96,6 +98,28 @@ def distance(first: RGB, second: RGB) -> float:
     ) ** 0.5
 
 
+def luma(rgb: RGB) -> float:
+    """Perceived brightness, 0..255 (ITU-R BT.601)."""
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+
+
+def legible(rgb: RGB, under: tuple[RGB, ...]) -> bool:
+    """Whether writing in `rgb` can be read easily on every colour in `under`."""
+    return all(
+        distance(rgb, other) >= LEGIBLE_CONTRAST and abs(luma(rgb) - luma(other)) >= LEGIBLE_LUMA for other in under
+    )
+
+
+def sample_legible(rng: Random, under: tuple[RGB, ...], names: tuple[str, ...]) -> tuple[str, RGB] | None:
+    """A name out of `names` and one of its colours that can be read on `under`; None where chance finds none."""
+    for _ in range(16):
+        name = rng.choices(names, [_WEIGHT_OF[name] for name in names])[0]
+        rgb = sample_rgb(rng, name)
+        if legible(rgb, under):
+            return name, rgb
+    return None
+
+
 def sample_contrasting(
     rng: Random, under: tuple[RGB, ...], names: tuple[str, ...] = COLORS, contrast: float = MIN_CONTRAST
 ) -> tuple[str, RGB]:
@@ -109,7 +133,8 @@ def sample_contrasting(
         rgb = sample_rgb(rng, name)
         if all(distance(rgb, other) >= contrast for other in under):
             return name, rgb
-    return max((("black", (0, 0, 0)), ("white", (255, 255, 255))), key=lambda pair: min(distance(pair[1], o) for o in under))
+    extremes: tuple[tuple[str, RGB], ...] = (("black", (0, 0, 0)), ("white", (255, 255, 255)))
+    return max(extremes, key=lambda pair: min(distance(pair[1], other) for other in under))
 
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:

@@ -7,11 +7,11 @@ from random import Random
 
 from flashsloth.world.background import sample_background
 from flashsloth.world.chart import sample_chart
-from flashsloth.world.colors import MAX_CHANNEL, distance, sample_contrasting
+from flashsloth.world.colors import MAX_CHANNEL, legible, sample_legible
 from flashsloth.world.lexicon import sample_letter, sample_number, sample_word
 from flashsloth.world.placement import place_things
 from flashsloth.world.scene import Box, Scene, Thing, Writing, WritingKind
-from flashsloth.world.text import TEXT_CONTRAST, fit_writing, font_size, readable_cap, sample_face, under_of, write_at
+from flashsloth.world.text import fit_writing, font_size, readable_cap, sample_face, under_of, write_at
 from flashsloth.world.vocabulary import COLORS
 
 LEVELS = (0, 1, 2, 3)
@@ -23,10 +23,12 @@ COUNT_WEIGHTS = {  # of things, from one upwards
     2: (18, 30, 28, 24),
     3: (14, 22, 18, 14, 11, 9, 7, 5),
 }
+AXES_SHARE = 0.06
 SHORTEST_SIDE, LONGEST_SIDE = 96, 288
 SQUARE_SHARE = 0.45
 CHART_SHORTEST = 120
 LABELLED_SMALLEST = 0.27  # of the short side: a thing that a letter fits into
+CAPTIONED_SMALLEST = 0.22  # of the short side of the room that the word leaves
 LABELLED = ("circle", "square", "rectangle", "hexagon", "oval", "pentagon", "diamond")
 LETTER_SHARE = {"oval": 0.5, "rectangle": 0.62, "diamond": 0.36}  # cap height over the thing's height; others 0.45
 WORD_COLORS = tuple(name for name in COLORS if name not in ("yellow", "pink", "cyan", "white"))
@@ -43,12 +45,22 @@ def compose(rng: Random, level: int) -> Scene:
     elif theme == "text":
         _add_text(rng, scene, level)
     elif theme == "objects":
-        scene.things = place_things(rng, size, background, _sample_count(rng, level))
+        room = Box(0, 0, *size)
+        if level == max(LEVELS) and rng.random() < AXES_SHARE:
+            room = scene.axes = _axes(rng, scene)
+        scene.things = place_things(rng, room, background, _sample_count(rng, level))
     elif theme == "labelled":
         _add_labelled(rng, scene)
     else:
         _add_captioned(rng, scene)
     return scene
+
+
+def _axes(rng: Random, scene: Scene) -> Box:
+    """The inside of a plot's frame: margins as plotting libraries leave them."""
+    left, top = rng.uniform(0.08, 0.14) * scene.width, rng.uniform(0.04, 0.12) * scene.height
+    right, bottom = rng.uniform(0.04, 0.1) * scene.width, rng.uniform(0.08, 0.13) * scene.height
+    return Box(left, top, scene.width - right, scene.height - bottom)
 
 
 def _sample_count(rng: Random, level: int) -> int:
@@ -95,19 +107,20 @@ def _add_text(rng: Random, scene: Scene, level: int) -> None:
                 continue
             share = 0.95 if kind == "word" else 0.75
             writing = fit_writing(rng, text, kind, room, cap, under_of(scene.background), tuple(names), share)
-            if writing is not None and (writing.color in names):
+            if writing is not None:
                 scene.writings.append(writing)
                 seen.add(text.lower())
                 names.remove(writing.color)
                 break
     if not scene.writings:
-        scene.things = place_things(rng, (scene.width, scene.height), scene.background, 1)
+        scene.things = place_things(rng, Box(0, 0, scene.width, scene.height), scene.background, 1)
 
 
 def _add_labelled(rng: Random, scene: Scene) -> None:
     """One to four things, most with a letter or a digit inside."""
     count = rng.choices((1, 2, 3, 4), (30, 35, 25, 10))[0]
-    scene.things = place_things(rng, (scene.width, scene.height), scene.background, count, smallest=LABELLED_SMALLEST)
+    room = Box(0, 0, scene.width, scene.height)
+    scene.things = place_things(rng, room, scene.background, count, smallest=LABELLED_SMALLEST)
     used: set[str] = set()
     for thing in scene.things:
         writing = _letter_inside(rng, scene, thing) if thing.shape in LABELLED else None
@@ -126,8 +139,11 @@ def _letter_inside(rng: Random, scene: Scene, thing: Thing) -> Writing | None:
         return None
     under = under_of(scene.background) if thing.stroke else (thing.rgb,)
     color, rgb = rng.choice((("white", (255, 255, 255)), ("black", (0, 0, 0))))
-    if rng.random() < 0.3 or any(distance(rgb, other) < TEXT_CONTRAST for other in under):
-        color, rgb = sample_contrasting(rng, under, COLORS, TEXT_CONTRAST)
+    if rng.random() < 0.3 or not legible(rgb, under):
+        ink = sample_legible(rng, under, COLORS)
+        if ink is None:
+            return None
+        color, rgb = ink
     return write_at(text, kind, color, rgb, face, size, thing.center)  # type: ignore[arg-type]
 
 
@@ -145,6 +161,7 @@ def _add_captioned(rng: Random, scene: Scene) -> None:
     writing = fit_writing(rng, sample_word(rng), "word", room, cap, under, names)
     if writing is not None:
         scene.writings.append(writing)
-    taken = [room] if writing is not None else []
-    count = rng.choices((1, 2, 3), (40, 40, 20))[0]
-    scene.things = place_things(rng, (scene.width, scene.height), scene.background, count, taken)
+    rest = Box(0, split if above else 0, scene.width, scene.height if above else split)
+    scene.things = place_things(
+        rng, rest, scene.background, rng.choices((1, 2, 3), (40, 40, 20))[0], CAPTIONED_SMALLEST
+    )

@@ -1,7 +1,7 @@
 """Paints things: three renderers that give the same thing three looks.
 
-In: a `Thing` and the canvas. Out: the canvas, painted on. `scale` 1 is the plain jagged look of a one-bit brush, 3 and 4
-are smooth (drawn larger, then reduced); the distance renderer gives soft rims and shaded faces.
+In: a `Thing` and the canvas. Out: the canvas, painted on. Scale 1 is the plain jagged look of a one-bit brush, 3 and
+4 are smooth (drawn larger, then reduced); the distance renderer gives soft rims and shaded faces.
 """
 
 import math
@@ -22,7 +22,9 @@ CONVEX = ("square", "rectangle", "triangle", "hexagon", "pentagon", "diamond")
 ROUND = ("circle", "oval")
 
 
-def draw_thing(canvas: Image.Image, thing: Thing, renderer: Renderer, softness: float = 1.0, shade: float = 0.0) -> None:
+def draw_thing(
+    canvas: Image.Image, thing: Thing, renderer: Renderer, softness: float = 1.0, shade: float = 0.0
+) -> None:
     """Paints `thing`. `softness` (px) and `shade` (share of brightness lost downwards) matter to "distance" alone."""
     left, top = math.floor(thing.box.left) - 2, math.floor(thing.box.top) - 2
     size = math.ceil(thing.box.right) + 2 - left, math.ceil(thing.box.bottom) + 2 - top

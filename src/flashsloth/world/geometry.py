@@ -5,7 +5,7 @@ origin, the point that an outline shrinks towards when a line or a rim is drawn 
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 
 from flashsloth.world.scene import Box, Point
 
@@ -54,7 +54,7 @@ def _cross() -> list[Point]:
     return points
 
 
-@lru_cache(maxsize=None)
+@cache
 def unit_outline(shape: str) -> tuple[Point, ...]:
     """The outline of `shape` inside a unit square about the origin, unturned."""
     square = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]
@@ -82,9 +82,7 @@ def outline(shape: str, center: Point, width: float, height: float, rotation: fl
     return [(x0 + x * a - y * b, y0 + x * c + y * d) for x, y in unit_outline(shape)]
 
 
-def inner_outline(
-    shape: str, center: Point, width: float, height: float, rotation: float, depth: float
-) -> list[Point]:
+def inner_outline(shape: str, center: Point, width: float, height: float, rotation: float, depth: float) -> list[Point]:
     """The outline that lies about `depth` pixels inside the one of `outline`."""
     if shape in ("rectangle", "oval", "square", "circle"):
         return outline(shape, center, width - 2 * depth, height - 2 * depth, rotation)

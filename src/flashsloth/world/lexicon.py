@@ -5,29 +5,32 @@ In: a random stream. Out: a string that can be read without doubt about its case
 
 from random import Random
 
-COMMON = tuple(
-    """able acid age air all ant apple arm art ask baby back bag ball bank base bat bath beach bear bed bee bell best bird
-    blow boat body bone book boot born boss both bowl box boy brave bread brick bring brush bus busy cake call calm camp
-    cap car card care cart cash cat chair chalk cheap chef city clay clean clear clip clock close cloud club coat code
-    coin cold cook cool copy corn cost cow crab cup dance dark date dawn day deep deer desk dig dish dog door down draw
-    dream dress drink drive drop drum duck dust ear earth easy eat egg empty end even exit eye face fact fair fall fan
-    farm fast father fear feel fence field film find fire first fish five flag flat floor flow flour fly food foot fork
-    four fox free fresh frog front fruit full fun game garden gate gift girl give glass glove goat gold golf good grand
-    grape grass great grow guess guide hair half hall hand happy hard hat head hear heat heavy help hen hero hide high
-    hill home honey hope horn horse hot hotel hour house ice idea iron jam jar job join joke jump just keep key kid kind
-    king kite knee knife lake lamp land large last late lazy leaf left lemon level light lime line lion lip list long
-    look lost loud love low luck lunch made magic mail make map mark match meal meat menu metal milk mind mint moon more
-    moth mouse move much mud music nail name near neck need nest net never new next nice night nine noise north nose
-    note nut oak ocean oil one open oven owl page paint pan paper park part party path peace pear pen pet phone piano
-    pig pin pink place plan plant plate play plum pond pool pop port post pot pull push quick quiet rabbit race radio
-    rain read ready rest rice rich ride right ring rise river road robin rock roof room root rope rose rug rule run safe
-    sail salt same sand save school sea seat seed sell send ship shirt shoe shop show silk silver sing sink six skin sky
-    sleep slow small smart smile snow soap sock soft song soup south spoon sport star start stay steel step stone stop
-    store storm story street sugar suit sun sweet swim table tail take talk tall tank tape tea team ten tent test text
-    thin three tie tiger time tiny toe top town toy train tree truck true tube turn two uncle under unit up use van view
-    visit voice walk wall want warm wash watch water wave week west wheel white wide wife wild win wind window wine wing
-    winter wolf wood wool word work world yard year young zebra zero zoo""".split()
-)
+_COMMON_WORDS = """
+    able acid age air all ant apple arm art ask baby back bag ball bank base bat bath beach bear bed bee bell
+    best bird blow boat body bone book boot born boss both bowl box boy brave bread brick bring brush bus busy
+    cake call calm camp cap car card care cart cash cat chair chalk cheap chef city clay clean clear clip clock
+    close cloud club coat code coin cold cook cool copy corn cost cow crab cup dance dark date dawn day deep
+    deer desk dig dish dog door down draw dream dress drink drive drop drum duck dust ear earth easy eat egg
+    empty end even exit eye face fact fair fall fan farm fast father fear feel fence field film find fire first
+    fish five flag flat floor flow flour fly food foot fork four fox free fresh frog front fruit full fun game
+    garden gate gift girl give glass glove goat gold golf good grand grape grass great grow guess guide hair
+    half hall hand happy hard hat head hear heat heavy help hen hero hide high hill home honey hope horn horse
+    hot hotel hour house ice idea iron jam jar job join joke jump just keep key kid kind king kite knee knife
+    lake lamp land large last late lazy leaf left lemon level light lime line lion lip list long look lost loud
+    love low luck lunch made magic mail make map mark match meal meat menu metal milk mind mint moon more moth
+    mouse move much mud music nail name near neck need nest net never new next nice night nine noise north nose
+    note nut oak ocean oil one open oven owl page paint pan paper park part party path peace pear pen pet phone
+    piano pig pin pink place plan plant plate play plum pond pool pop port post pot pull push quick quiet rabbit
+    race radio rain read ready rest rice rich ride right ring rise river road robin rock roof room root rope
+    rose rug rule run safe sail salt same sand save school sea seat seed sell send ship shirt shoe shop show
+    silk silver sing sink six skin sky sleep slow small smart smile snow soap sock soft song soup south spoon
+    sport star start stay steel step stone stop store storm story street sugar suit sun sweet swim table tail
+    take talk tall tank tape tea team ten tent test text thin three tie tiger time tiny toe top town toy train
+    tree truck true tube turn two uncle under unit up use van view visit voice walk wall want warm wash watch
+    water wave week west wheel white wide wife wild win wind window wine wing winter wolf wood wool word work
+    world yard year young zebra zero zoo
+"""
+COMMON = tuple(_COMMON_WORDS.split())
 ONSETS = (
     "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "ch", "cl", "dr",
     "fl", "gr", "pl", "qu", "sh", "st", "th", "tr", "y",

@@ -42,7 +42,11 @@ def references(rng: Random, scene: Scene, thing: Thing, hide: str = "") -> list[
     if len(things) == 1 and rng.random() < 0.5:
         return list(REFERENCES["only"])  # type: ignore[arg-type]
     found: list[str] = []
-    if hide != "shape" and _alone(things, lambda other: other.shape == thing.shape) and not _loosely(things, thing.shape):
+    if (
+        hide != "shape"
+        and _alone(things, lambda other: other.shape == thing.shape)
+        and not _loosely(things, thing.shape)
+    ):
         found += [f"the {thing.shape}"] * 2
     if hide != "color" and _alone(things, lambda other: other.color == thing.color):
         found += [f"the {thing.color} {noun}"] * (3 if hide else 1)
@@ -52,18 +56,21 @@ def references(rng: Random, scene: Scene, thing: Thing, hide: str = "") -> list[
         found += _extremes(rng, scene, thing, noun)
     if thing.writing is not None:
         found += [
-            form.format(noun=noun, sign=thing.writing.kind, text=thing.writing.text) for form in REFERENCES["written"]  # type: ignore[union-attr]
+            form.format(noun=noun, sign=thing.writing.kind, text=thing.writing.text)
+            for form in REFERENCES["written"]  # type: ignore[union-attr]
         ]
     return found
 
 
 def _loosely(things: list[Thing], shape: str) -> bool:
     """Whether a thing in the picture might also be called `shape`, or be meant by it."""
-    return any(shape in LOOSE_NAMES.get(other.shape, ()) or other.shape in LOOSE_NAMES.get(shape, ()) for other in things)
+    return any(
+        shape in LOOSE_NAMES.get(other.shape, ()) or other.shape in LOOSE_NAMES.get(shape, ()) for other in things
+    )
 
 
 def _extremes(rng: Random, scene: Scene, thing: Thing, noun: str) -> list[str]:
-    """"the leftmost shape" and its like, where they are clear."""
+    """ "the leftmost shape" and its like, where they are clear."""
     found = []
     others = [other for other in scene.things if other is not thing]
     sides = scene.width, scene.height

@@ -1,12 +1,13 @@
 """Where things stand: chooses shapes, colours, sizes and places so that nothing overlaps and every name is clear.
 
-In: a random stream, a picture's size, its background, how many things are wanted. Out: a list of `Thing`, perhaps fewer.
+In: a random stream, the room there is, its background, how many things are wanted. Out: a list of `Thing`, perhaps
+fewer.
 """
 
 from dataclasses import dataclass
 from random import Random
 
-from flashsloth.world.colors import RGB, distance, mix, sample_contrasting, sample_rgb
+from flashsloth.world.colors import RGB, distance, mix, sample_contrasting
 from flashsloth.world.geometry import INRADIUS, area, bounds, outline
 from flashsloth.world.scene import Background, Box, Point, Thing
 from flashsloth.world.vocabulary import COLORS, SHAPE_WEIGHTS, SHAPES
@@ -15,7 +16,7 @@ SMALLEST, LARGEST = 0.14, 0.6  # of the short side
 CROWD_SHARE = 1.15  # of the short side: n things share this length as side / n ** 0.5, at most
 TRIES = 14  # places tried for one thing, each a little smaller than the one before
 SHRINK = 0.93
-GAP = 0.02  # of the short side, between two things' boxes
+GAP = 0.03  # of the short side, between two things' boxes
 RIM = 0.015  # of the short side, between a thing and the picture's border
 UNTURNED_SHARE = 0.6  # of the things stand upright
 STROKED_SHARE, EDGED_SHARE = 0.16, 0.12
@@ -49,37 +50,32 @@ def _ordered(names: set[str]) -> tuple[str, ...]:
     return tuple(name for name in COLORS if name in names)
 
 
-def place_things(
-    rng: Random, size: tuple[int, int], background: Background, count: int, taken: list[Box] | None = None,
-    smallest: float = SMALLEST, palette: Palette | None = None,
-) -> list[Thing]:  # fmt: skip
-    """Up to `count` things on a picture of `size`, clear of the boxes in `taken`."""
+def place_things(rng: Random, room: Box, background: Background, count: int, smallest: float = SMALLEST) -> list[Thing]:
+    """Up to `count` things inside `room`, each at least `smallest` of its short side."""
     under = (background.rgb, background.second_rgb)
-    palette = palette or sample_palette(rng, count, under, background.name)
-    blocked = list(taken or ())
-    spots = _spots(rng, size, count)
+    palette = sample_palette(rng, count, under, background.name)
+    spots = _spots(rng, room, count)
     things: list[Thing] = []
     for index in range(count):
-        box_size = _box_size(rng, size, count, smallest)
-        thing = _placed(rng, size, under, palette, blocked, spots[index] if spots else None, box_size, smallest)
+        box_size = _box_size(rng, room, count, smallest)
+        blocked = [thing.box for thing in things]
+        thing = _placed(rng, room, under, palette, blocked, spots[index] if spots else None, box_size, smallest)
         if thing is not None:
             things.append(thing)
-            blocked.append(thing.box)
     return things
 
 
-def _box_size(rng: Random, size: tuple[int, int], count: int, smallest: float) -> float:
-    short = min(size)
+def _box_size(rng: Random, room: Box, count: int, smallest: float) -> float:
+    short = min(room.width, room.height)
     largest = max(smallest * 1.1, min(LARGEST, CROWD_SHARE / (count + 0.6) ** 0.5 * 0.8))
     return short * rng.uniform(smallest, largest)
 
 
-def _spots(rng: Random, size: tuple[int, int], count: int) -> list[Point] | None:
+def _spots(rng: Random, room: Box, count: int) -> list[Point] | None:
     """Places in a row, a column, a grid or at the centre; None leaves each thing to chance."""
-    width, height = size
     style = rng.random()
     if count == 1:
-        return [(width / 2, height / 2)] if style < 0.35 else None
+        return [room.center] if style < 0.35 else None
     if style < 0.6:
         return None
     if style < 0.72:
@@ -92,15 +88,20 @@ def _spots(rng: Random, size: tuple[int, int], count: int) -> list[Point] | None
         cells = [((k % columns + 0.5) / columns, (k // columns + 0.5) / rows) for k in range(rows * columns)]
         rng.shuffle(cells)
     shift = 0.03 * rng.random()
-    return [(width * (x + rng.uniform(-shift, shift)), height * (y + rng.uniform(-shift, shift))) for x, y in cells]
+    return [
+        (
+            room.left + room.width * (x + rng.uniform(-shift, shift)),
+            room.top + room.height * (y + rng.uniform(-shift, shift)),
+        )
+        for x, y in cells
+    ]
 
 
 def _placed(
-    rng: Random, size: tuple[int, int], under: tuple[RGB, ...], palette: Palette, blocked: list[Box],
+    rng: Random, room: Box, under: tuple[RGB, ...], palette: Palette, blocked: list[Box],
     spot: Point | None, box_size: float, smallest: float,
 ) -> Thing | None:  # fmt: skip
-    width, height = size
-    short = min(size)
+    short = min(room.width, room.height)
     shape = rng.choices(palette.shapes, palette.shape_weights)[0]
     long, wide = _extent(rng, shape)
     rotation = _turn(rng, shape)
@@ -109,8 +110,8 @@ def _placed(
         points = outline(shape, (0.0, 0.0), w, h, rotation)
         box = bounds(points)
         rim = RIM * short
-        low_x, high_x = rim - box.left, width - rim - box.right
-        low_y, high_y = rim - box.top, height - rim - box.bottom
+        low_x, high_x = room.left + rim - box.left, room.right - rim - box.right
+        low_y, high_y = room.top + rim - box.top, room.bottom - rim - box.bottom
         if low_x <= high_x and low_y <= high_y:
             if spot is not None:
                 x, y = min(max(spot[0], low_x), high_x), min(max(spot[1], low_y), high_y)
@@ -158,10 +159,4 @@ def _finished(rng: Random, thing: Thing, under: tuple[RGB, ...]) -> Thing:
         if distance(rim, thing.rgb) >= EDGE_CONTRAST and thing.color != "black":
             thing.edge = min(max(1.5, 0.03 * min(thing.width, thing.height)), 0.25 * depth)
             thing.edge_rgb = rim
-    return thing
-
-
-def recolored(rng: Random, thing: Thing, color: str) -> Thing:
-    """Gives `thing` one of the colours called `color`."""
-    thing.color, thing.rgb = color, sample_rgb(rng, color)
     return thing

@@ -15,6 +15,7 @@ from flashsloth.world.wordings import say
 
 FEWEST, MOST = 6, 8
 ATTEMPTS = 40  # drafts tried for one picture
+TRIES = 6  # drafts tried for one question
 MOST_OF_A_KIND = 3
 OPTION_FORMATS = ("{letter}. {text}", "({letter}) {text}", "{letter}) {text}", "{letter}: {text}")
 OPTION_COUNTS, OPTION_COUNT_WEIGHTS = (2, 3, 4), (20, 35, 45)
@@ -63,7 +64,7 @@ def allowed(scene: Scene) -> dict[str, list[Ask]]:
 def sample_questions(rng: Random, scene: Scene) -> list[Question]:
     """The questions of `scene`, a balanced mixture, none twice."""
     asks = allowed(scene)
-    kinds = list(asks) + (["choice"] if any(kind in CHOICE_SOURCES for kind in asks) else [])
+    kinds = [*asks, "choice", *_main_kinds(scene)]
     wanted = rng.randint(FEWEST, MOST)
     found: dict[str, Question] = {}
     taken = dict.fromkeys(kinds, 0)
@@ -84,8 +85,15 @@ def sample_questions(rng: Random, scene: Scene) -> list[Question]:
     return questions
 
 
+def _main_kinds(scene: Scene) -> list[str]:
+    """The kinds that get a second share: what a picture of this sort is mostly asked."""
+    if scene.chart is not None:
+        return ["chart", "chart"]
+    return ["reading"] if scene.writings else []
+
+
 def _plain(rng: Random, scene: Scene, asks: list[Ask]) -> Question | None:
-    for _ in range(3):
+    for _ in range(TRIES):
         draft = rng.choice(asks)(rng, scene)
         if draft is not None:
             return Question(draft.kind, draft.question, draft.answer)

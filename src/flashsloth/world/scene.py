@@ -12,6 +12,7 @@ from flashsloth.world.fonts import Face
 
 Point = tuple[float, float]
 WritingKind = Literal["word", "letter", "number"]
+Frame = Literal["box", "corner", "base", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Box:
 
 @dataclass(slots=True)
 class Writing:
-    """A run of text: `origin` is the left end of its baseline before the run is turned by `angle` about its box's centre."""
+    """A run of text. `origin` is the left end of its baseline before it is turned by `angle` about its centre."""
 
     text: str
     kind: WritingKind
@@ -62,7 +63,7 @@ class Writing:
 
 @dataclass(slots=True)
 class Thing:
-    """One shape. `outline` is its border as points; `stroke` > 0 draws only a line that thick, `edge` > 0 adds a dark rim."""
+    """One shape. `outline` is its border; `stroke` > 0 draws only a line that thick, `edge` > 0 adds a dark rim."""
 
     shape: str
     color: str
@@ -98,7 +99,7 @@ class Bar:
 
 @dataclass(slots=True)
 class Chart:
-    """A bar chart. `readable` says whether every value can be read off; `clear_gap` is the least difference that shows."""
+    """A bar chart. `readable` says whether every value can be read off; `clear_gap` is the least clear difference."""
 
     bars: list[Bar]
     horizontal: bool
@@ -108,7 +109,7 @@ class Chart:
     axis_rgb: RGB
     ticks: list[tuple[float, Writing]] = field(default_factory=list)
     grid: bool = False
-    frame: Literal["box", "corner", "base", "none"] = "corner"
+    frame: Frame = "corner"
     roundness: float = 0.0
     edged: bool = False
     writings: list[Writing] = field(default_factory=list)
@@ -128,7 +129,10 @@ class Background:
 
 @dataclass(slots=True)
 class Scene:
-    """A whole picture: its size, background, and what stands on it."""
+    """A whole picture: its size, background, and what stands on it.
+
+    `axes` is a thin frame with ticks around the things, as plotting libraries draw it; nothing is asked about it.
+    """
 
     width: int
     height: int
@@ -136,6 +140,7 @@ class Scene:
     things: list[Thing] = field(default_factory=list)
     writings: list[Writing] = field(default_factory=list)
     chart: Chart | None = None
+    axes: Box | None = None
 
     @property
     def short_side(self) -> int:

@@ -8,7 +8,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from flashsloth.world.colors import RGB, sample_contrasting
+from flashsloth.world.colors import RGB, sample_legible
 from flashsloth.world.fonts import Face, faces, font
 from flashsloth.world.scene import Background, Box, Point, Writing, WritingKind
 
@@ -16,7 +16,6 @@ MODEL_SIDE = 120  # px: the square that a padded picture is shrunk to before it 
 READABLE_CAP = 9.0  # px of cap height after that shrink
 SIZE_STEP = 2  # font sizes are multiples of this, so that fonts are found in the cache
 TURNED_SHARE, TURN = 0.15, 10.0  # of the large writing is turned, up to so many degrees
-TEXT_CONTRAST = 150.0
 BUILT_IN_SHARE = 0.15
 
 
@@ -65,19 +64,22 @@ def fit_writing(
     rng: Random, text: str, kind: WritingKind, room: Box, smallest_cap: float, under: tuple[RGB, ...],
     names: tuple[str, ...], largest_share: float = 0.9,
 ) -> Writing | None:  # fmt: skip
-    """`text` at a random size and place inside `room`, in a colour out of `names`; None where it cannot be read there."""
+    """`text` at a random size and place inside `room`, in a colour out of `names`; None if it cannot be read there."""
     face = sample_face(rng)
     left, top, right, bottom = font(face, 100).getbbox(text, anchor="ls")
     largest = 100 * min(largest_share * room.width / (right - left), largest_share * room.height / (bottom - top))
     smallest = font_size(face, smallest_cap)
     if smallest > largest:
         return None
-    size = int(rng.uniform(smallest, largest)) // SIZE_STEP * SIZE_STEP
+    size = int(max(rng.uniform(smallest, largest), rng.uniform(smallest, largest))) // SIZE_STEP * SIZE_STEP
     size = max(size, smallest)
     angle = 0.0
     if rng.random() < TURNED_SHARE:
         angle = rng.uniform(-TURN, TURN)
-    color, rgb = sample_contrasting(rng, under, names, TEXT_CONTRAST)
+    ink = sample_legible(rng, under, names)
+    if ink is None:
+        return None
+    color, rgb = ink
     writing = write_at(text, kind, color, rgb, face, size, room.center, angle)
     free_x, free_y = (room.width - writing.box.width) / 2, (room.height - writing.box.height) / 2
     if free_x < 0 or free_y < 0:

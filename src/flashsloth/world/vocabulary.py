@@ -8,7 +8,19 @@ import re
 
 KINDS = ("shape", "color", "presence", "count", "relation", "reading", "chart", "choice")
 
-SHAPES = ("circle", "square", "rectangle", "triangle", "star", "hexagon", "oval", "diamond", "pentagon", "heart", "cross")
+SHAPES = (
+    "circle",
+    "square",
+    "rectangle",
+    "triangle",
+    "star",
+    "hexagon",
+    "oval",
+    "diamond",
+    "pentagon",
+    "heart",
+    "cross",
+)
 SHAPE_WEIGHTS = (16, 16, 12, 14, 12, 12, 5, 5, 5, 5, 5)
 
 COLORS = (

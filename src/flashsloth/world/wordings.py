@@ -1,6 +1,7 @@
 """How questions are put: several wordings for each thing that can be asked.
 
-In: nothing. Out: `WORDINGS`, templates by topic; `say`, one of them filled in, sometimes in lower case or with "colour".
+In: nothing. Out: `WORDINGS`, templates by topic; `say`, one of them filled in, now and then in lower
+case or with "colour".
 """
 
 import re
@@ -25,8 +26,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "color": (
         "What color is {ref}?", "Which color is {ref}?", "What is the color of {ref}?", "What color does {ref} have?",
-        "Name the color of {ref}.", "Tell me the color of {ref}.", "{Ref}: what color is it?", "In what color is {ref}?",
-        "What color is {ref} in the image?", "What color is {ref} in the picture?",
+        "Name the color of {ref}.", "Tell me the color of {ref}.", "{Ref}: what color is it?",
+        "In what color is {ref}?", "What color is {ref} in the image?", "What color is {ref} in the picture?",
     ),
     "color only": (
         "What color is it?", "Which color do you see?", "What is the color?", "What color is this shape?",
@@ -47,13 +48,14 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "count": (
         "How many {noun} are there?", "How many {noun} are in the picture?", "How many {noun} are in the image?",
-        "How many {noun} do you see?", "How many {noun} can you see?", "Count the {noun}.", "What is the number of {noun}?",
-        "How many {noun} does the picture show?", "Tell me how many {noun} there are.", "How many {noun} are shown?",
-        "What number of {noun} is there?", "How many {noun} does the image contain?",
+        "How many {noun} do you see?", "How many {noun} can you see?", "Count the {noun}.",
+        "What is the number of {noun}?", "How many {noun} does the picture show?", "Tell me how many {noun} there are.",
+        "How many {noun} are shown?", "What number of {noun} is there?", "How many {noun} does the image contain?",
     ),
     "left": (
         "Is {ref} to the left of {other}?", "Is {ref} left of {other}?", "Is {ref} on the left side of {other}?",
-        "Does {ref} stand to the left of {other}?", "Is {ref} further left than {other}?", "Is {ref} on the left of {other}?",
+        "Does {ref} stand to the left of {other}?", "Is {ref} further left than {other}?",
+        "Is {ref} on the left of {other}?",
     ),
     "right": (
         "Is {ref} to the right of {other}?", "Is {ref} right of {other}?", "Is {ref} on the right side of {other}?",
@@ -69,8 +71,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Does {ref} stand below {other}?", "Is {ref} under {other}?", "Is {ref} placed below {other}?",
     ),
     "where": (
-        "Where is {ref}?", "Where in the picture is {ref}?", "Where in the image is {ref}?", "What is the position of {ref}?",
-        "In which part of the image is {ref}?", "Where do you see {ref}?", "Where is {ref} placed?",
+        "Where is {ref}?", "Where in the picture is {ref}?", "Where in the image is {ref}?",
+        "What is the position of {ref}?", "In which part of the image is {ref}?", "Where do you see {ref}?",
+        "Where is {ref} placed?",
     ),
     "half": (
         "Is {ref} in the {half} half of the picture?", "Is {ref} in the {half} half of the image?",
@@ -78,16 +81,20 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Is {ref} on the {half} side of the image?", "Is {ref} at the {half}?",
     ),
     "side": (
-        "Is {ref} on the left or on the right?", "Is {ref} on the left or right side?", "Left or right: where is {ref}?",
+        "Is {ref} on the left or on the right?", "Is {ref} on the left or right side?",
+        "Left or right: where is {ref}?",
     ),
     "height": (
-        "Is {ref} at the top or at the bottom?", "Is {ref} in the top or bottom half?", "Top or bottom: where is {ref}?",
+        "Is {ref} at the top or at the bottom?", "Is {ref} in the top or bottom half?",
+        "Top or bottom: where is {ref}?",
     ),
     "neighbour": (
         "What is {side} {ref}?", "What object is {side} {ref}?", "What do you see {side} {ref}?",
         "Which object is {side} {ref}?", "What is placed {side} {ref}?", "What stands {side} {ref}?",
     ),
-    "neighbour shape": ("What shape is {side} {ref}?", "Which shape is {side} {ref}?", "What shape do you see {side} {ref}?"),
+    "neighbour shape": (
+        "What shape is {side} {ref}?", "Which shape is {side} {ref}?", "What shape do you see {side} {ref}?",
+    ),
     "neighbour color": (
         "What color is the shape {side} {ref}?", "What is the color of the object {side} {ref}?",
         "Which color is the object {side} {ref}?",
@@ -108,16 +115,18 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "is smaller": ("Is {ref} smaller than {other}?", "Does {ref} look smaller than {other}?"),
     "read word": (
         "What does the text say?", "What word is written?", "What word is shown?", "Read the text.", "Read the word.",
-        "What is written in the picture?", "What is written in the image?", "What does it say?", "Which word do you see?",
-        "What is the word?", "What text is in the image?", "What word is in the picture?",
+        "What is written in the picture?", "What is written in the image?", "What does it say?",
+        "Which word do you see?", "What is the word?", "What text is in the image?", "What word is in the picture?",
     ),
     "read letter": (
         "What letter is this?", "What letter is shown?", "Which letter do you see?", "Read the letter.",
-        "What letter is in the picture?", "Which letter is in the image?", "What is the letter?", "What letter is written?",
+        "What letter is in the picture?", "Which letter is in the image?", "What is the letter?",
+        "What letter is written?",
     ),
     "read number": (
         "What number is this?", "What number is shown?", "Which number do you see?", "Read the number.",
-        "What number is in the picture?", "Which number is in the image?", "What is the number?", "What number is written?",
+        "What number is in the picture?", "Which number is in the image?", "What is the number?",
+        "What number is written?",
     ),
     "read which": (
         "What does the {which} text say?", "What is the {which} text?", "Read the {which} text.",
@@ -128,9 +137,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What text is {which}?", "What is the {which} text?", "What is the text in {which}?",
     ),
     "read inside": (
-        "What {sign} is in {ref}?", "What {sign} is inside {ref}?", "Which {sign} is in {ref}?", "What is written in {ref}?",
-        "What {sign} is written inside {ref}?", "Which {sign} does {ref} contain?", "Read the {sign} in {ref}.",
-        "What {sign} is on {ref}?",
+        "What {sign} is in {ref}?", "What {sign} is inside {ref}?", "Which {sign} is in {ref}?",
+        "What is written in {ref}?", "What {sign} is written inside {ref}?", "Which {sign} does {ref} contain?",
+        "Read the {sign} in {ref}.", "What {sign} is on {ref}?",
     ),
     "read first": (
         "What is the first letter of the word?", "Which letter does the word start with?",
@@ -140,16 +149,16 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What is the last letter of the word?", "Which letter does the word end with?", "What is the last letter?",
     ),
     "color of text": (
-        "What color is {ref}?", "What is the color of {ref}?", "Which color is {ref}?", "In what color is {ref} written?",
-        "What color does {ref} have?", "Name the color of {ref}.",
+        "What color is {ref}?", "What is the color of {ref}?", "Which color is {ref}?",
+        "In what color is {ref} written?", "What color does {ref} have?", "Name the color of {ref}.",
     ),
     "says": (
         'Does the {sign} say "{text}"?', 'Is the {sign} "{text}"?', 'Does the picture show "{text}"?',
         'Is "{text}" written in the image?', 'Do you see "{text}"?', 'Is the {sign} in the picture "{text}"?',
     ),
     "has letter": (
-        'Is the letter "{text}" in the word?', 'Does the word contain the letter "{text}"?', 'Is there a "{text}" in the word?',
-        'Does the word have the letter "{text}"?',
+        'Is the letter "{text}" in the word?', 'Does the word contain the letter "{text}"?',
+        'Is there a "{text}" in the word?', 'Does the word have the letter "{text}"?',
     ),
     "count letters": (
         "How many letters does the word have?", "How many letters are in the word?", "How many letters are there?",
@@ -167,8 +176,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "text where": ("Is the {sign} above or below {ref}?", "Above or below {ref}: where is the {sign}?"),
     "chart bars": (
-        "How many bars are there?", "How many bars does the chart have?", "How many bars are in the chart?", "Count the bars.",
-        "What is the number of bars?", "How many bars do you see?", "How many bars are shown?",
+        "How many bars are there?", "How many bars does the chart have?", "How many bars are in the chart?",
+        "Count the bars.", "What is the number of bars?", "How many bars do you see?", "How many bars are shown?",
         "How many categories are in the chart?",
     ),
     "chart largest": (
@@ -176,7 +185,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What is the label of the largest bar?", "Which category has the largest value?", "Which one is the highest?",
         "Which category is the biggest?", "What category has the highest bar?",
     ),
-    "chart tallest": ("Which bar is the tallest?", "Which bar is the highest?", "What is the label of the tallest bar?"),
+    "chart tallest": (
+        "Which bar is the tallest?", "Which bar is the highest?", "What is the label of the tallest bar?",
+    ),
     "chart smallest": (
         "Which bar is the smallest?", "Which bar is the shortest?", "Which bar has the lowest value?",
         "What is the label of the smallest bar?", "Which category has the smallest value?", "Which one is the lowest?",
@@ -188,7 +199,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "How high is {label}?", "What is the value for {label}?",
     ),
     "chart top value": (
-        "What is the highest value?", "What is the largest value in the chart?", "What is the value of the largest bar?",
+        "What is the highest value?", "What is the largest value in the chart?",
+        "What is the value of the largest bar?",
     ),
     "chart compare": (
         "Which is larger, {label} or {other}?", "Which bar is higher, {label} or {other}?",
@@ -201,7 +213,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "chart is larger": (
         "Is {label} larger than {other}?", "Is bar {label} higher than bar {other}?",
-        "Does {label} have a larger value than {other}?", "Is {label} bigger than {other}?", "Is {label} more than {other}?",
+        "Does {label} have a larger value than {other}?", "Is {label} bigger than {other}?",
+        "Is {label} more than {other}?",
     ),
     "chart is smaller": (
         "Is {label} smaller than {other}?", "Is bar {label} lower than bar {other}?",
@@ -219,10 +232,15 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Which color does bar {label} have?", "In what color is {label}?", "What color is {label}?",
     ),
     "chart bars color": (
-        "What color are the bars?", "What is the color of the bars?", "Which color do the bars have?", "Name the color of the bars.",
+        "What color are the bars?", "What is the color of the bars?", "Which color do the bars have?",
+        "Name the color of the bars.",
     ),
-    "chart same color": ("Are all bars of the same color?", "Do all the bars have the same color?", "Is each bar of the same color?"),
-    "chart kind": ("What kind of picture is this?", "What is shown in the image?", "What is in the picture?", "What is this?"),
+    "chart same color": (
+        "Are all bars of the same color?", "Do all the bars have the same color?", "Is each bar of the same color?",
+    ),
+    "chart kind": (
+        "What kind of picture is this?", "What is shown in the image?", "What is in the picture?", "What is this?",
+    ),
     "chart direction": (
         "Are the bars horizontal?", "Do the bars lie on their side?", "Is this a horizontal bar chart?",
     ),
@@ -240,7 +258,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 
 # Phrases that fill the templates' gaps.
 REFERENCES = {
-    "only": ("the object", "the shape", "this shape", "the object in the picture"),
+    "only": ("the object", "the shape", "this shape", "this object"),
     "sides": (
         ("the leftmost {noun}", "the {noun} on the left", "the {noun} furthest to the left"),
         ("the rightmost {noun}", "the {noun} on the right", "the {noun} furthest to the right"),

@@ -9,7 +9,7 @@ from random import Random
 
 from PIL import Image
 
-from flashsloth.world.background import paint_background
+from flashsloth.world.background import draw_axes, paint_background
 from flashsloth.world.captions import caption
 from flashsloth.world.chart import draw_chart
 from flashsloth.world.compose import LEVELS, compose
@@ -22,6 +22,7 @@ from flashsloth.world.text import draw_writing
 
 SPLITS = ("train", "test")
 SHADED_SHARE = 0.3  # of the pictures drawn by distance have shaded faces
+UNSHADED = ("white", "gray", "orange", "yellow", "pink")  # darker, they would take another name
 SOFTNESS, SHADE = (0.9, 2.2), (0.08, 0.3)
 
 
@@ -84,8 +85,11 @@ def render(scene: Scene, rng: Random) -> Image.Image:
     canvas = paint_background(scene.background, (scene.width, scene.height))
     renderer = rng.choices(RENDERERS, RENDERER_WEIGHTS)[0]
     softness, shade = rng.uniform(*SOFTNESS), rng.uniform(*SHADE) if rng.random() < SHADED_SHARE else 0.0
+    if scene.axes is not None:
+        draw_axes(canvas, scene.axes, rng)
     for thing in scene.things:
-        draw_thing(canvas, thing, renderer, softness, shade if renderer == "distance" and thing.color not in UNSHADED else 0.0)
+        shaded = renderer == "distance" and thing.color not in UNSHADED
+        draw_thing(canvas, thing, renderer, softness, shade if shaded else 0.0)
         if thing.writing is not None:
             draw_writing(canvas, thing.writing)
     if scene.chart is not None:
@@ -93,6 +97,3 @@ def render(scene: Scene, rng: Random) -> Image.Image:
     for writing in scene.writings:
         draw_writing(canvas, writing)
     return apply_effects(rng, canvas)
-
-
-UNSHADED = ("white", "gray", "orange", "yellow", "pink")  # darker, they would take another name

@@ -1,18 +1,20 @@
 """Questions about free writing: what it says, its colour, its letters, its place.
 
-In: a random stream and a `Scene` with writing on the background. Out: a `Draft`, or None where the scene does not allow it.
+In: a random stream and a `Scene` with writing on the background. Out: a `Draft`, or None.
 """
 
 from random import Random
 
 from flashsloth.world.drafts import Draft
-from flashsloth.world.lexicon import SAME_IN_BOTH_CASES, altered
+from flashsloth.world.lexicon import altered
 from flashsloth.world.scene import Scene, Writing
 from flashsloth.world.vocabulary import COLORS, NO, YES
 from flashsloth.world.wordings import say
 
 NAMED_LINES = {2: (("top", "first", "upper"), ("bottom", "second", "lower")),
                3: (("top", "first"), ("middle", "second"), ("bottom", "third", "last"))}  # fmt: skip
+
+SINGLE_DIGIT_SHARE = 0.1  # of the lone digits are counted
 
 
 def _wrong_texts(rng: Random, scene: Scene, writing: Writing) -> list[str]:
@@ -75,7 +77,8 @@ def ask_text_presence(rng: Random, scene: Scene) -> Draft | None:
             letter = letter.upper()
         return Draft("presence", say(rng, "has letter", text=letter), YES if yes else NO)
     text = writing.text if yes else altered(rng, writing.text)
-    if not yes and any(text.lower() in other.text.lower() or other.text.lower() in text.lower() for other in scene.writings):
+    drawn = [other.text.lower() for other in scene.writings]
+    if not yes and any(text.lower() in other or other in text.lower() for other in drawn):
         return None
     sign = writing.kind if len(scene.writings) == 1 else ""
     if not sign:
@@ -91,6 +94,8 @@ def ask_text_count(rng: Random, scene: Scene) -> Draft | None:
     if len(scene.writings) != 1 or scene.writings[0].kind == "letter" or any(t.writing for t in scene.things):
         return None
     writing = scene.writings[0]
+    if len(writing.text) == 1 and rng.random() > SINGLE_DIGIT_SHARE:
+        return None
     topic = "count letters" if writing.kind == "word" else "count digits"
     length = len(writing.text)
     wrong = [str(other) for other in (length - 2, length - 1, length + 1, length + 2) if other > 0]
@@ -109,8 +114,3 @@ def ask_text_relation(rng: Random, scene: Scene) -> Draft | None:
         answer = "above" if writing.box.center[1] < thing.center[1] else "below"
         return Draft("relation", say(rng, "text where", sign=writing.kind, ref=f"the {thing.shape}"), answer)
     return None
-
-
-def is_plain(letter: str) -> bool:
-    """Whether a letter's case can be told when it stands alone."""
-    return letter.lower() not in SAME_IN_BOTH_CASES
