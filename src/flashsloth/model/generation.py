@@ -14,6 +14,8 @@ import torch
 from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
+from flashsloth.model.positions import rows_of_pictures
+
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
 PICTURE_INPUTS = ("pixel_values", "image_row", "mm_encoder_outputs")
 
@@ -64,12 +66,16 @@ class FlashSlothGenerationMixin(GenerationMixin):
         if expand_size == 1:
             return input_ids, model_kwargs
         pictures = {name: model_kwargs.pop(name) for name in PICTURE_INPUTS if model_kwargs.get(name) is not None}
+        image_index = model_kwargs.get("image_index")
         batch = len(input_ids) if input_ids is not None and input_ids.numel() else len(model_kwargs["inputs_embeds"])
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
         if pictures:
-            model_kwargs.update(_expand_pictures(pictures, batch, expand_size))
+            if image_index is None:
+                image_index = torch.zeros(batch, 1, dtype=torch.long)
+            image_row = rows_of_pictures(_count(pictures), pictures.get("image_row"), image_index)
+            model_kwargs.update(_expand_pictures(pictures, image_row, batch, expand_size))
         return input_ids, model_kwargs
 
     def _suppress_placeholders(self) -> None:
@@ -79,17 +85,18 @@ class FlashSlothGenerationMixin(GenerationMixin):
             self.generation_config.suppress_tokens = placeholders
 
 
-def _expand_pictures(pictures: dict[str, Any], batch: int, expand_size: int) -> dict[str, Any]:
+def _count(pictures: dict[str, Any]) -> int:
+    """How many pictures, raw or looked at."""
+    encoded = (pictures.get("mm_encoder_outputs") or {}).get("image")
+    if encoded is not None:
+        return len(encoded.pooler_output)
+    return len(pictures.get("pixel_values", ()))
+
+
+def _expand_pictures(
+    pictures: dict[str, Any], image_row: torch.Tensor, batch: int, expand_size: int
+) -> dict[str, Any]:
     """Repeat each row's pictures as a group, for `expand_size` copies of each of `batch` rows."""
-    first = pictures.get("pixel_values")
-    if first is None:
-        encoded = pictures.get("mm_encoder_outputs", {}).get("image")
-        if encoded is None:
-            return pictures
-        first = encoded.pooler_output
-    image_row = pictures.get("image_row")
-    if image_row is None:
-        image_row = torch.arange(len(first), device=first.device)
     groups = [(image_row == row).nonzero().flatten() for row in range(batch)]
     order = torch.cat([group for group in groups for _ in range(expand_size)])
     new_row = torch.repeat_interleave(

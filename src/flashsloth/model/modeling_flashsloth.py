@@ -26,7 +26,7 @@ from transformers.utils import can_return_tuple
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, QueryTokens
 from flashsloth.model.generation import FlashSlothGenerationMixin
-from flashsloth.model.positions import embedded_query_inputs, picture_ordinals, visual_slots
+from flashsloth.model.positions import embedded_query_inputs, rows_of_pictures, visual_slots
 from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
 
 _EMBQ_KWARG = "embedded_query_inputs"
@@ -192,7 +192,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             position_ids: int64 [B, T]; by default counted over `attention_mask`, so that padding does not count.
             pixel_values: the N pictures, float [N, W, 3, size, size]; or, already looked at,
                 `mm_encoder_outputs={"image": FlashSlothImageFeatures}`.
-            image_row: int64 [N], the batch row of each picture. Default: one a row, if N is B.
+            image_row: int64 [N], the batch row of each picture. Default: as `image_index` counts them. Needed only where
+                pictures stand in an earlier, cached pass.
             image_index, query_turn, question_turn: int64 [B, T], the processor's position tensors.
 
         Raises:
@@ -204,12 +205,11 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         image = self._image_features(pixel_values, mm_encoder_outputs)
-        batch = inputs_embeds.shape[0]
         embq_inputs = None
         if image is not None:
-            image_row = _image_rows(image, image_row, batch)
             if image_index is None:
                 image_index = torch.zeros(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+            image_row = rows_of_pictures(image.pooler_output.shape[0], image_row, image_index)
             slots = visual_slots(image_index, image_row, self.config.num_image_tokens)  # [N, T]
             inputs_embeds = _place_visual_tokens(inputs_embeds, image, image_row, slots)
             if query_turn is not None and question_turn is not None:
@@ -465,18 +465,6 @@ def _trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _image_rows(image: FlashSlothImageFeatures, image_row: torch.Tensor | None, batch: int) -> torch.Tensor:
-    """`image_row` as given and checked, or one picture a row."""
-    pictures = image.pooler_output.shape[0]
-    if image_row is None:
-        if pictures != batch:
-            raise ValueError(f"{pictures} pictures for a batch of {batch} need image_row: which row each belongs to")
-        return torch.arange(batch, device=image.pooler_output.device)
-    if image_row.shape != (pictures,):
-        raise ValueError(f"image_row has shape {tuple(image_row.shape)}, expected [{pictures}], one row a picture")
-    return image_row
-
-
 def _place_visual_tokens(
     inputs_embeds: torch.Tensor, image: FlashSlothImageFeatures, image_row: torch.Tensor, slots: torch.Tensor
 ) -> torch.Tensor:
@@ -500,5 +488,4 @@ __all__ = [
     "FlashSlothModel",
     "FlashSlothPreTrainedModel",
     "decoder_layers",
-    "picture_ordinals",
 ]

@@ -8,7 +8,7 @@ The tensors, all int64 [B, T], zero where there is nothing:
     image_index     j at the visual tokens of the row's j-th picture
     query_turn      k at the query tokens of the row's k-th turn
     question_turn   k at the question of the row's k-th turn
-and int64 [N]:
+and int64 [N], only where pictures stand in an earlier, cached pass:
     image_row       the batch row each of the N pictures belongs to, ascending
 
 Drawn for one row, one picture, one turn (R = 3 visual tokens, Q = 2 queries):
@@ -35,6 +35,25 @@ def picture_ordinals(image_row: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"image_row must ascend, found {image_row.tolist()}: give pictures in the order of their rows")
     same_row_before = (image_row[:, None] == image_row[None, :]).tril()  # [N, N]
     return same_row_before.sum(dim=1)
+
+
+def rows_of_pictures(pictures: int, image_row: torch.Tensor | None, image_index: torch.Tensor) -> torch.Tensor:
+    """The batch row of each picture, as given, or as `image_index` counts them: int64 [N].
+
+    Raises:
+        ValueError: if the pictures given are not those that `image_index` counts, or `image_row` has another length.
+    """
+    if image_row is None:
+        counts = image_index.amax(dim=1)  # pictures are numbered from one in every row
+        if int(counts.sum()) != pictures:
+            raise ValueError(
+                f"image_index counts {counts.tolist()} pictures in its rows, but {pictures} were given: give every "
+                f"picture in the order of the prompts, or image_row where some stand in an earlier, cached pass"
+            )
+        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    if image_row.shape != (pictures,):
+        raise ValueError(f"image_row has shape {tuple(image_row.shape)}, expected [{pictures}], one row a picture")
+    return image_row
 
 
 def visual_slots(image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_image: int) -> torch.Tensor:
@@ -164,4 +183,4 @@ def _features_per_row(
     return per_row, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
 
 
-__all__ = ["embedded_query_inputs", "picture_ordinals", "query_positions", "visual_slots"]
+__all__ = ["embedded_query_inputs", "picture_ordinals", "query_positions", "rows_of_pictures", "visual_slots"]

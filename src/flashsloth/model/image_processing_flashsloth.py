@@ -1,0 +1,183 @@
+"""From pictures to views: what the vision encoder is fed.
+
+In: pictures (PIL, arrays, tensors), of any size. Out: `pixel_values` float32 [N, W, 3, size, size], W views a picture.
+
+    standard   the whole picture, squashed to size x size (`image_aspect_ratio="square"`), or laid on a grey square first
+               (`"pad"`)
+    HD         the whole picture as above, then the picture laid on a grey square, resized to grid*size and cut into
+               grid x grid tiles, row by row
+
+Pixels are those of Pillow's bicubic resize in both directions, as in the published code. What differs is the grey
+square: it is never made whole, so that a long strip costs no more than its own pixels.
+
+Legend: N pictures, W views a picture, H and X the picture's height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    PILImageResampling,
+    make_flat_list_of_images,
+    to_numpy_array,
+)
+from transformers.processing_utils import ImagesKwargs
+
+from flashsloth.model.configuration_flashsloth import STANDARD_GRID
+
+PAD_COLOR = (127, 127, 127)
+"""The published code's grey around a picture that is made square."""
+ASPECTS = ("square", "pad")
+MAX_CHANNEL = 255
+STRIP_ROWS = 256
+"""Rows of a tall picture that are laid on grey at a time."""
+
+
+class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):
+    """
+    image_grid (`int`, *optional*):
+        1 for one view a picture, g for the whole picture and g x g tiles of it.
+    image_aspect_ratio (`str`, *optional*):
+        How the whole picture becomes square: "square" squashes it, "pad" lays it on a grey square.
+    """
+
+    image_grid: int
+    image_aspect_ratio: str
+
+
+class FlashSlothImageProcessorPil(PilBackend):
+    """Makes views with Pillow; needs no torchvision.
+
+    Args (all optional, all saved):
+        size: side of a view in pixels, `{"height": s, "width": s}`.
+        image_grid: see :class:`FlashSlothImageProcessorKwargs`.
+        image_aspect_ratio: the same.
+        image_mean, image_std: per channel, after division by 255.
+    """
+
+    valid_kwargs = FlashSlothImageProcessorKwargs
+    model_input_names = ["pixel_values"]  # noqa: RUF012 - transformers reads a plain class attribute
+    resample = PILImageResampling.BICUBIC
+    image_mean = IMAGENET_STANDARD_MEAN
+    image_std = IMAGENET_STANDARD_STD
+    size = {"height": 384, "width": 384}  # noqa: RUF012
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    rescale_factor = 1 / MAX_CHANNEL
+    image_grid = STANDARD_GRID
+    image_aspect_ratio = "square"
+
+    @property
+    def num_views(self) -> int:
+        """Views a picture, with the processor's own settings."""
+        return 1 if self.image_grid == STANDARD_GRID else 1 + self.image_grid**2
+
+    def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Make the views of every picture; see the module's docstring."""
+        flat = make_flat_list_of_images(self.fetch_images(images))
+        side = _square_side(kwargs["size"])
+        if kwargs["image_aspect_ratio"] not in ASPECTS:
+            raise ValueError(f"image_aspect_ratio is {kwargs['image_aspect_ratio']!r}, expected one of {ASPECTS}")
+        table = _normalisation_table(kwargs)
+        grid = kwargs["image_grid"]
+        pixel_values = np.stack(
+            [
+                np.stack([_normalise(view, table) for view in _views(_rgb(image), side, grid, kwargs)])  # [W, 3, s, s]
+                for image in flat
+            ]
+        )
+        return BatchFeature({"pixel_values": pixel_values}, tensor_type=kwargs.get("return_tensors"))
+
+
+def resize_on_square(image: Image.Image, side: int, resample: int = PILImageResampling.BICUBIC) -> Image.Image:
+    """Lay a picture in the middle of a grey square and resize the square to `side` x `side`.
+
+    The pixels are those of the plain way, bit for bit, because Pillow resizes first along rows, then along columns, and
+    rounds in between: rows of a wide picture hold no grey, and rows of a tall one are widened a strip at a time.
+    """
+    width, height = image.size
+    square = max(width, height)
+    left, top = (square - width) // 2, (square - height) // 2
+    if width == square:
+        rows = image.resize((side, height), resample)  # [height, side]
+    else:
+        rows = Image.new("RGB", (side, height), PAD_COLOR)
+        for start in range(0, height, STRIP_ROWS):
+            strip = image.crop((0, start, width, min(start + STRIP_ROWS, height)))
+            widened = Image.new("RGB", (square, strip.height), PAD_COLOR)
+            widened.paste(strip, (left, 0))
+            rows.paste(widened.resize((side, strip.height), resample), (0, start))
+    canvas = Image.new("RGB", (side, square), PAD_COLOR)
+    canvas.paste(rows, (0, top))
+    return canvas.resize((side, side), resample)
+
+
+def _views(image: Image.Image, side: int, grid: int, settings: dict[str, Any]) -> list[Image.Image]:
+    """The whole picture, and, for a grid, its tiles row by row."""
+    resample = settings["resample"]
+    if settings["image_aspect_ratio"] == "pad":
+        views = [resize_on_square(image, side, resample)]
+    else:
+        views = [image.resize((side, side), resample)]
+    if grid > STANDARD_GRID:
+        large = resize_on_square(image, side * grid, resample)
+        corners = [(column * side, row * side) for row in range(grid) for column in range(grid)]
+        views += [large.crop((x, y, x + side, y + side)) for x, y in corners]
+    return views
+
+
+def _rgb(image: Any) -> Image.Image:
+    """A PIL RGB picture of a PIL picture or an array [H, X], [H, X, C] or [C, H, X] of bytes or of floats 0..1."""
+    if not isinstance(image, Image.Image):
+        array = to_numpy_array(image)
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
+            array = np.moveaxis(array, 0, -1)
+        if array.ndim == 3 and array.shape[-1] == 1:
+            array = array[..., 0]
+        if array.dtype != np.uint8:
+            if array.min() < 0 or array.max() > 1:
+                raise ValueError(
+                    f"picture array of {array.dtype} has values {array.min():g}..{array.max():g}: "
+                    f"give bytes 0..255 (uint8) or floats 0..1"
+                )
+            array = (array * MAX_CHANNEL).round().astype(np.uint8)
+        image = Image.fromarray(array)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _square_side(size: Any) -> int:
+    height, width = size["height"], size["width"]
+    if height != width or not height:
+        raise ValueError(f"size is {height}x{width}, expected a square: FlashSloth's encoder takes square views")
+    return int(height)
+
+
+def _normalisation_table(settings: dict[str, Any]) -> np.ndarray:
+    """What each byte becomes in each channel: float32 [3, 256]."""
+    values = np.arange(MAX_CHANNEL + 1, dtype=np.float32)
+    if settings["do_rescale"]:
+        values = values * np.float32(settings["rescale_factor"])
+    table = np.repeat(values[None], 3, axis=0)
+    if settings["do_normalize"]:
+        mean = np.broadcast_to(np.asarray(settings["image_mean"], np.float32), (3,))[:, None]
+        std = np.broadcast_to(np.asarray(settings["image_std"], np.float32), (3,))[:, None]
+        table = (table - mean) / std
+    return table.astype(np.float32)
+
+
+def _normalise(view: Image.Image, table: np.ndarray) -> np.ndarray:
+    """Look every byte up: float32 [3, size, size]."""
+    pixels = np.asarray(view)  # [size, size, 3]
+    return np.stack([table[channel][pixels[..., channel]] for channel in range(3)])
+
+
+__all__ = ["FlashSlothImageProcessorPil", "resize_on_square"]

@@ -1,0 +1,415 @@
+"""Messages and pictures to aligned tensors: every fact about positions is made here, per token.
+
+In: chat messages (`apply_chat_template`) or a written prompt (`__call__`), and pictures.
+Out: `input_ids`, `attention_mask` and the position tensors of `positions.py`, all [B, T], and `pixel_values`
+[N, W, 3, size, size].
+
+Placeholders are placed by structure. A user's own `<image>`, `<learnable>` or `</s>` is escaped when the conversation is
+written down (`apply_chat_template`), and stays text. In a prompt that is already written, they are placeholders.
+
+Legend: B batch, T longest row, N pictures, W views a picture.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from flashsloth.model.chat_template import ESCAPE, IMAGE_TOKEN, QUERY_TOKEN, QUESTION_START
+
+IGNORED_LABEL = -100
+_USER_TAG = "USER"
+_FILLERS = {"labels": IGNORED_LABEL}
+_TEXT_OPTIONS = frozenset(
+    {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens", "return_labels"}
+)
+"""What `__call__` accepts beside pictures and text."""
+
+
+class _Piece(NamedTuple):
+    """A run of text to tokenize, or one structural token; `origin` maps its characters to the prompt's."""
+
+    text: str
+    token_id: int | None
+    origin: list[int]
+
+
+class _Prompt(NamedTuple):
+    """A prompt taken apart: its pieces, the characters where questions begin, the (start, end) of its answers."""
+
+    pieces: list[_Piece]
+    question_starts: list[int]
+    answers: list[tuple[int, int]]
+
+
+class FlashSlothProcessor(ProcessorMixin):
+    """Tokenizer and image processor as one, with the published prompt as its chat template.
+
+    Args:
+        image_processor: makes the views.
+        tokenizer: a fast tokenizer that knows `<image>` and `<learnable>`.
+        chat_template: Jinja text (see `chat_template.py`).
+        num_image_tokens: visual tokens a picture (81 standard, 405 HD).
+        num_query_tokens: query tokens a turn.
+
+    Raises:
+        ValueError: if the tokenizer lacks a placeholder.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        num_image_tokens: int = 81,
+        num_query_tokens: int = 9,
+    ) -> None:
+        self.num_image_tokens = num_image_tokens
+        self.num_query_tokens = num_query_tokens
+        self.image_token = IMAGE_TOKEN
+        self.query_token = QUERY_TOKEN
+        self.image_token_id = _token_id(tokenizer, IMAGE_TOKEN)
+        self.query_token_id = _token_id(tokenizer, QUERY_TOKEN)
+        self._structure = re.compile(
+            "|".join(
+                [f"(?P<escaped>{ESCAPE}.)", f"(?P<start>{QUESTION_START})"]
+                + [f"(?P<token>{'|'.join(re.escape(token) for token in _structural_tokens(tokenizer))})"]
+            ),
+            re.DOTALL,
+        )
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Everything the model's forward takes from here."""
+        return ["input_ids", "attention_mask", "image_index", "query_turn", "question_turn", "pixel_values"]
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        return []
+
+    def __call__(self, images: Any = None, text: str | list[str] | None = None, **options: Any) -> BatchFeature:
+        """Turn written prompts and their pictures into tensors.
+
+        Args:
+            images: one picture, a flat list for the whole batch in the prompts' order, or a list of lists, one a row.
+            text: prompts with `<image>` and `<learnable>` in them.
+            **options: `padding` (default: when there are several rows), `padding_side`, `return_tensors`,
+                `return_labels` (-100 where nothing is learned; needs `apply_chat_template`).
+
+        Raises:
+            ValueError: if pictures and placeholders differ in number, or an option is not known.
+        """
+        if text is None:
+            raise ValueError("text is missing: give the prompt; a picture stands where it says <image>")
+        prompts = [self._take_apart(prompt, []) for prompt in ([text] if isinstance(text, str) else text)]
+        return self._encode(prompts, images, options)
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, Any]] | list[list[dict[str, Any]]],
+        chat_template: str | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = None,
+        return_labels: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        sanitize_control_tokens: bool = True,
+        processor_kwargs: dict[str, Any] | None = None,
+        **template_variables: Any,
+    ) -> Any:
+        """Write a conversation (or several) down; with `tokenize`, straight to tensors.
+
+        Args:
+            conversation: messages; a picture is `{"type": "image", "image": PIL, path, bytes or data URL}`.
+            chat_template: another template for this call.
+            return_labels: add `labels`: the tokens of the template's `{% generation %}` parts, -100 elsewhere.
+            sanitize_control_tokens: keep a user's own `<image>`, `<learnable>`, `</s>` text. Switch off only for text
+                that was written for the model.
+            processor_kwargs: options of :meth:`__call__`; those given beside them count too.
+            **template_variables: handed to the template.
+
+        Returns:
+            The prompt (str or list), its ids, or with `return_dict` everything.
+        """
+        options = dict(processor_kwargs or {})
+        options.update({name: template_variables.pop(name) for name in _TEXT_OPTIONS & set(template_variables)})
+        batched = bool(conversation) and not isinstance(conversation[0], dict)
+        conversations: list[Any] = list(conversation) if batched else [conversation]
+        wants_spans = tokenize and (return_labels or return_assistant_tokens_mask)
+        texts, spans = render_jinja_template(
+            conversations=[_with_parts(chat, self._escape if sanitize_control_tokens else str) for chat in conversations],
+            chat_template=self._template(chat_template),
+            return_assistant_tokens_mask=wants_spans,
+            continue_final_message=continue_final_message,
+            add_generation_prompt=add_generation_prompt,
+            **{**self.tokenizer.special_tokens_map, **template_variables},
+        )
+        if not tokenize:
+            return texts if batched else texts[0]
+        answers = spans if wants_spans else [[] for _ in texts]
+        prompts = [self._take_apart(text, found) for text, found in zip(texts, answers, strict=True)]
+        pictures = [_pictures_of(chat) for chat in conversations]
+        options.setdefault("return_tensors", return_tensors)
+        options["return_labels"] = wants_spans
+        encoded = self._encode(prompts, pictures if any(pictures) else None, options)
+        if return_assistant_tokens_mask:
+            encoded["assistant_masks"] = _assistant_masks(encoded["labels"])
+            if not return_labels:
+                del encoded["labels"]
+        return encoded if return_dict else encoded["input_ids"]
+
+    def _template(self, chat_template: str | None) -> str:
+        template = chat_template or self.chat_template
+        if template is None:
+            raise ValueError("this processor has no chat template: pass chat_template, see flashsloth.model.chat_template")
+        return template
+
+    def _escape(self, text: str) -> str:
+        """Mark everything in a user's text that would mean something, so that it means nothing."""
+        return self._structure.sub(lambda match: _escaped(match.group()), text.replace(ESCAPE, ESCAPE + ESCAPE))
+
+    def _take_apart(self, prompt: str, answers: list[tuple[int, int]]) -> _Prompt:
+        """Split a written prompt at its structural tokens, undo escapes, and note where questions begin."""
+        pieces: list[_Piece] = []
+        starts: list[int] = []
+        text, origin, place = "", [], 0
+
+        def add_text(run: str, position: int) -> None:
+            nonlocal text
+            text += run
+            origin.extend(range(position, position + len(run)))
+
+        for match in self._structure.finditer(prompt):
+            add_text(prompt[place : match.start()], place)
+            place = match.end()
+            if match.lastgroup == "escaped":
+                add_text(match.group()[1:], match.start() + 1)
+            elif match.lastgroup == "start":
+                starts.append(match.start())
+            else:
+                if text:
+                    pieces.append(_Piece(text, None, origin))
+                    text, origin = "", []
+                token_id = self.tokenizer.convert_tokens_to_ids(match.group())
+                pieces.append(_Piece(match.group(), token_id, [match.start()]))
+        add_text(prompt[place:], place)
+        if text:
+            pieces.append(_Piece(text, None, origin))
+        return _Prompt(pieces, starts, answers)
+
+    def _encode(self, prompts: list[_Prompt], images: Any, options: dict[str, Any]) -> BatchFeature:
+        """Prompts and pictures to padded tensors."""
+        unknown = set(options) - _TEXT_OPTIONS
+        if unknown:
+            raise ValueError(f"unknown options {sorted(unknown)}: expected some of {sorted(_TEXT_OPTIONS)}")
+        if options.get("truncation"):
+            raise ValueError("truncation would cut placeholders: shorten the text instead")
+        wanted = [sum(p.token_id == self.image_token_id for p in prompt.pieces) for prompt in prompts]
+        pictures = _flat_pictures(images, wanted)
+        texts = [piece.text for prompt in prompts for piece in prompt.pieces if piece.token_id is None]
+        tokenized = iter(self._tokenize(texts))
+        rows = [self._row(prompt, tokenized, bool(options.get("return_labels"))) for prompt in prompts]
+        max_length = options.get("max_length")
+        longest = max(len(row["input_ids"]) for row in rows)
+        if max_length is not None and longest > max_length:
+            raise ValueError(f"the longest prompt has {longest} tokens, max_length is {max_length}: shorten the text")
+        padded = self._pad(rows, options)
+        if pictures:
+            views = self.image_processor(images=pictures, return_tensors="np")["pixel_values"]
+            padded["pixel_values"] = views  # [N, W, 3, size, size]
+        return BatchFeature(padded, tensor_type=options.get("return_tensors"))
+
+    def _tokenize(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        """Ids and the end character of each token, for every text; special tokens in the text stay text."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        ends = [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
+        return list(zip(encoded["input_ids"], ends, strict=True))
+
+    def _row(self, prompt: _Prompt, tokenized: Any, with_labels: bool) -> dict[str, list[int]]:
+        """One prompt's ids and marks, placeholders written out."""
+        row: dict[str, list[int]] = {name: [] for name in ("input_ids", "image_index", "query_turn", "question_turn")}
+        labels: list[int] = []
+        pictures = turn = 0
+        question = _QuestionFinder(prompt.question_starts)
+        for piece in prompt.pieces:
+            count, image, query = 1, 0, 0
+            if piece.token_id is None:
+                ids, ends = next(tokenized)
+                first = len(row["input_ids"])
+                question.text(piece, ends, first)
+                starts = [0, *ends[:-1]]
+                for token, start, end in zip(ids, starts, ends, strict=True):
+                    spot = piece.origin[max(min(start, end - 1), 0)]
+                    labels.append(token if _inside(spot, prompt.answers) else IGNORED_LABEL)
+                row["input_ids"] += ids
+                count = len(ids)
+            else:
+                if piece.token_id == self.image_token_id:
+                    pictures += 1
+                    count, image = self.num_image_tokens, pictures
+                elif piece.token_id == self.query_token_id:
+                    turn += 1
+                    count, query = self.num_query_tokens, turn
+                    for position in question.end(len(row["input_ids"])):
+                        if not row["image_index"][position]:
+                            row["question_turn"][position] = turn
+                learned = _inside(piece.origin[0], prompt.answers)
+                labels += [piece.token_id if learned else IGNORED_LABEL] * count
+                row["input_ids"] += [piece.token_id] * count
+                question.structure(len(row["input_ids"]), is_image=image > 0)
+            row["image_index"] += [image] * count
+            row["query_turn"] += [query] * count
+            row["question_turn"] += [0] * count
+        if with_labels:
+            row["labels"] = labels
+        return row
+
+    def _pad(self, rows: list[dict[str, list[int]]], options: dict[str, Any]) -> dict[str, Any]:
+        """Rows of one length, on the side asked for; lists as they are where no padding is wanted."""
+        longest = max(len(row["input_ids"]) for row in rows)
+        data: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        data["attention_mask"] = [[1] * len(row["input_ids"]) for row in rows]
+        if not options.get("padding", len(rows) > 1):
+            return data
+        if options.get("padding") == "max_length":
+            if options.get("max_length") is None:
+                raise ValueError("padding='max_length' needs max_length")
+            longest = options["max_length"]
+        side = options.get("padding_side") or self.tokenizer.padding_side
+        if side not in ("left", "right"):
+            raise ValueError(f"padding_side is {side!r}, expected 'left' or 'right'")
+        fillers = {"input_ids": self.tokenizer.pad_token_id or 0, **_FILLERS}
+        return {name: np.stack([_padded(r, longest, fillers.get(name, 0), side) for r in data[name]]) for name in data}
+
+
+class _QuestionFinder:
+    """Where the question of the turn being read begins: at its mark, or, unmarked, where the published prompt has it."""
+
+    def __init__(self, marks: list[int]) -> None:
+        self.marks = list(marks)
+        self.marked: int | None = None
+        self.unmarked = 0
+        self.after_image = False
+
+    def text(self, piece: _Piece, ends: list[int], first: int) -> None:
+        """Look for a mark inside a text piece whose tokens end at `ends` and stand from position `first`."""
+        if self.after_image and piece.text.startswith("\n"):
+            self.unmarked = first + sum(end <= 1 for end in ends)
+        elif not self.after_image and piece.text.startswith(_USER_TAG):
+            self.unmarked = first + sum(end <= len(_USER_TAG) for end in ends)
+        self.after_image = False
+        while self.marks and self.marks[0] <= piece.origin[-1] + 1:
+            mark = self.marks.pop(0)
+            if self.marked is None:
+                self.marked = first + sum(piece.origin[max(end - 1, 0)] < mark for end in ends)
+
+    def structure(self, position: int, *, is_image: bool) -> None:
+        """A structural token was passed; the next text begins at `position`."""
+        self.unmarked, self.after_image = position, is_image
+
+    def end(self, position: int) -> range:
+        """The question's positions, at its queries; the next one is looked for from here."""
+        start = self.unmarked if self.marked is None else self.marked
+        self.marked = None
+        return range(min(start, position), position)
+
+
+def _token_id(tokenizer: Any, token: str) -> int:
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise ValueError(f"the tokenizer has no {token}: add it as a special token, as `flashsloth new` does")
+    return token_id
+
+
+def _structural_tokens(tokenizer: Any) -> list[str]:
+    """Placeholders and special tokens, longest first, so that none hides behind its own beginning."""
+    return sorted({IMAGE_TOKEN, QUERY_TOKEN, *tokenizer.all_special_tokens}, key=len, reverse=True)
+
+
+def _escaped(found: str) -> str:
+    return found if found.startswith(ESCAPE) else ESCAPE + found
+
+
+def _with_parts(chat: list[dict[str, Any]], escape: Any) -> list[dict[str, Any]]:
+    """The messages with their texts escaped; lists of parts stay lists."""
+    messages = []
+    for message in chat:
+        content = message["content"]
+        if isinstance(content, str):
+            content = escape(content)
+        elif isinstance(content, list):
+            content = [{**part, "text": escape(part["text"])} if part.get("type") == "text" else part for part in content]
+        else:
+            raise ValueError(f"content is {type(content).__name__}, expected a text or a list of parts")
+        messages.append({**message, "content": content})
+    return messages
+
+
+def _pictures_of(chat: list[dict[str, Any]]) -> list[Any]:
+    """The pictures of a conversation, opened, in order."""
+    from flashsloth.media import open_picture
+
+    sources = []
+    for message in chat:
+        parts = message["content"] if isinstance(message["content"], list) else []
+        for part in parts:
+            if part.get("type") == "image":
+                source = next((part[key] for key in ("image", "path", "url", "base64") if key in part), None)
+                if source is None:
+                    raise ValueError("a picture in the conversation has no source: give it as {'type': 'image', 'image': ...}")
+                sources.append(source)
+    return [open_picture(source) for source in sources]
+
+
+def _flat_pictures(images: Any, wanted: list[int]) -> list[Any]:
+    """All pictures in the prompts' order, counted against the placeholders."""
+    if images is None:
+        flat: list[Any] = []
+        counts = None
+    elif not isinstance(images, (list, tuple)):
+        flat, counts = [images], None
+    elif any(isinstance(row, (list, tuple)) for row in images):
+        rows = [list(row) if isinstance(row, (list, tuple)) else [row] for row in images]
+        flat, counts = [picture for row in rows for picture in row], [len(row) for row in rows]
+    else:
+        flat, counts = list(images), None
+    if counts is not None and counts != wanted:
+        raise ValueError(f"the prompts say <image> {wanted} times, row by row, but {counts} pictures were given")
+    if len(flat) != sum(wanted):
+        raise ValueError(f"the prompts say {IMAGE_TOKEN} {sum(wanted)} times, but {len(flat)} pictures were given")
+    return flat
+
+
+def _inside(position: int, spans: list[tuple[int, int]]) -> bool:
+    return any(start <= position < end for start, end in spans)
+
+
+def _padded(values: list[int], length: int, filler: int, side: str) -> np.ndarray:
+    row = np.full(length, filler, dtype=np.int64)
+    if side == "right":
+        row[: len(values)] = values
+    else:
+        row[length - len(values) :] = values
+    return row
+
+
+def _assistant_masks(labels: Any) -> Any:
+    if hasattr(labels, "ne"):
+        return labels.ne(IGNORED_LABEL).long()
+    return [[int(label != IGNORED_LABEL) for label in row] for row in labels]
+
+
+__all__ = ["IGNORED_LABEL", "FlashSlothProcessor"]

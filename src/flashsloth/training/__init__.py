@@ -1,0 +1,1 @@
+"""Training: stages as a table, recipes, data, and the run on transformers' Trainer."""

@@ -1,0 +1,57 @@
+"""The loss curve as a picture.
+
+In: the log that transformers' Trainer keeps. Out: a PNG: training loss (and its running mean), held-out loss, and the
+share of right answers where it was measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SMOOTHING = 0.95
+"""Share of the running mean that is kept at each point."""
+
+
+def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Draw `log`, Trainer's `state.log_history`, into `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    train = np.array([(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
+    held_out = np.array([(entry["step"], entry["eval_loss"]) for entry in log if "eval_loss" in entry])
+    names = sorted({key for entry in log for key in entry if key.startswith("eval_right")})
+    figure = Figure(figsize=(11, 4) if names else (7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2 if names else 1, squeeze=False)[0]
+    if len(train):
+        axes[0].plot(train[:, 0], train[:, 1], color="#b7c9e2", linewidth=0.8, label="training")
+        axes[0].plot(train[:, 0], _running_mean(train[:, 1]), color="#1f4e9c", label="training, running mean")
+    if len(held_out):
+        axes[0].plot(held_out[:, 0], held_out[:, 1], "o-", color="#d1495b", markersize=3, label="held out")
+    axes[0].set(xlabel="optimizer steps", ylabel="loss", title=title)
+    axes[0].legend(frameon=False)
+    for name in names:
+        points = np.array([(entry["step"], entry[name]) for entry in log if name in entry])
+        label = name.removeprefix("eval_right").removeprefix("_") or "all"
+        axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=2.5 if label == "all" else 1.2)
+    if names:
+        axes[1].set(xlabel="optimizer steps", ylabel="right on held-out pictures, %", ylim=(0, 100))
+        axes[1].legend(frameon=False, fontsize=8, ncols=2)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    figure.savefig(path, dpi=120)
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    smooth, mean = [], values[0]
+    for value in values:
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        smooth.append(mean)
+    return np.array(smooth)
+
+
+__all__ = ["draw_curve"]

@@ -1,0 +1,280 @@
+"""A recipe: one YAML file that says what to train on what, and only where that differs from the stage's row.
+
+In: a YAML file and `key=value` overrides (`stages.0.steps=100`). Out: a checked :class:`Recipe`. Every mistake is a
+:class:`RecipeError` that names the key, what was found and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from flashsloth.training.stages import PARTS, STAGES, Schedule, Stage, Template
+
+PRECISIONS = ("auto", "bf16", "float32")
+
+
+class RecipeError(ValueError):
+    """A mistake in a recipe."""
+
+
+@dataclass
+class ModelSource:
+    """Where the model comes from: `path` of a checkpoint, or `config` (and `tokenizer`) to start from nothing.
+
+    Attributes:
+        path: a checkpoint's folder or name, ours or published.
+        config: fields of FlashSlothConfig; placeholder ids and vocabulary size are the tokenizer's.
+        tokenizer: `world` for the drawn world's own, or a name or path.
+        system_prompt: what opens every conversation.
+        image_aspect_ratio: `square` or `pad`, see the image processor.
+    """
+
+    path: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: str | None = None
+    system_prompt: str = ""
+    image_aspect_ratio: str = "square"
+
+
+@dataclass
+class DataSource:
+    """One source of samples: `json` (LLaVA's format, with `images`, the folder of its pictures) or `world`.
+
+    Attributes:
+        json: a LLaVA JSON file.
+        images: the folder its picture paths start from.
+        world: level of the drawn world, 0..3.
+        count: samples to draw from the world.
+        seed: the world's.
+        split: `train` or `test`.
+        text: `questions` or `caption`, what the world is asked for.
+    """
+
+    json: str | None = None
+    images: str | None = None
+    world: int | None = None
+    count: int | None = None
+    seed: int = 0
+    split: str = "train"
+    text: str = "questions"
+
+
+@dataclass
+class StageRun:
+    """One stage as it will run: the table's row with the recipe's changes.
+
+    Attributes:
+        stage: the row's name.
+        settings: the row, with overrides applied.
+        data: training data, in order where `shuffle` is false (a curriculum).
+        eval_data: held-out data; empty for none.
+        steps: optimizer steps; None for `settings.epochs` passes.
+        micro_batch_size: samples a device holds at a time; None for the whole batch.
+        eval_every: steps between evaluations.
+        save_every: steps between checkpoints.
+        precision: `auto`, `bf16` or `float32`.
+        attention: transformers' name of the attention implementation.
+        workers: processes that prepare data.
+        shuffle: whether samples are drawn in random order.
+    """
+
+    stage: str
+    settings: Stage
+    data: list[DataSource]
+    eval_data: list[DataSource] = field(default_factory=list)
+    steps: int | None = None
+    micro_batch_size: int | None = None
+    eval_every: int = 500
+    save_every: int = 500
+    precision: str = "auto"
+    attention: str = "sdpa"
+    workers: int = 1
+    shuffle: bool = True
+    max_grad_norm: float = 1.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class Recipe:
+    """A model and the stages it goes through, one after the other."""
+
+    name: str
+    output: Path
+    model: ModelSource
+    stages: list[StageRun]
+    seed: int = 0
+    export_dtype: str | None = None
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value`, values as YAML; list items by number.
+
+    Raises:
+        RecipeError: for anything that is not right in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise RecipeError(f"no recipe at {file}: expected a YAML file, such as those in recipes/")
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{file} holds a {type(tree).__name__}, expected keys such as name, model, stages")
+    for override in overrides or []:
+        _override(tree, override)
+    return _recipe(tree, file.stem)
+
+
+def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
+    name = str(tree.get("name", default_name))
+    raw_stages = tree.pop("stages", None)
+    if not isinstance(raw_stages, list) or not raw_stages:
+        raise RecipeError("stages is missing or empty: expected a list, each item with stage: and data:")
+    model = _dataclass(ModelSource, tree.pop("model", None), "model")
+    if (model.path is None) == (model.config is None):
+        raise RecipeError("model needs exactly one of path (a checkpoint) and config (to start from nothing)")
+    if model.config is not None and model.tokenizer is None:
+        raise RecipeError("model.config needs model.tokenizer: 'world', or a tokenizer's name or path")
+    _check_keys(tree, {"name", "output", "seed", "export_dtype"}, "the recipe")
+    return Recipe(
+        name=name,
+        output=Path(str(tree.get("output", f"runs/{name}"))),
+        model=model,
+        stages=[_stage_run(raw, f"stages.{index}") for index, raw in enumerate(raw_stages)],
+        seed=_typed(tree.get("seed", 0), "int", "seed"),
+        export_dtype=tree.get("export_dtype"),
+    )
+
+
+def _stage_run(raw: Any, where: str) -> StageRun:
+    if not isinstance(raw, dict) or raw.get("stage") not in STAGES:
+        found = raw.get("stage") if isinstance(raw, dict) else raw
+        raise RecipeError(f"{where}.stage is {found!r}, expected one of {sorted(STAGES)}")
+    row_names = {f.name for f in dataclasses.fields(Stage)} - {"objective"}
+    run_names = {f.name for f in dataclasses.fields(StageRun)} - {"settings"}
+    _check_keys(raw, row_names | run_names, where)
+    changes = {key: value for key, value in raw.items() if key in row_names}
+    if "trains" in changes:
+        changes["trains"] = tuple(changes["trains"])
+        unknown = sorted(set(changes["trains"]) - set(PARTS))
+        if unknown:
+            raise RecipeError(f"{where}.trains names {unknown}, expected some of {sorted(PARTS)}")
+    for key, choices in (("template", get_args(Template)), ("schedule", get_args(Schedule))):
+        if key in changes and changes[key] not in choices:
+            raise RecipeError(f"{where}.{key} is {changes[key]!r}, expected one of {sorted(choices)}")
+    settings = _replaced(STAGES[raw["stage"]], changes, where)
+    rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data"}}
+    run = StageRun(stage=raw["stage"], settings=settings, data=[])
+    run = _replaced(run, rest, where)
+    run.data = _sources(raw.get("data"), f"{where}.data")
+    run.eval_data = _sources(raw["eval_data"], f"{where}.eval_data") if raw.get("eval_data") else []
+    if not run.data:
+        raise RecipeError(f"{where}.data is empty: expected a list of sources, json: or world:")
+    if run.precision not in PRECISIONS:
+        raise RecipeError(f"{where}.precision is {run.precision!r}, expected one of {PRECISIONS}")
+    return run
+
+
+def _sources(raw: Any, where: str) -> list[DataSource]:
+    sources = []
+    for index, item in enumerate(raw if isinstance(raw, list) else [raw] if raw else []):
+        source = _dataclass(DataSource, item, f"{where}.{index}")
+        if (source.json is None) == (source.world is None):
+            raise RecipeError(f"{where}.{index} needs exactly one of json (a LLaVA file) and world (a level 0..3)")
+        if source.world is not None and source.count is None:
+            raise RecipeError(f"{where}.{index}.count is missing: say how many pictures to draw")
+        if source.text not in ("questions", "caption"):
+            raise RecipeError(f"{where}.{index}.text is {source.text!r}, expected 'questions' or 'caption'")
+        sources.append(source)
+    return sources
+
+
+def _dataclass(kind: type, raw: Any, where: str) -> Any:
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{where} is {raw!r}, expected keys {[f.name for f in dataclasses.fields(kind)]}")
+    _check_keys(raw, {f.name for f in dataclasses.fields(kind)}, where)
+    return _replaced(kind(), raw, where)
+
+
+def _replaced(value: Any, changes: dict[str, Any], where: str) -> Any:
+    """A dataclass with some fields changed, each checked against its annotation."""
+    types = {f.name: str(f.type) for f in dataclasses.fields(value)}
+    checked = {key: _typed(item, types[key], f"{where}.{key}") for key, item in changes.items()}
+    return dataclasses.replace(value, **checked)
+
+
+def _typed(value: Any, annotation: str, where: str) -> Any:
+    """A YAML value as its field wants it: ints for floats, numbers written like 1e-3 (YAML reads those as text)."""
+    options = [option.strip() for option in annotation.split("|")]
+    if value is None and "None" in options:
+        return None
+    if "bool" in options:
+        accepted = isinstance(value, bool)
+    elif "float" in options:
+        try:
+            value, accepted = float(value), not isinstance(value, bool)
+        except (TypeError, ValueError):
+            accepted = False
+    elif "int" in options:
+        accepted = isinstance(value, int) and not isinstance(value, bool)
+    elif "str" in options:
+        accepted = isinstance(value, str)
+    else:
+        return value
+    if not accepted:
+        raise RecipeError(f"{where} is {value!r}, expected {annotation}")
+    return value
+
+
+def _check_keys(tree: dict[str, Any], known: set[str], where: str) -> None:
+    for key in tree:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected some of {sorted(known)}"
+            raise RecipeError(f"{where} has no key {key!r}: {hint}")
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Set one dotted key in the raw tree."""
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise RecipeError(f"override {override!r}: expected key=value, such as stages.0.steps=100")
+    node: Any = tree
+    *parents, last = path.split(".")
+    for part in parents:
+        node = _child(node, part, path)
+    value = yaml.safe_load(text)
+    if isinstance(node, list):
+        node[_list_index(node, last, path)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise RecipeError(f"override {path!r}: {last!r} is inside a {type(node).__name__}, not a group of keys")
+
+
+def _child(node: Any, part: str, path: str) -> Any:
+    if isinstance(node, list):
+        return node[_list_index(node, part, path)]
+    if isinstance(node, dict):
+        return node.setdefault(part, {})
+    raise RecipeError(f"override {path!r}: {part!r} is inside a {type(node).__name__}, not a group of keys")
+
+
+def _list_index(node: list[Any], part: str, path: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise RecipeError(f"override {path!r}: {part!r} does not name one of {len(node)} items (0..{len(node) - 1})")
+    return int(part)
+
+
+__all__ = ["DataSource", "ModelSource", "Recipe", "RecipeError", "StageRun", "load_recipe"]

@@ -1,0 +1,120 @@
+"""Where a run starts: a checkpoint, or a model made from nothing with a tokenizer of its own.
+
+In: a recipe's `model`. Out: a model and its processor.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN, chat_template
+from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.training.recipe import ModelSource, RecipeError
+
+logger = logging.getLogger(__name__)
+
+END_TOKEN, PAD_TOKEN = "</s>", "<pad>"
+ANCHOR = "."
+TEMPLATE_WORDS = ("USER", ":", " ASSISTANT:")
+"""Pieces of the prompt that deserve a token of their own."""
+WORD_PATTERN = r" ASSISTANT:| ?[A-Za-z]+| ?[0-9]+|\s| ?[^\sA-Za-z0-9]"
+"""How text falls into words: a word, a number or a sign, with the space before it."""
+
+
+def start_model(source: ModelSource, attention: str) -> tuple[FlashSlothForConditionalGeneration, FlashSlothProcessor]:
+    """Load or make the model that a recipe starts from, in float32 (mixed precision keeps float32 weights)."""
+    if source.path is not None:
+        from flashsloth.inference.load import load
+
+        door = load(source.path, device="cpu", dtype="float32")
+        door.model.set_attn_implementation(attention)
+        return door.model, door.processor
+    return _from_nothing(source, attention)
+
+
+def world_tokenizer() -> Any:
+    """A tokenizer that gives every word of the drawn world one token and spells everything else, byte by byte.
+
+    Byte-level BPE without merges: a word that stands in the vocabulary is one token, any other text falls into bytes, so
+    nothing is unknown, and words that are read off a picture are spelled letter by letter.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    from flashsloth.world import closed_vocabulary
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = [*TEMPLATE_WORDS, *(form for word in closed_vocabulary() for form in (word, " " + word))]
+    words = [byte_level.pre_tokenize_str(piece)[0][0] for piece in dict.fromkeys(pieces)]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = [PAD_TOKEN, END_TOKEN, IMAGE_TOKEN, QUERY_TOKEN]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*special, *alphabet, *words]))}
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"), byte_level]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD_TOKEN,
+        eos_token=END_TOKEN,
+        additional_special_tokens=[IMAGE_TOKEN, QUERY_TOKEN],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _from_nothing(
+    source: ModelSource, attention: str
+) -> tuple[FlashSlothForConditionalGeneration, FlashSlothProcessor]:
+    """A freshly drawn model of the recipe's sizes, with the tokenizer's vocabulary."""
+    if source.tokenizer == "world":
+        tokenizer = world_tokenizer()
+    else:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer)
+        tokenizer.add_special_tokens({"additional_special_tokens": [QUERY_TOKEN, IMAGE_TOKEN]})
+    fields = json.loads(json.dumps(source.config))
+    text = fields.setdefault("text_config", {})
+    text.update(
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    fields.update(
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        query_token_id=tokenizer.convert_tokens_to_ids(QUERY_TOKEN),
+        anchor_token_id=tokenizer(ANCHOR, add_special_tokens=False)["input_ids"][0],
+    )
+    try:
+        config = FlashSlothConfig(**fields)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"model.config: {error}") from error
+    model = FlashSlothForConditionalGeneration._from_config(config, attn_implementation=attention)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    side = config.vision_config.image_size
+    processor = FlashSlothProcessor(
+        FlashSlothImageProcessorPil(
+            size={"height": side, "width": side},
+            image_grid=config.image_grid,
+            image_aspect_ratio=source.image_aspect_ratio,
+        ),
+        tokenizer,
+        chat_template=chat_template(source.system_prompt),
+        num_image_tokens=config.num_image_tokens,
+        num_query_tokens=config.num_query_tokens,
+    )
+    logger.info("made a model of %.2f M parameters", model.num_parameters() / 1e6)
+    return model, processor
+
+
+__all__ = ["start_model", "world_tokenizer"]
