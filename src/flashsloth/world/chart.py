@@ -24,7 +24,8 @@ TICK_STEPS = (1, 2, 5, 10)
 MOST_TICKS = 5
 CLEAR_SHARE = 0.07  # of the axis: bars this much apart are clearly different
 BAR_CONTRAST = 90.0
-BAR_PITCH = 1.5  # a bar and its gap are at least this many cap heights wide
+BAR_PITCH, PRINTED_PITCH = 1.5, 2.1  # a bar and its gap are at least this many cap heights wide
+PLOT_SHARE = 0.75  # of a side, at least, is left to the bars
 FRAMES: tuple[Frame, ...] = ("box", "corner", "corner", "base", "none")
 PLAIN_FRAMES: tuple[Frame, ...] = ("base", "none", "corner")
 ROUND_SCALE = 3  # round corners are drawn this much larger, then reduced
@@ -55,9 +56,9 @@ def sample_chart(rng: Random, size: tuple[int, int], background: Background) -> 
     )
     face = sample_face(rng)
     horizontal = rng.random() < HORIZONTAL_SHARE
-    count = rng.randint(2, min(MOST_BARS, _most_bars(size, horizontal)))
-    values = _sample_values(rng, count)
     printed = rng.random() < PRINTED_SHARE
+    count = rng.randint(2, min(MOST_BARS, _most_bars(size, horizontal, printed)))
+    values = _sample_values(rng, count)
     label_size = font_size(face, readable_cap(size, LABEL_CAP))
     tick_size = font_size(face, readable_cap(size, TICK_CAP))
     line = LINE * readable_cap(size, LABEL_CAP)
@@ -80,10 +81,11 @@ def sample_chart(rng: Random, size: tuple[int, int], background: Background) -> 
     return chart
 
 
-def _most_bars(size: tuple[int, int], horizontal: bool) -> int:
-    """How many bars leave room for their labels."""
+def _most_bars(size: tuple[int, int], horizontal: bool, printed: bool) -> int:
+    """How many bars leave room for their labels and their printed values."""
     cap = readable_cap(size, LABEL_CAP)
-    return int(0.75 * size[1] / (LINE * cap)) if horizontal else int(0.75 * size[0] / (BAR_PITCH * cap))
+    pitch = PRINTED_PITCH if printed else BAR_PITCH
+    return max(2, int(PLOT_SHARE * (size[1] / (LINE * cap) if horizontal else size[0] / (pitch * cap))))
 
 
 def _sample_values(rng: Random, count: int) -> list[int]:

@@ -15,8 +15,10 @@ RGB = tuple[int, int, int]
 
 ANCHOR_SHARE = 0.55  # of the colours drawn are an anchor itself; the rest come from the range
 MIN_CONTRAST = 110.0  # least `distance` between a thing and what lies under it
+MIN_LUMA = 18.0  # least difference in brightness, for colours less than STARK_CONTRAST apart
+STARK_CONTRAST = 250.0
 LEGIBLE_CONTRAST = 150.0  # the same for writing
-LEGIBLE_LUMA = 38.0  # least difference in brightness between writing and what lies under it
+LEGIBLE_LUMA = 46.0  # least difference in brightness between writing and what lies under it
 MAX_CHANNEL = 255
 
 
@@ -131,10 +133,15 @@ def sample_contrasting(
     for _ in range(12):
         name = rng.choices(names, weights)[0]
         rgb = sample_rgb(rng, name)
-        if all(distance(rgb, other) >= contrast for other in under):
+        if all(_stands_out(rgb, other, contrast) for other in under):
             return name, rgb
     extremes: tuple[tuple[str, RGB], ...] = (("black", (0, 0, 0)), ("white", (255, 255, 255)))
     return max(extremes, key=lambda pair: min(distance(pair[1], other) for other in under))
+
+
+def _stands_out(rgb: RGB, other: RGB, contrast: float) -> bool:
+    apart = distance(rgb, other)
+    return apart >= contrast and (apart >= STARK_CONTRAST or abs(luma(rgb) - luma(other)) >= MIN_LUMA)
 
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:

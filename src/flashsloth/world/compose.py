@@ -21,7 +21,7 @@ COUNT_WEIGHTS = {  # of things, from one upwards
     0: (1,),
     1: (35, 65),
     2: (18, 30, 28, 24),
-    3: (14, 22, 18, 14, 11, 9, 7, 5),
+    3: (14, 21, 17, 13, 11, 9, 8, 7),
 }
 AXES_SHARE = 0.06
 SHORTEST_SIDE, LONGEST_SIDE = 96, 288

@@ -1,93 +1,20 @@
-"""Questions about things: shape, colour, presence, count and relation.
+"""Questions about things: shape, colour, presence, count, and what is written in them.
 
 In: a random stream and a `Scene` with things. Out: a `Draft`, or None where the scene does not allow the question.
 A thing is only asked about by a name that is its alone.
 """
 
-from collections.abc import Callable
 from random import Random
 
-from flashsloth.world.captions import cell
 from flashsloth.world.drafts import Draft
 from flashsloth.world.lexicon import altered
+from flashsloth.world.references import PLURAL_NOUNS, called, loosely, name_of, plain_name, sample_noun
 from flashsloth.world.scene import Scene, Thing
-from flashsloth.world.vocabulary import COLORS, LOOSE_NAMES, NO, POSITIONS, SHAPES, YES, article, plural
-from flashsloth.world.wordings import REFERENCES, say
+from flashsloth.world.vocabulary import COLORS, LOOSE_NAMES, NO, SHAPES, YES, article, plural
+from flashsloth.world.wordings import say
 
-CLEAR_SHARE = 0.08  # of a side: two centres this far apart, beyond half the things' extent, are clearly so
-EXTREME_SHARE = 0.1  # of a side: the leftmost thing leads the next by so much
-CELL_MARGIN = 0.045  # of a side: a thing this far from its ninth's inner border is clearly in it
-BIGGER = 1.6  # times the area of the smaller one
-SIDES: dict[str, tuple[tuple[str, ...], int, int]] = {  # words, axis, sign of the way from the other to the thing
-    "left": (("to the left of", "left of"), 0, -1),
-    "right": (("to the right of", "right of"), 0, 1),
-    "above": (("above",), 1, -1),
-    "below": (("below", "under"), 1, 1),
-}
-OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
-
-
-def _noun(rng: Random) -> str:
-    return rng.choice(REFERENCES["nouns"])  # type: ignore[return-value]
-
-
-def _alone(things: list[Thing], fits: Callable[[Thing], bool]) -> bool:
-    return sum(map(fits, things)) == 1
-
-
-def references(rng: Random, scene: Scene, thing: Thing, hide: str = "") -> list[str]:
-    """Ways to name `thing` that fit no other; `hide` "color" or "shape" leaves out names that would give it away."""
-    things = scene.things
-    noun = _noun(rng)
-    if len(things) == 1 and rng.random() < 0.5:
-        return list(REFERENCES["only"])  # type: ignore[arg-type]
-    found: list[str] = []
-    if (
-        hide != "shape"
-        and _alone(things, lambda other: other.shape == thing.shape)
-        and not _loosely(things, thing.shape)
-    ):
-        found += [f"the {thing.shape}"] * 2
-    if hide != "color" and _alone(things, lambda other: other.color == thing.color):
-        found += [f"the {thing.color} {noun}"] * (3 if hide else 1)
-    if not hide and _alone(things, lambda other: other.name == thing.name):
-        found += [f"the {thing.name}"] * 3
-    if len(things) > 1:
-        found += _extremes(rng, scene, thing, noun)
-    if thing.writing is not None:
-        found += [
-            form.format(noun=noun, sign=thing.writing.kind, text=thing.writing.text)
-            for form in REFERENCES["written"]  # type: ignore[union-attr]
-        ]
-    return found
-
-
-def _loosely(things: list[Thing], shape: str) -> bool:
-    """Whether a thing in the picture might also be called `shape`, or be meant by it."""
-    return any(
-        shape in LOOSE_NAMES.get(other.shape, ()) or other.shape in LOOSE_NAMES.get(shape, ()) for other in things
-    )
-
-
-def _extremes(rng: Random, scene: Scene, thing: Thing, noun: str) -> list[str]:
-    """ "the leftmost shape" and its like, where they are clear."""
-    found = []
-    others = [other for other in scene.things if other is not thing]
-    sides = scene.width, scene.height
-    for index, (axis, sign) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):
-        lead = min(sign * (thing.center[axis] - other.center[axis]) for other in others)
-        if lead > EXTREME_SHARE * sides[axis] and scene.writings == []:
-            found.append(rng.choice(REFERENCES["sides"][index]).format(noun=noun))
-    if all(thing.area > BIGGER * other.area for other in others):
-        found.append(rng.choice(REFERENCES["sizes"][0]).format(noun=noun))
-    if all(thing.area * BIGGER < other.area for other in others):
-        found.append(rng.choice(REFERENCES["sizes"][1]).format(noun=noun))
-    return found
-
-
-def _name(rng: Random, scene: Scene, thing: Thing, hide: str = "") -> str | None:
-    found = references(rng, scene, thing, hide)
-    return rng.choice(found) if found else None
+ABSENT_TRIES = 12  # near misses tried before a question is given up
+MANY_SHARE = 0.2  # of the questions of presence ask "are there any"
 
 
 def _wrong(rng: Random, right: str, names: tuple[str, ...], present: list[str]) -> list[str]:
@@ -107,7 +34,7 @@ def ask_shape(rng: Random, scene: Scene) -> Draft | None:
         if rng.random() < 0.2 and not scene.writings and thing.writing is None:
             return Draft("shape", say(rng, "name only"), thing.name)
         return Draft("shape", say(rng, "shape only"), thing.shape, wrong)
-    ref = _name(rng, scene, thing, hide="shape")
+    ref = name_of(rng, scene, thing, hide="shape")
     return Draft("shape", say(rng, "shape", ref=ref), thing.shape, wrong) if ref else None
 
 
@@ -121,46 +48,45 @@ def ask_color(rng: Random, scene: Scene) -> Draft | None:
     wrong = _wrong(rng, thing.color, COLORS, present)
     if len(scene.things) == 1 and not scene.writings and thing.writing is None and rng.random() < 0.25:
         return Draft("color", say(rng, "color only"), thing.color, wrong)
-    ref = _name(rng, scene, thing, hide="color")
+    ref = name_of(rng, scene, thing, hide="color")
     return Draft("color", say(rng, "color", ref=ref), thing.color, wrong) if ref else None
 
 
 def ask_presence(rng: Random, scene: Scene) -> Draft | None:
     """Whether a thing is there: half the answers are no, most of these nearly right."""
-    thing = rng.choice(scene.things)
     yes = rng.random() < 0.5
-    form = rng.choices(("both", "shape", "color"), (60, 25, 15))[0]
-    shape, color = thing.shape, thing.color
-    if not yes:
-        present = {other.name for other in scene.things}
-        if form == "shape" or (form == "both" and rng.random() < 0.45):
-            shape = rng.choice([name for name in SHAPES if name != shape])
-        if form == "color" or (form == "both" and shape == thing.shape):
-            color = rng.choice([name for name in COLORS if name != color])
-        if form == "both" and f"{color} {shape}" in present:
-            return None
-        if form == "shape" and any(other.shape == shape for other in scene.things):
-            return None
-        if form == "color" and any(other.color == color for other in scene.things):
-            return None
-        if form != "color" and any(_called(other, shape) for other in scene.things):
-            return None
-    noun = {"both": f"{color} {shape}", "shape": shape, "color": f"{color} {_noun(rng)}"}[form]
-    if rng.random() < 0.2:
-        return Draft("presence", say(rng, "presence many", noun=plural(noun)), YES if yes else NO)
-    return Draft("presence", say(rng, "presence", a=article(noun)), YES if yes else NO)
+    for _ in range(ABSENT_TRIES):
+        thing = rng.choice(scene.things)
+        form = rng.choices(("both", "shape", "color"), (60, 25, 15))[0]
+        shape, color = (thing.shape, thing.color) if yes else _changed(rng, thing, form)
+        if yes or _absent(scene, form, shape, color):
+            noun = {"both": f"{color} {shape}", "shape": shape, "color": f"{color} {sample_noun(rng)}"}[form]
+            if rng.random() < MANY_SHARE:
+                return Draft("presence", say(rng, "presence many", noun=plural(noun)), YES if yes else NO)
+            return Draft("presence", say(rng, "presence", a=article(noun)), YES if yes else NO)
+    return None
 
 
-def _called(thing: Thing, shape: str) -> bool:
-    """Whether `thing`, by another name, might be taken for a `shape`."""
-    return shape in LOOSE_NAMES.get(thing.shape, ()) or thing.shape in LOOSE_NAMES.get(shape, ())
+def _changed(rng: Random, thing: Thing, form: str) -> tuple[str, str]:
+    """The thing's shape and colour with one of the two changed: a thing that nearly is there."""
+    if form == "shape" or (form == "both" and rng.random() < 0.45):
+        return rng.choice([name for name in SHAPES if name != thing.shape]), thing.color
+    return thing.shape, rng.choice([name for name in COLORS if name != thing.color])
+
+
+def _absent(scene: Scene, form: str, shape: str, color: str) -> bool:
+    """Whether no thing could be meant by the shape, the colour, or both."""
+    if form == "color":
+        return all(other.color != color for other in scene.things)
+    rivals = [other for other in scene.things if form == "shape" or other.color == color]
+    return not any(other.shape == shape or called(other, shape) for other in rivals)
 
 
 def ask_count(rng: Random, scene: Scene) -> Draft | None:
     """How many things, or how many of one shape, one colour or both; rarer answers are preferred."""
     things = scene.things
     nouns = [(_plural_noun(rng, scene), len(things))]
-    shapes = [name for name in SHAPES if not _loosely(things, name)]
+    shapes = [name for name in SHAPES if not loosely(things, name)]
     for shape in [thing.shape for thing in things] + rng.sample(SHAPES, 1):
         if shape in shapes:
             nouns.append((plural(shape), sum(thing.shape == shape for thing in things)))
@@ -181,113 +107,7 @@ def ask_count(rng: Random, scene: Scene) -> Draft | None:
 
 
 def _plural_noun(rng: Random, scene: Scene) -> str:
-    return "shapes" if scene.writings else rng.choice(REFERENCES["plural nouns"])  # type: ignore[return-value]
-
-
-def ask_relation(rng: Random, scene: Scene) -> Draft | None:
-    """Where things are, by themselves or to one another, and which is bigger."""
-    if len(scene.things) == 1:
-        return rng.choice((_ask_where, _ask_where, _ask_half, _ask_side))(rng, scene)
-    asks = (_ask_side_of, _ask_neighbour, _ask_bigger, _ask_where, _ask_half, _ask_side)
-    return rng.choices(asks, (40, 22, 16, 10, 6, 6))[0](rng, scene)
-
-
-def clearly(side: str, thing: Thing, other: Thing, scene: Scene) -> bool:
-    """Whether `thing` is on that `side` of `other` beyond doubt."""
-    _, axis, sign = SIDES[side]
-    extents = (thing.box.width + other.box.width, thing.box.height + other.box.height)
-    lead = sign * (thing.center[axis] - other.center[axis])
-    return lead > 0.25 * extents[axis] + CLEAR_SHARE * (scene.width, scene.height)[axis]
-
-
-def _ask_side_of(rng: Random, scene: Scene) -> Draft | None:
-    thing, other = rng.sample(scene.things, 2)
-    side = rng.choice(tuple(SIDES))
-    yes = rng.random() < 0.5
-    if not clearly(side if yes else OPPOSITE[side], thing, other, scene):
-        return None
-    ref, other_ref = _plain_name(scene, rng, thing), _plain_name(scene, rng, other)
-    if ref is None or other_ref is None:
-        return None
-    return Draft("relation", say(rng, side, ref=ref, other=other_ref), YES if yes else NO)
-
-
-def _plain_name(scene: Scene, rng: Random, thing: Thing) -> str | None:
-    """A name by shape and colour alone: places and sizes would give the answer away."""
-    named = [other.name for other in scene.things].count(thing.name) == 1
-    if named and rng.random() < 0.6:
-        return f"the {thing.name}"
-    if [other.shape for other in scene.things].count(thing.shape) == 1 and not _loosely(scene.things, thing.shape):
-        return f"the {thing.shape}"
-    return f"the {thing.name}" if named else None
-
-
-def _ask_neighbour(rng: Random, scene: Scene) -> Draft | None:
-    other = rng.choice(scene.things)
-    side = rng.choice(tuple(SIDES))
-    words, axis, sign = SIDES[side]
-    beside = [t for t in scene.things if t is not other and sign * (t.center[axis] - other.center[axis]) > 0]
-    ref = _plain_name(scene, rng, other)
-    if len(beside) != 1 or not clearly(side, beside[0], other, scene) or ref is None or scene.writings:
-        return None
-    rest = [t for t in scene.things if t is not other and t is not beside[0]]
-    if not all(clearly(OPPOSITE[side], t, other, scene) for t in rest):
-        return None
-    thing, phrase = beside[0], rng.choice(words)
-    form = rng.choices(("name", "shape", "color"), (60, 20, 20))[0]
-    if form == "name":
-        return Draft("relation", say(rng, "neighbour", side=phrase, ref=ref), thing.name)
-    answer = thing.shape if form == "shape" else thing.color
-    return Draft("relation", say(rng, f"neighbour {form}", side=phrase, ref=ref), answer)
-
-
-def _ask_bigger(rng: Random, scene: Scene) -> Draft | None:
-    thing, other = rng.sample(scene.things, 2)
-    if max(thing.area, other.area) < BIGGER * min(thing.area, other.area) or thing.stroke or other.stroke:
-        return None
-    ref, other_ref = _plain_name(scene, rng, thing), _plain_name(scene, rng, other)
-    if ref is None or other_ref is None:
-        return None
-    word = rng.choice(("bigger", "smaller"))
-    ahead = (thing.area > other.area) == (word == "bigger")
-    if rng.random() < 0.4:
-        return Draft("relation", say(rng, f"is {word}", ref=ref, other=other_ref), YES if ahead else NO)
-    winner = ref if ahead else other_ref
-    return Draft("relation", say(rng, word, ref=ref, other=other_ref), winner.removeprefix("the "))
-
-
-def _ask_where(rng: Random, scene: Scene) -> Draft | None:
-    thing = rng.choice(scene.things)
-    shares = thing.center[0] / scene.width, thing.center[1] / scene.height
-    if any(abs(share - border) < CELL_MARGIN for share in shares for border in (1 / 3, 2 / 3)):
-        return None
-    ref = _plain_name(scene, rng, thing)
-    if ref is None:
-        return None
-    return Draft("relation", say(rng, "where", ref=ref), POSITIONS[cell(scene, thing.center)])
-
-
-def _ask_half(rng: Random, scene: Scene) -> Draft | None:
-    thing = rng.choice(scene.things)
-    half = rng.choice(("left", "right", "top", "bottom", "upper", "lower"))
-    axis = 0 if half in ("left", "right") else 1
-    share = thing.center[axis] / (scene.width, scene.height)[axis]
-    ref = _plain_name(scene, rng, thing)
-    if abs(share - 0.5) < EXTREME_SHARE or ref is None:
-        return None
-    low = half in ("left", "top", "upper")
-    return Draft("relation", say(rng, "half", ref=ref, half=half), YES if (share < 0.5) == low else NO)
-
-
-def _ask_side(rng: Random, scene: Scene) -> Draft | None:
-    thing = rng.choice(scene.things)
-    axis = rng.choice((0, 1))
-    share = thing.center[axis] / (scene.width, scene.height)[axis]
-    ref = _plain_name(scene, rng, thing)
-    if abs(share - 0.5) < EXTREME_SHARE or ref is None:
-        return None
-    answer = (("left", "right"), ("top", "bottom"))[axis][share > 0.5]
-    return Draft("relation", say(rng, ("side", "height")[axis], ref=ref), answer)
+    return "shapes" if scene.writings else rng.choice(PLURAL_NOUNS)
 
 
 def ask_inside(rng: Random, scene: Scene) -> Draft | None:
@@ -302,9 +122,20 @@ def ask_inside(rng: Random, scene: Scene) -> Draft | None:
     if len(labelled) == 1 and rng.random() < 0.3 and not scene.writings:
         question = say(rng, f"read {writing.kind}")
     else:
-        ref = _plain_name(scene, rng, thing)
+        ref = plain_name(scene, rng, thing)
         if ref is None:
             return None
         question = say(rng, "read inside", ref=ref, sign=writing.kind)
     wrong = list(dict.fromkeys(altered(rng, writing.text) for _ in range(6)))[:3]
     return Draft("reading", question, writing.text, [text for text in wrong if text != writing.text])
+
+
+def ask_inside_color(rng: Random, scene: Scene) -> Draft | None:
+    """The colour of the letter or digit that is written in a thing."""
+    thing = rng.choice([thing for thing in scene.things if thing.writing is not None])
+    ref = plain_name(scene, rng, thing)
+    if ref is None or thing.writing is None:
+        return None
+    sign = f"the {thing.writing.kind} in {ref}"
+    question = say(rng, "color of text", ref=sign)
+    return Draft("color", question, thing.writing.color, _wrong(rng, thing.writing.color, COLORS, [thing.color]))

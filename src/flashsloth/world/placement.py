@@ -18,6 +18,7 @@ TRIES = 14  # places tried for one thing, each a little smaller than the one bef
 SHRINK = 0.93
 GAP = 0.03  # of the short side, between two things' boxes
 RIM = 0.015  # of the short side, between a thing and the picture's border
+CENTERED_SHARE = 0.2  # of the lone things are placed in the middle
 UNTURNED_SHARE = 0.6  # of the things stand upright
 STROKED_SHARE, EDGED_SHARE = 0.16, 0.12
 FEW_KINDS_SHARE = 0.35  # of the crowds are made of few shapes and colours, so that counts above one are common
@@ -75,7 +76,7 @@ def _spots(rng: Random, room: Box, count: int) -> list[Point] | None:
     """Places in a row, a column, a grid or at the centre; None leaves each thing to chance."""
     style = rng.random()
     if count == 1:
-        return [room.center] if style < 0.35 else None
+        return [room.center] if style < CENTERED_SHARE else None
     if style < 0.6:
         return None
     if style < 0.72:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from flashsloth.world import charts, objects, writings
+from flashsloth.world import charts, objects, relations, writings
 from flashsloth.world.drafts import Draft
 from flashsloth.world.scene import Scene
 from flashsloth.world.vocabulary import KINDS, OPTION_LETTERS
@@ -49,9 +49,10 @@ def allowed(scene: Scene) -> dict[str, list[Ask]]:
         asks["color"] += [objects.ask_color]
         asks["presence"] += [objects.ask_presence]
         asks["count"] += [objects.ask_count]
-        asks["relation"] += [objects.ask_relation]
+        asks["relation"] += [relations.ask_relation]
         if any(thing.writing for thing in scene.things):
             asks["reading"] += [objects.ask_inside]
+            asks["color"] += [objects.ask_inside_color]
     if scene.writings:
         asks["color"] += [writings.ask_text_color]
         asks["presence"] += [writings.ask_text_presence]

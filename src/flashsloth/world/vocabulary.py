@@ -58,10 +58,11 @@ def words_of(text: str) -> list[str]:
 def closed_vocabulary() -> list[str]:
     """Every word of wordings, answers and captions, sorted, without digits and without words drawn into pictures."""
     from flashsloth.world.captions import CAPTION_PHRASES
+    from flashsloth.world.references import NAME_PHRASES
     from flashsloth.world.wordings import all_wordings
 
     phrases = [*SHAPES, *map(plural, SHAPES), *COLORS, *POSITIONS, *OPTION_LETTERS, YES, NO, "grey", "a", "an", "the"]
-    for wording in all_wordings():
+    for wording in [*all_wordings(), *NAME_PHRASES]:
         template = re.sub(r"\{\w*\}", " ", wording)
         phrases += [template, template.lower()]
         phrases += [re.sub(r"olor", "olour", version) for version in (template, template.lower())]

@@ -156,6 +156,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         'Does the {sign} say "{text}"?', 'Is the {sign} "{text}"?', 'Does the picture show "{text}"?',
         'Is "{text}" written in the image?', 'Do you see "{text}"?', 'Is the {sign} in the picture "{text}"?',
     ),
+    "shows": ('Does the picture show "{text}"?', 'Is "{text}" written in the image?', 'Do you see "{text}"?'),
     "has letter": (
         'Is the letter "{text}" in the word?', 'Does the word contain the letter "{text}"?',
         'Is there a "{text}" in the word?', 'Does the word have the letter "{text}"?',
@@ -256,29 +257,13 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-# Phrases that fill the templates' gaps.
-REFERENCES = {
-    "only": ("the object", "the shape", "this shape", "this object"),
-    "sides": (
-        ("the leftmost {noun}", "the {noun} on the left", "the {noun} furthest to the left"),
-        ("the rightmost {noun}", "the {noun} on the right", "the {noun} furthest to the right"),
-        ("the topmost {noun}", "the {noun} at the top", "the highest {noun}"),
-        ("the {noun} at the bottom", "the lowest {noun}", "the bottommost {noun}"),
-    ),
-    "sizes": (("the biggest {noun}", "the largest {noun}"), ("the smallest {noun}",)),
-    "written": ('the {noun} with the {sign} "{text}"', 'the {noun} with "{text}" in it'),
-    "nouns": ("object", "shape"),
-    "plural nouns": ("objects", "shapes"),
-    "things": ("thing", "things"),
-    "signs": ("letter", "number", "word", "text", "digit"),
-    "halves": ("left", "right", "top", "bottom", "upper", "lower"),
-    "between": ("to the left of", "left of", "to the right of", "right of", "above", "below", "under"),
-    "lines": ("first", "second", "third", "top", "bottom", "middle", "upper", "lower", "last"),
-    "bars": ("the {color} bar", "the leftmost bar", "the rightmost bar", "the first bar", "the last bar", "the top bar",
-             "the bottom bar"),
-    "texts": ("the text", "the word", "the letter", "the number", "the writing"),
-    "chart": ("bar chart",),
-}  # fmt: skip
+# Phrases that fill the templates' gaps, apart from the names of things (see `references`).
+OTHER_PHRASES = (
+    "thing", "things", "letter", "number", "word", "text", "writing", "digit", "left", "right", "top", "bottom", "upper",
+    "lower", "to the left of", "left of", "to the right of", "right of", "above", "below", "under", "first", "second",
+    "third", "middle", "last", "the leftmost bar", "the rightmost bar", "the first bar", "the last bar", "the top bar",
+    "the bottom bar", "bar chart", "The", "This",
+)  # fmt: skip
 
 
 def say(rng: Random, topic: str, /, **gaps: str) -> str:
@@ -297,8 +282,4 @@ def say(rng: Random, topic: str, /, **gaps: str) -> str:
 
 def all_wordings() -> list[str]:
     """Every template and every phrase that fills one, as written."""
-    phrases = [wording for wordings in WORDINGS.values() for wording in wordings]
-    for entry in REFERENCES.values():
-        for item in entry:
-            phrases += [item] if isinstance(item, str) else list(item)
-    return [*phrases, "The", "This"]
+    return [wording for wordings in WORDINGS.values() for wording in wordings] + list(OTHER_PHRASES)

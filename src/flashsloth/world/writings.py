@@ -76,17 +76,19 @@ def ask_text_presence(rng: Random, scene: Scene) -> Draft | None:
         if writing.text.istitle() and yes and letter not in writing.text:
             letter = letter.upper()
         return Draft("presence", say(rng, "has letter", text=letter), YES if yes else NO)
-    text = writing.text if yes else altered(rng, writing.text)
+    text = writing.text if yes else _absent_text(rng, scene, writing)
+    if len(scene.writings) > 1:
+        return Draft("presence", say(rng, "shows", text=text), YES if yes else NO)
+    return Draft("presence", say(rng, "says", sign=writing.kind, text=text), YES if yes else NO)
+
+
+def _absent_text(rng: Random, scene: Scene, writing: Writing) -> str:
+    """A text much like `writing` that neither holds nor is part of any text in the picture."""
     drawn = [other.text.lower() for other in scene.writings]
-    if not yes and any(text.lower() in other or other in text.lower() for other in drawn):
-        return None
-    sign = writing.kind if len(scene.writings) == 1 else ""
-    if not sign:
-        return Draft("presence", rng.choice(WRITTEN).format(text=text), YES if yes else NO)
-    return Draft("presence", say(rng, "says", sign=sign, text=text), YES if yes else NO)
-
-
-WRITTEN = ('Does the picture show "{text}"?', 'Is "{text}" written in the image?', 'Do you see "{text}"?')
+    while True:
+        text = altered(rng, writing.text)
+        if not any(text.lower() in other or other in text.lower() for other in drawn):
+            return text
 
 
 def ask_text_count(rng: Random, scene: Scene) -> Draft | None:
