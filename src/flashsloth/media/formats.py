@@ -83,7 +83,7 @@ def parse(name: str, data: bytes) -> ImageFile.ImageFile:
         raise PictureError(f"{name}: a JPEG of more than {MAX_JPEG_SCANS} scans; expected a picture: re-save it")
     with decoding(name, kind):
         picture = PLUGINS[kind](WholeFile(data))
-    if kind == "PNG" and "transparency" in picture.info:
+    if kind == "PNG" and picture.mode != "P" and "transparency" in picture.info:
         picture.info["transparency"] = key_in_8_bits(picture.info["transparency"], data[PNG_DEPTH_OFFSET])
     return picture
 

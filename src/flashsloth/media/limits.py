@@ -75,7 +75,9 @@ def shown(text: str) -> str:
 
 def cause(error: BaseException) -> str:
     """What an exception says, or else its type, short, on one line and with no control characters."""
-    said = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split()) or type(error).__name__
+    said = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    if not said or isinstance(error, KeyError):  # of which str() is the missing key alone
+        said = f"{type(error).__name__} {said}".rstrip()
     return said if len(said) <= SHOWN_CAUSE_CHARACTERS else said[:SHOWN_CAUSE_CHARACTERS] + "…"
 
 

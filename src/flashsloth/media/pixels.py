@@ -23,10 +23,11 @@ from PIL import Image
 WHITE_8_BIT = 255
 WHITE_16_BIT = 65535
 BYTE_BITS = 8
+PALETTE_COLOURS = 256
 
 GREY_16_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-GREY_WIDE_MODES = frozenset({"I", "F"})
-ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+DEEP_GREY_MODES = GREY_16_BIT_MODES | {"I", "F"}
+ALPHA_BANDS = frozenset({"A", "a"})  # "a" is of premultiplied modes
 COLOUR_KEY_MODES = frozenset({"1", "L", "RGB"})  # one colour of these may stand for "transparent"
 STRAIGHT_ALPHA = {"La": "LA", "RGBa": "RGBA"}  # premultiplied mode -> the mode that Pillow converts onwards
 
@@ -55,15 +56,16 @@ TURNS = {
 
 def rgb_on_white(image: Image.Image) -> Image.Image:
     """A loaded image of any mode -> a new upright RGB image without metadata. `image` is left as it was."""
-    if image.mode in GREY_16_BIT_MODES | GREY_WIDE_MODES:
-        rgb = _narrow_grey(image).convert("RGB")
-    elif (transparent := _with_alpha(image)) is not None:
+    turn = TURNS.get(exif_orientation(image.info.get("exif")))
+    image = _narrow_grey(image) if image.mode in DEEP_GREY_MODES else _with_valid_key(image)
+    if image.has_transparency_data:
+        for mode in (STRAIGHT_ALPHA.get(image.mode, image.mode), "RGBA"):
+            image = image if image.mode == mode else image.convert(mode)
         rgb = Image.new("RGB", image.size, "white")
-        rgb.paste(transparent, mask=transparent)
+        rgb.paste(image, mask=image)
     else:
         rgb = image.convert("RGB")
     rgb.info = {}
-    turn = TURNS.get(exif_orientation(image.info.get("exif")))
     return rgb if turn is None else rgb.transpose(turn)
 
 
@@ -93,7 +95,7 @@ def exif_orientation(exif: Any) -> int:
 
 
 def key_in_8_bits(key: Any, bits: int) -> Any:
-    """A PNG's transparent colour, stored in the file's depth of `bits`, in the depth that Pillow decodes to.
+    """A PNG's transparent grey or colour, stored in the file's depth of `bits`, in the depth that Pillow decodes to.
 
     Pillow leaves the stored number, which then names no pixel or a wrong one. 16-bit grey stays: so do its pixels.
     """
@@ -104,36 +106,35 @@ def key_in_8_bits(key: Any, bits: int) -> Any:
     return key
 
 
-def _with_alpha(image: Image.Image) -> Image.Image | None:
-    """`image` as RGBA where anything in it may be transparent, else None."""
-    if image.mode in ALPHA_MODES:
-        straight = STRAIGHT_ALPHA.get(image.mode)
-        image = image if straight is None else image.convert(straight)
-        return image if image.mode == "RGBA" else image.convert("RGBA")
-    key = image.info.get("transparency")
+def _with_valid_key(image: Image.Image) -> Image.Image:
+    """`image`, or a copy without its transparent colour where that names none: Pillow would fail on it.
+
+    What has a palette is always copied: Pillow writes alpha into the palette of what it converts.
+    """
+    if "transparency" not in image.info or image.getbands()[-1] in ALPHA_BANDS:
+        return image
+    key = image.info["transparency"]
     if image.mode == "P":
-        if isinstance(key, bytes):
-            key = key[: len(image.getpalette() or ()) // 3]
-        elif not _is_level(key):
-            key = None
-        if key is None and not image.has_transparency_data:
-            return None
-    elif image.mode not in COLOUR_KEY_MODES or not _is_colour(key, len(image.getbands())):
-        return None
-    keyed = image.copy()  # Pillow writes the key into the palette of what it converts
-    if key is None:
-        keyed.info.pop("transparency", None)
+        valid = isinstance(key, bytes) or _is_level(key)
+    elif image.mode in COLOUR_KEY_MODES:
+        bands = len(image.getbands())
+        valid = (
+            _is_level(key) if bands == 1 else isinstance(key, tuple) and len(key) == bands and all(map(_is_level, key))
+        )
     else:
-        keyed.info["transparency"] = key
-    return keyed.convert("RGBA")
+        valid = False
+    if valid and image.mode != "P":
+        return image
+    copied = image.copy()
+    if not valid:
+        del copied.info["transparency"]
+    elif isinstance(key, bytes):
+        copied.info["transparency"] = key[:PALETTE_COLOURS]
+    return copied
 
 
 def _is_level(key: Any) -> bool:
     return isinstance(key, int) and 0 <= key <= WHITE_8_BIT
-
-
-def _is_colour(key: Any, bands: int) -> bool:
-    return _is_level(key) if bands == 1 else isinstance(key, tuple) and len(key) == bands and all(map(_is_level, key))
 
 
 def _narrow_grey(image: Image.Image) -> Image.Image:

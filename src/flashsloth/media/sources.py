@@ -24,6 +24,7 @@ SOURCES = "a path, bytes, a data URL, a binary file, a PIL image, a numpy array 
 NEIGHBOURS_SEEN = 2000  # entries of a folder that a mistyped name is compared with
 NEIGHBOURS_SHOWN = 3
 READ_BYTES = MIB  # asked of a file object at a time
+READ_FAILURES = (OSError, ValueError, TypeError)  # of a user's `read`: a file that is closed, or write-only, or a class
 DATA_SCHEME = "data:"
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 FILE_KINDS = {
@@ -121,7 +122,7 @@ def _file_bytes(file: IO[bytes], limits: MediaLimits) -> tuple[str, bytes]:
     name = f"file {shown(label)}" if isinstance(label, str) else f"{type(file).__name__} object"
     read = io.BytesIO()
     while read.tell() <= limits.max_bytes:
-        with refusing(f"{name}: cannot be read", OSError, ValueError, advice="expected a file opened in binary mode"):
+        with refusing(f"{name}: cannot be read", *READ_FAILURES, advice="expected a file opened in binary mode"):
             part = file.read(min(READ_BYTES, limits.max_bytes + 1 - read.tell()))
         if not isinstance(part, bytes | bytearray | memoryview):
             raise PictureError(f'{name}: read {type(part).__name__}; expected bytes: open it in binary mode, "rb"')

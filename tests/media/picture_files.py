@@ -1,0 +1,64 @@
+"""Pictures as bytes, made here: by Pillow where it can write them, by hand where it cannot."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_GREY, PNG_RGB, PNG_PALETTE = 0, 2, 3
+SHORT, LONG = 3, 4  # TIFF types
+
+# The four corners differ, so that no two orientations look alike.
+RED, GREEN, BLUE, GREY = (200, 30, 60), (20, 180, 40), (10, 20, 220), (120, 120, 120)
+
+
+def corners() -> Image.Image:
+    """24 wide, 16 high: a colour for each quarter. Sides are whole JPEG blocks, so every format keeps the colours."""
+    quarters = np.array([[RED, GREEN], [BLUE, GREY]], dtype=np.uint8)
+    return Image.fromarray(quarters.repeat(8, axis=0).repeat(12, axis=1))
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def exif_with_orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = value
+    return exif
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of raw `rows`, each of which begins with its filter byte."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
+    return PNG_SIGNATURE + b"".join(png_chunk(kind, body) for kind, body in parts)
+
+
+def grey_tiff(width: int, height: int, bits: int, data: bytes, photometric: int = 1, sample_format: int = 1) -> bytes:
+    """An uncompressed little-endian grey TIFF of one strip."""
+    entries = [
+        (256, LONG, width),
+        (257, LONG, height),
+        (258, SHORT, bits),
+        (259, SHORT, 1),
+        (262, SHORT, photometric),
+        (273, LONG, 0),
+        (277, SHORT, 1),
+        (278, LONG, height),
+        (279, LONG, len(data)),
+        (339, SHORT, sample_format),
+    ]
+    start = 8 + 2 + 12 * len(entries) + 4
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, start if tag == 273 else v) for tag, kind, v in entries)
+    return b"II*\x00" + struct.pack("<IH", 8, len(entries)) + directory + struct.pack("<I", 0) + data

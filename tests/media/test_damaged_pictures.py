@@ -1,0 +1,73 @@
+"""Whatever is done to a file's bytes, the answer is an RGB picture or one line that says why not."""
+
+import random
+
+import numpy as np
+import pytest
+from picture_files import corners, encoded, exif_with_orientation
+from PIL import Image
+
+from flashsloth.media import PictureError, open_picture
+
+CASES = 60  # of each file
+MOST_FLIPS = 12
+HEADER_BYTES = 64  # where a flip does the most
+EXIF = exif_with_orientation(6)
+DEEP = Image.fromarray(np.arange(24 * 16, dtype=np.uint16).reshape(16, 24) * 170)
+CLEAR = corners().convert("RGBA")
+CLEAR.putalpha(90)
+FILES = {
+    "png": encoded(corners(), "PNG", exif=EXIF),
+    "png, palette": encoded(corners().convert("P"), "PNG", transparency=3),
+    "png, 16 bits": encoded(DEEP, "PNG"),
+    "png, animated": encoded(corners(), "PNG", save_all=True, append_images=[Image.new("RGB", (24, 16))]),
+    "jpeg": encoded(corners(), "JPEG", exif=EXIF),
+    "jpeg, progressive": encoded(corners(), "JPEG", progressive=True),
+    "jpeg, cmyk": encoded(corners().convert("CMYK"), "JPEG"),
+    "webp": encoded(corners(), "WEBP", exif=EXIF),
+    "webp, lossless": encoded(CLEAR, "WEBP", lossless=True),
+    "gif": encoded(corners(), "GIF"),
+    "gif, animated": encoded(corners(), "GIF", save_all=True, append_images=[Image.new("RGB", (24, 16))]),
+    "bmp": encoded(corners(), "BMP"),
+    "bmp, palette": encoded(corners().convert("P"), "BMP"),
+    "tiff": encoded(corners(), "TIFF", exif=EXIF),
+    "tiff, lzw": encoded(CLEAR, "TIFF", compression="tiff_lzw"),
+    "tiff, jpeg": encoded(corners(), "TIFF", compression="jpeg"),
+    "tiff, 16 bits": encoded(DEEP, "TIFF", compression="tiff_deflate"),
+    "tiff, float": encoded(Image.fromarray(np.asarray(DEEP).astype(np.float32)), "TIFF"),
+}
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """`data` with some bytes replaced, half of the time near its beginning, and now and then cut off or repeated."""
+    bytes_ = bytearray(data)
+    for _ in range(chance.randint(1, MOST_FLIPS)):
+        end = len(bytes_) if chance.random() < 0.5 else min(HEADER_BYTES, len(bytes_))
+        bytes_[chance.randrange(end)] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+    fate = chance.random()
+    if fate < 0.2:
+        del bytes_[chance.randrange(len(bytes_)) :]
+    elif fate < 0.3:
+        start = chance.randrange(len(bytes_))
+        bytes_[start:start] = bytes_[start : start + chance.randrange(40)]
+    return bytes(bytes_)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", FILES)
+def test_damage(name: str) -> None:
+    chance = random.Random(name)
+    assert open_picture(FILES[name]).mode == "RGB"
+    refusals = []
+    for _ in range(CASES):
+        data = damaged(FILES[name], chance)
+        for policy in ("careful", "official"):
+            try:
+                picture = open_picture(data, image_policy=policy)
+            except PictureError as error:
+                refusals.append(str(error))
+            else:
+                assert picture.mode == "RGB"
+                assert len(picture.tobytes()) == picture.width * picture.height * 3
+    assert refusals  # or nothing was damaged
+    assert all(line.isprintable() and len(line) < 400 for line in refusals)

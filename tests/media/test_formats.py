@@ -1,0 +1,270 @@
+"""Formats go by content; what is damaged, cut off or built to hurt is refused in one line, cheaply."""
+
+import io
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from picture_files import PNG_GREY, PNG_SIGNATURE, corners, encoded, png
+from PIL import Image, ImageFile, PngImagePlugin
+
+from flashsloth.media import MediaLimits, PictureError, open_picture
+from flashsloth.media.formats import MAX_JPEG_SCANS
+from flashsloth.media.limits import MIB
+
+LOSSLESS = {
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "GIF": {},
+    "BMP": {},
+    "TIFF": {},
+}
+EVERY = [
+    *LOSSLESS.items(),
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("WEBP", {"quality": 90}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("TIFF", {"compression": "jpeg"}),
+    ("TIFF", {"compression": "packbits"}),
+    ("TIFF", {"compression": "tiff_deflate", "big_tiff": True}),
+]
+
+
+def refusal(source: Any, **options: Any) -> str:
+    with pytest.raises(PictureError) as caught:
+        open_picture(source, **options)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def noise(width: int = 48, height: int = 32) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("kind", "options"), EVERY, ids=str)
+def test_every_format_under_any_name(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    data = encoded(noise(), kind, **options)
+    misnamed = tmp_path / "picture.txt"
+    misnamed.write_bytes(data)
+    opened = open_picture(misnamed)
+    with Image.open(io.BytesIO(data)) as expected:
+        assert np.array_equal(np.asarray(opened), np.asarray(expected.convert("RGB")))
+    assert type(opened) is Image.Image
+    assert opened.info == {}
+    if kind not in ("GIF", "JPEG") and "quality" not in options and options.get("compression") != "jpeg":
+        assert opened.tobytes() == noise().tobytes()
+
+
+@pytest.mark.parametrize(("kind", "options"), [*LOSSLESS.items()], ids=str)
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA"])
+def test_official_policy_is_pillows_conversion(kind: str, options: dict[str, Any], mode: str) -> None:
+    data = encoded(noise().convert(mode).convert("RGBA" if kind == "WEBP" else mode), kind, **options)
+    with Image.open(io.BytesIO(data)) as expected:
+        plain = expected.convert("RGB")
+    assert open_picture(data, image_policy="official").tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_several(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert open_picture(data).getcolors() == [(64, (255, 0, 0))]
+
+
+def test_a_first_frame_smaller_than_its_gif() -> None:
+    """Outside the frame nothing was drawn; where the GIF has a transparent colour, that is white."""
+    whole = encoded(Image.new("P", (2, 2)), "GIF", transparency=0)
+    start = whole.index(b",\0\0\0\0\x02\0\x02\0")
+    offset_by_one = whole[:start] + b",\x01\0\x01\0\x02\0\x02\0" + whole[start + 9 :]
+    opened = open_picture(offset_by_one)
+    assert opened.size == (3, 3)
+    assert opened.getcolors() == [(9, (255, 255, 255))]
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "empty"),
+        (b"hello, I am text\n" * 9, "text, which begins 'hello, I am text"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><html>", "a web page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"PK\x03\x04\x14\0", "ZIP"),
+        (b"\0\0\0\x20ftypheic\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x20ftyp\x1b[1m\0\0\0\0", "HEIC"),
+        (b"\0\x01\x02\x03\x80\x81", "00 01 02 03 80 81"),
+        (encoded(corners(), "PPM"), "expected PNG"),
+        (encoded(corners(), "ICO"), "expected PNG"),
+        (b"BM is how this text begins", "BMP"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", "expected PNG"),
+        (PNG_SIGNATURE, "PNG"),
+        (PNG_SIGNATURE + b"\0" * 99, "PNG"),
+    ],
+    ids=ascii,
+)
+def test_what_is_not_a_picture_is_named(data: bytes, found: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(data)
+    assert found in refusal(file)
+    assert "a.png" in refusal(file)
+    assert found in refusal(data)
+
+
+@pytest.mark.parametrize(("kind", "options"), EVERY, ids=str)
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_truncated_files(kind: str, options: dict[str, Any], tolerant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)  # as other code in the process may have
+    data = encoded(noise(), kind, **options)
+    assert open_picture(data).size == noise().size
+    for part in (0.05, 0.3, 0.6, 0.9):
+        assert "damaged" in refusal(data[: int(len(data) * part)])
+
+
+def test_no_setting_of_pillows_is_relied_on(monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder) -> None:
+    data = encoded(noise(), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert open_picture(data).tobytes() == noise().tobytes()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert "max_pixels" in refusal(data, limits=MediaLimits(max_pixels=1000))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "field"),
+    [
+        ((101, 100), MediaLimits(max_pixels=10_000), "max_pixels"),
+        ((101, 10), MediaLimits(max_side=100), "max_side"),
+        ((10, 101), MediaLimits(max_side=100), "max_side"),
+        ((101, 10), MediaLimits(max_aspect=10), "max_aspect"),
+        ((10, 101), MediaLimits(max_aspect=10), "max_aspect"),
+        ((30_000, 1), MediaLimits(), "max_aspect"),
+        ((1, 30_000), MediaLimits(), "max_aspect"),
+        ((40_000, 300), MediaLimits(), "max_side"),
+    ],
+)
+def test_limits_of_size(size: tuple[int, int], limits: MediaLimits, field: str) -> None:
+    assert field in refusal(encoded(Image.new("L", size), "PNG"), limits=limits)
+    assert field in refusal(Image.new("L", size), limits=limits)
+    assert field in refusal(np.zeros(size[::-1], np.uint8), limits=limits)
+
+
+def test_limits_are_reached_exactly() -> None:
+    limits = MediaLimits(max_pixels=1000, max_side=100, max_aspect=10)
+    assert open_picture(Image.new("L", (100, 10)), limits=limits).size == (100, 10)
+
+
+@pytest.mark.parametrize("field", ["max_bytes", "max_pixels", "max_side", "max_aspect"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), "1", None, True])
+def test_limits_check_themselves(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        MediaLimits(**{field: value})
+
+
+def bomb(kind: str) -> bytes:
+    """A small file of 400 megapixels, all there."""
+    side = 20_000
+    if kind == "PNG":
+        return png(side, side, 1, PNG_GREY, bytes((1 + side // 8) * side))
+    small = encoded(Image.new("RGB", (16, 16)), kind)
+    if kind == "GIF":
+        return small.replace(struct.pack("<HH", 16, 16), struct.pack("<HH", side, side))
+    if kind == "JPEG":
+        return small.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", side, side), 1)
+    return small.replace(struct.pack("<II", 16, 16), struct.pack("<II", side, side))  # BMP
+
+
+def peak_growth_of_opening(file: Path, options: str = "") -> int:
+    """Bytes by which a process grows, at the most, while it opens `file`.
+
+    A new program inherits the peak of the one that started it; the fork of a small program does not.
+    """
+    script = f"""
+import os, resource, sys
+from flashsloth.media import MediaLimits, PictureError, open_picture
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+before = peak()
+try:
+    open_picture({str(file)!r}{options})
+except PictureError:
+    pass
+print(peak() - before)
+"""
+    return int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+
+
+def test_the_measure_of_memory_sees_a_large_picture(tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    Image.new("1", (8000, 6000)).save(file)
+    assert 100 * MIB < peak_growth_of_opening(file) < 1024 * MIB
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
+def test_a_decompression_bomb_costs_nothing(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "bomb"
+    file.write_bytes(bomb(kind))
+    assert file.stat().st_size < 2 * MIB
+    assert "20000×20000 pixels; expected at most" in refusal(file)
+    assert peak_growth_of_opening(file) < 50 * MIB
+
+
+def test_a_strip_costs_nothing_refused_or_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "strip.png"
+    Image.new("RGB", (30_000, 1)).save(file)
+    assert "30000×1 pixels; expected sides at most 200 to 1" in refusal(file)
+    assert open_picture(file, limits=MediaLimits(max_aspect=30_000)).size == (30_000, 1)
+    assert peak_growth_of_opening(file) < 50 * MIB
+    assert peak_growth_of_opening(file, ", limits=MediaLimits(max_aspect=30_000)") < 50 * MIB
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_png_whose_text_unpacks_to_very_much(kind: bytes, tmp_path: Path) -> None:
+    text = zlib.compress(bytes(256 * MIB), 9)
+    head = b"key\0\x01\0\0\0" if kind == b"iTXt" else b"key\0\0"
+    file = tmp_path / "text.png"
+    file.write_bytes(png(1, 1, 8, PNG_GREY, b"\0\0", (kind, head + text)))
+    assert file.stat().st_size < 2 * MIB
+    assert "damaged or unusual PNG" in refusal(file)
+    assert peak_growth_of_opening(file) < 50 * MIB
+
+
+def test_a_png_with_many_texts_or_a_profile_of_ordinary_size() -> None:
+    info = PngImagePlugin.PngInfo()
+    for number in range(20):
+        info.add_text(f"key {number}", "x" * 10_000, zip=True)
+    assert open_picture(encoded(noise(), "PNG", pnginfo=info, icc_profile=b"x" * 3000)).tobytes() == noise().tobytes()
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_at_once() -> None:
+    data = encoded(Image.new("RGB", (4096, 4096)), "JPEG", progressive=True)
+    assert open_picture(data).size == (4096, 4096)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    start = time.perf_counter()
+    message = refusal(data[:-2] + last_scan * 1000 + data[-2:])
+    assert f"more than {MAX_JPEG_SCANS} scans" in message
+    assert time.perf_counter() - start < 1
+
+
+def test_scans_are_counted_in_the_picture_alone() -> None:
+    data = encoded(noise(), "JPEG", comment=b"\xff\xda" * 1000)  # in a segment that is skipped
+    assert open_picture(data + b"\xff\xda" * 1000).size == noise().size  # after the end, as a phone's short video is
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8])
+@pytest.mark.parametrize("tile", [(200_000, 20_000), (0, 0), (2**31, 2**31), (16, 2**32 - 16)])
+def test_tiles_far_larger_than_their_tiff(tile: tuple[int, int], compression: int, tmp_path: Path) -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: compression, 262: 1, 277: 1, 322: tile[0], 323: tile[1], 324: 8, 325: 64}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    file = tmp_path / "tiles.tif"
+    file.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4096))
+    assert peak_growth_of_opening(file) < 50 * MIB
