@@ -4,8 +4,8 @@ In: chat messages (`apply_chat_template`) or a written prompt (`__call__`), and 
 Out: `input_ids`, `attention_mask` and the position tensors of `positions.py`, all [B, T], and `pixel_values`
 [N, W, 3, size, size].
 
-Placeholders are placed by structure. A user's own `<image>`, `<learnable>` or `</s>` is escaped when the conversation is
-written down (`apply_chat_template`), and stays text. In a prompt that is already written, they are placeholders.
+Placeholders are placed by structure. A user's own `<image>`, `<learnable>` or `</s>` is escaped when the conversation
+is written down (`apply_chat_template`), and stays text. In a prompt that is already written, they are placeholders.
 
 Legend: B batch, T longest row, N pictures, W views a picture.
 """
@@ -13,14 +13,17 @@ Legend: B batch, T longest row, N pictures, W views a picture.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from flashsloth.model.chat_template import ESCAPE, IMAGE_TOKEN, QUERY_TOKEN, QUESTION_START
+from flashsloth.model.conversation import check_conversation, pictures_of, with_texts
 
 IGNORED_LABEL = -100
 _USER_TAG = "USER"
@@ -75,13 +78,19 @@ class FlashSlothProcessor(ProcessorMixin):
         self.query_token = QUERY_TOKEN
         self.image_token_id = _token_id(tokenizer, IMAGE_TOKEN)
         self.query_token_id = _token_id(tokenizer, QUERY_TOKEN)
+        tokens = _structural_tokens(tokenizer)
         self._structure = re.compile(
             "|".join(
-                [f"(?P<escaped>{ESCAPE}.)", f"(?P<start>{QUESTION_START})"]
-                + [f"(?P<token>{'|'.join(re.escape(token) for token in _structural_tokens(tokenizer))})"]
+                (
+                    f"(?P<escaped>{ESCAPE}.)",
+                    f"(?P<start>{QUESTION_START})",
+                    f"(?P<token>{'|'.join(re.escape(token) for token in tokens)})",
+                )
             ),
             re.DOTALL,
         )
+        openings = {token[0] for token in tokens} | {ESCAPE, QUESTION_START}
+        self._opening = re.compile("|".join(re.escape(character) for character in sorted(openings)))
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
     @property
@@ -105,10 +114,7 @@ class FlashSlothProcessor(ProcessorMixin):
         Raises:
             ValueError: if pictures and placeholders differ in number, or an option is not known.
         """
-        if text is None:
-            raise ValueError("text is missing: give the prompt; a picture stands where it says <image>")
-        prompts = [self._take_apart(prompt, []) for prompt in ([text] if isinstance(text, str) else text)]
-        return self._encode(prompts, images, options)
+        return self._encode([self._take_apart(prompt, []) for prompt in _prompts(text)], images, options)
 
     def apply_chat_template(
         self,
@@ -145,8 +151,9 @@ class FlashSlothProcessor(ProcessorMixin):
         batched = bool(conversation) and not isinstance(conversation[0], dict)
         conversations: list[Any] = list(conversation) if batched else [conversation]
         wants_spans = tokenize and (return_labels or return_assistant_tokens_mask)
-        texts, spans = render_jinja_template(
-            conversations=[_with_parts(chat, self._escape if sanitize_control_tokens else str) for chat in conversations],
+        texts, spans = self._write(
+            conversations,
+            self._escape if sanitize_control_tokens else str,
             chat_template=self._template(chat_template),
             return_assistant_tokens_mask=wants_spans,
             continue_final_message=continue_final_message,
@@ -157,7 +164,7 @@ class FlashSlothProcessor(ProcessorMixin):
             return texts if batched else texts[0]
         answers = spans if wants_spans else [[] for _ in texts]
         prompts = [self._take_apart(text, found) for text, found in zip(texts, answers, strict=True)]
-        pictures = [_pictures_of(chat) for chat in conversations]
+        pictures = [pictures_of(chat) for chat in conversations]
         options.setdefault("return_tensors", return_tensors)
         options["return_labels"] = wants_spans
         encoded = self._encode(prompts, pictures if any(pictures) else None, options)
@@ -167,21 +174,34 @@ class FlashSlothProcessor(ProcessorMixin):
                 del encoded["labels"]
         return encoded if return_dict else encoded["input_ids"]
 
+    def _write(self, conversations: list[Any], escape: Callable[[str], str], **settings: Any) -> tuple[list[str], list]:
+        """The conversations as texts, and the (start, end) of the answers in each."""
+        for chat in conversations:
+            check_conversation(chat)
+        try:
+            return render_jinja_template([with_texts(chat, escape) for chat in conversations], **settings)
+        except jinja2.TemplateError as error:
+            raise ValueError(f"the conversation does not fit the chat template: {error}") from error
+
     def _template(self, chat_template: str | None) -> str:
         template = chat_template or self.chat_template
         if template is None:
-            raise ValueError("this processor has no chat template: pass chat_template, see flashsloth.model.chat_template")
+            raise ValueError("the processor has no chat template: pass chat_template, see flashsloth.model.chat_template")
         return template
 
     def _escape(self, text: str) -> str:
-        """Mark everything in a user's text that would mean something, so that it means nothing."""
-        return self._structure.sub(lambda match: _escaped(match.group()), text.replace(ESCAPE, ESCAPE + ESCAPE))
+        """Mark every character that could open something with a meaning, so that it opens nothing.
+
+        Not only those that do: texts are joined when they are written down, and two halves may make a placeholder.
+        """
+        return self._opening.sub(lambda match: ESCAPE + match.group(), text)
 
     def _take_apart(self, prompt: str, answers: list[tuple[int, int]]) -> _Prompt:
         """Split a written prompt at its structural tokens, undo escapes, and note where questions begin."""
         pieces: list[_Piece] = []
         starts: list[int] = []
-        text, origin, place = "", [], 0
+        text, place = "", 0
+        origin: list[int] = []
 
         def add_text(run: str, position: int) -> None:
             nonlocal text
@@ -283,6 +303,8 @@ class FlashSlothProcessor(ProcessorMixin):
         data: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
         data["attention_mask"] = [[1] * len(row["input_ids"]) for row in rows]
         if not options.get("padding", len(rows) > 1):
+            if options.get("return_tensors") and any(len(row["input_ids"]) != longest for row in rows):
+                raise ValueError("rows of different lengths make no tensor without padding: leave padding=False out")
             return data
         if options.get("padding") == "max_length":
             if options.get("max_length") is None:
@@ -296,7 +318,7 @@ class FlashSlothProcessor(ProcessorMixin):
 
 
 class _QuestionFinder:
-    """Where the question of the turn being read begins: at its mark, or, unmarked, where the published prompt has it."""
+    """Where the question of the turn being read begins: at its mark; unmarked, where the published prompt has it."""
 
     def __init__(self, marks: list[int]) -> None:
         self.marks = list(marks)
@@ -334,44 +356,22 @@ def _token_id(tokenizer: Any, token: str) -> int:
     return token_id
 
 
+def _prompts(text: Any) -> list[str]:
+    """The written prompts, one or several."""
+    if text is None:
+        raise ValueError("text is missing: give the prompt; a picture stands where it says <image>")
+    prompts = list(text) if isinstance(text, (list, tuple)) else [text]
+    if not prompts:
+        raise ValueError("text is an empty list, expected at least one prompt")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(f"text holds {type(prompt).__name__}, expected a prompt or a list of prompts")
+    return prompts
+
+
 def _structural_tokens(tokenizer: Any) -> list[str]:
     """Placeholders and special tokens, longest first, so that none hides behind its own beginning."""
     return sorted({IMAGE_TOKEN, QUERY_TOKEN, *tokenizer.all_special_tokens}, key=len, reverse=True)
-
-
-def _escaped(found: str) -> str:
-    return found if found.startswith(ESCAPE) else ESCAPE + found
-
-
-def _with_parts(chat: list[dict[str, Any]], escape: Any) -> list[dict[str, Any]]:
-    """The messages with their texts escaped; lists of parts stay lists."""
-    messages = []
-    for message in chat:
-        content = message["content"]
-        if isinstance(content, str):
-            content = escape(content)
-        elif isinstance(content, list):
-            content = [{**part, "text": escape(part["text"])} if part.get("type") == "text" else part for part in content]
-        else:
-            raise ValueError(f"content is {type(content).__name__}, expected a text or a list of parts")
-        messages.append({**message, "content": content})
-    return messages
-
-
-def _pictures_of(chat: list[dict[str, Any]]) -> list[Any]:
-    """The pictures of a conversation, opened, in order."""
-    from flashsloth.media import open_picture
-
-    sources = []
-    for message in chat:
-        parts = message["content"] if isinstance(message["content"], list) else []
-        for part in parts:
-            if part.get("type") == "image":
-                source = next((part[key] for key in ("image", "path", "url", "base64") if key in part), None)
-                if source is None:
-                    raise ValueError("a picture in the conversation has no source: give it as {'type': 'image', 'image': ...}")
-                sources.append(source)
-    return [open_picture(source) for source in sources]
 
 
 def _flat_pictures(images: Any, wanted: list[int]) -> list[Any]:
