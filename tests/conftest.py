@@ -1,0 +1,53 @@
+"""A tiny FlashSloth for every test that needs one; `tiny.py` says how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+TinyModelMaker = Callable[..., FlashSlothForConditionalGeneration]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny matrices only lose by being shared among cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    return tiny.make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_tokenizer: PreTrainedTokenizerFast) -> FlashSlothProcessor:
+    return tiny.make_processor(tiny_tokenizer, tiny.make_config(tiny_tokenizer))
+
+
+@pytest.fixture
+def make_tiny_model(tiny_tokenizer: PreTrainedTokenizerFast) -> TinyModelMaker:
+    """A maker of tiny models: configuration fields as keywords, and `attention`."""
+
+    def make(attention: str = "eager", **changes: Any) -> FlashSlothForConditionalGeneration:
+        return tiny.make_model(tiny.make_config(tiny_tokenizer, **changes), attention=attention)
+
+    return make
+
+
+@pytest.fixture
+def tiny_config(tiny_tokenizer: PreTrainedTokenizerFast) -> FlashSlothConfig:
+    return tiny.make_config(tiny_tokenizer)
+
+
+@pytest.fixture
+def tiny_model(make_tiny_model: TinyModelMaker) -> FlashSlothForConditionalGeneration:
+    return make_tiny_model()
