@@ -28,7 +28,9 @@ def split_choice(question):
     count = next((k for k, mark in enumerate(marks) if mark.group(1) != "ABCD"[k]), len(marks))
     marks = marks[:count]
     ends = [mark.start() for mark in marks[1:]] + [None]
-    options = {mark.group(1): question[mark.end() : end].split("\n")[0].strip() for mark, end in zip(marks, ends, strict=True)}
+    options = {
+        mark.group(1): question[mark.end() : end].split("\n")[0].strip() for mark, end in zip(marks, ends, strict=True)
+    }
     return question[: marks[0].start()], options
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from flashsloth.world.colors import RGB, sample_contrasting
+from flashsloth.world.colors import RGB, luma, sample_contrasting
 from flashsloth.world.fonts import Face, font
 from flashsloth.world.lexicon import CAPITALS, COMMON
 from flashsloth.world.scene import Background, Bar, Box, Chart, Frame, Writing
@@ -17,11 +17,15 @@ from flashsloth.world.text import draw_writing, font_size, readable_cap, sample_
 from flashsloth.world.vocabulary import COLORS
 
 MOST_BARS, LARGEST_VALUE, USUAL_VALUE = 6, 20, 10
-LABEL_CAP, TICK_CAP = 9.0, 8.0  # px after the shrink to the model's square
+LABEL_CAP, TICK_CAP, TINY_CAP = 9.0, 8.0, 3.5  # px after the shrink to the model's square
 LINE = 1.7  # a line of writing takes this many cap heights
 LETTER_LABEL_SHARE, HORIZONTAL_SHARE, ONE_COLOR_SHARE, PRINTED_SHARE = 0.65, 0.25, 0.5, 0.6
 TICK_STEPS = (1, 2, 5, 10)
 MOST_TICKS = 5
+TENS, TENS_SHARE = 10, 0.12  # some charts count in tens
+TINY_SHARE = 0.15  # of the axes have numbers too small to read, as plotting libraries draw them
+AXIS_SHARE, GRID_SHARE, ROUND_SHARE, EDGED_SHARE = 0.4, 0.35, 0.25, 0.12
+MIDDLE_LUMA = 127
 CLEAR_SHARE = 0.07  # of the axis: bars this much apart are clearly different
 BAR_CONTRAST = 90.0
 BAR_PITCH, PRINTED_PITCH = 1.5, 2.1  # a bar and its gap are at least this many cap heights wide
@@ -42,6 +46,7 @@ class _Style:
     face: Face
     size: int
     tick_size: int
+    tiny_ticks: bool
     line: float
     top: int
     step: int
@@ -50,35 +55,49 @@ class _Style:
 
 def sample_chart(rng: Random, size: tuple[int, int], background: Background) -> Chart:
     """A chart of 2 to 6 bars that fits a picture of `size`."""
-    dark = sum(background.rgb) < 380
-    ink: RGB = (
-        rng.choice(((255, 255, 255), (220, 220, 220))) if dark else rng.choice(((0, 0, 0), (0, 0, 0), (60, 60, 60)))
-    )
-    face = sample_face(rng)
-    horizontal = rng.random() < HORIZONTAL_SHARE
-    printed = rng.random() < PRINTED_SHARE
+    horizontal, printed = rng.random() < HORIZONTAL_SHARE, rng.random() < PRINTED_SHARE
     count = rng.randint(2, min(MOST_BARS, _most_bars(size, horizontal, printed)))
-    values = _sample_values(rng, count)
-    label_size = font_size(face, readable_cap(size, LABEL_CAP))
-    tick_size = font_size(face, readable_cap(size, TICK_CAP))
-    line = LINE * readable_cap(size, LABEL_CAP)
-    top, step = _axis(max(values), rng)
-    style = _Style(
-        horizontal, printed, not printed or rng.random() < 0.4, face, label_size, tick_size, line, top, step, ink
-    )
+    unit = TENS if rng.random() < TENS_SHARE else 1
+    values = [unit * value for value in _sample_values(rng, count)]
+    style = _sample_style(rng, size, background, horizontal, printed, max(values), unit)
     labels = _sample_labels(rng, count, style, size)
     plot = _plot(size, style, labels, rng)
-    colors = _sample_colors(rng, count, background)
-    bars = _bars(rng, plot, style, labels, values, colors)
+    bars = _bars(rng, plot, style, labels, values, _sample_colors(rng, count, background))
+    on_ticks = all(value % style.step == 0 or style.step <= 2 * unit for value in values)
     chart = Chart(
-        bars, horizontal, False, max(1, round(CLEAR_SHARE * top)), plot, ink,
-        frame=rng.choice(FRAMES if style.axis else PLAIN_FRAMES),
-        roundness=rng.uniform(0.1, 0.3) if rng.random() < 0.25 else 0.0, edged=rng.random() < 0.12,
-        grid=style.axis and rng.random() < 0.35,
+        bars, horizontal, printed or (on_ticks and not style.tiny_ticks), max(1, round(CLEAR_SHARE * style.top)), plot,
+        style.ink, frame=rng.choice(FRAMES if style.axis else PLAIN_FRAMES),
+        roundness=rng.uniform(0.1, 0.3) if rng.random() < ROUND_SHARE else 0.0, edged=rng.random() < EDGED_SHARE,
+        grid=style.axis and rng.random() < GRID_SHARE,
     )  # fmt: skip
     _annotate(chart, style)
-    chart.readable = printed or (all(value % step == 0 or step <= 2 for value in values) and top / step <= MOST_TICKS)
     return chart
+
+
+def _sample_style(
+    rng: Random, size: tuple[int, int], background: Background, horizontal: bool, printed: bool, largest: int, unit: int
+) -> _Style:
+    light, dark = ((255, 255, 255), (220, 220, 220)), ((0, 0, 0), (0, 0, 0), (60, 60, 60))
+    ink: RGB = rng.choice(light if luma(background.rgb) < MIDDLE_LUMA else dark)
+    face = sample_face(rng)
+    tiny = rng.random() < TINY_SHARE
+    label_size = font_size(face, readable_cap(size, LABEL_CAP))
+    tick_size = font_size(face, readable_cap(size, TINY_CAP if tiny else TICK_CAP))
+    top, step = _axis(rng, largest, unit)
+    axis = not printed or rng.random() < AXIS_SHARE
+    return _Style(
+        horizontal,
+        printed,
+        axis,
+        face,
+        label_size,
+        tick_size,
+        tiny,
+        LINE * readable_cap(size, LABEL_CAP),
+        top,
+        step,
+        ink,
+    )
 
 
 def _most_bars(size: tuple[int, int], horizontal: bool, printed: bool) -> int:
@@ -99,11 +118,12 @@ def _sample_values(rng: Random, count: int) -> list[int]:
             return values
 
 
-def _axis(largest: int, rng: Random) -> tuple[int, int]:
+def _axis(rng: Random, largest: int, unit: int) -> tuple[int, int]:
     """The end of the axis and the step of its ticks."""
-    step = next(step for step in TICK_STEPS if largest / step <= MOST_TICKS)
+    step = next(unit * step for step in TICK_STEPS if largest / (unit * step) <= MOST_TICKS)
     top = -(-largest // step) * step
-    return (top if top > largest or rng.random() < 0.5 else top + step if top / step < MOST_TICKS else top), step
+    room_above = top == largest and top // step < MOST_TICKS and rng.random() < 0.5
+    return (top + step if room_above else top), step
 
 
 def _sample_labels(rng: Random, count: int, style: _Style, size: tuple[int, int]) -> list[str]:
@@ -128,7 +148,7 @@ def _plot(size: tuple[int, int], style: _Style, labels: list[str], rng: Random) 
     gap = style.line * 0.35
     label_width = max(font(style.face, style.size).getlength(label) for label in labels)
     tick_width = font(style.face, style.tick_size).getlength(str(style.top))
-    value_width = font(style.face, style.size).getlength("20")
+    value_width = font(style.face, style.size).getlength(str(style.top))
     air = rng.uniform(0.01, 0.05) * max(size)
     if style.horizontal:
         right = value_width + gap if style.printed else tick_width / 2

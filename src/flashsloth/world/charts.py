@@ -49,7 +49,12 @@ def _ask_value(rng: Random, scene: Scene) -> Draft | None:
     if rng.random() < 0.15:
         bar = max(chart.bars, key=lambda other: other.value)
         question = say(rng, "chart top value")
-    values = {other.value for other in chart.bars} | {bar.value + 1, bar.value + 2, max(1, bar.value - 1)}
+    unit = 10 if all(other.value % 10 == 0 for other in chart.bars) else 1
+    values = {other.value for other in chart.bars} | {
+        bar.value + unit,
+        bar.value + 2 * unit,
+        max(unit, bar.value - unit),
+    }
     wrong = [str(value) for value in sorted(values) if value != bar.value]
     return Draft("chart", question, str(bar.value), rng.sample(wrong, min(3, len(wrong))))
 

@@ -12,7 +12,7 @@ from flashsloth.world.geometry import INRADIUS, area, bounds, outline
 from flashsloth.world.scene import Background, Box, Point, Thing
 from flashsloth.world.vocabulary import COLORS, SHAPE_WEIGHTS, SHAPES
 
-SMALLEST, LARGEST = 0.14, 0.6  # of the short side
+SMALLEST, LARGEST = 0.13, 0.6  # of the short side
 CROWD_SHARE = 1.15  # of the short side: n things share this length as side / n ** 0.5, at most
 TRIES = 14  # places tried for one thing, each a little smaller than the one before
 SHRINK = 0.93

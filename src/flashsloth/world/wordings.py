@@ -78,7 +78,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "half": (
         "Is {ref} in the {half} half of the picture?", "Is {ref} in the {half} half of the image?",
         "Is {ref} in the {half} part of the picture?", "Does {ref} lie in the {half} half?",
-        "Is {ref} on the {half} side of the image?", "Is {ref} at the {half}?",
+        "Is {ref} on the {half} side of the image?", "Is {ref} in the {half} half?",
     ),
     "side": (
         "Is {ref} on the left or on the right?", "Is {ref} on the left or right side?",
@@ -259,8 +259,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 
 # Phrases that fill the templates' gaps, apart from the names of things (see `references`).
 OTHER_PHRASES = (
-    "thing", "things", "letter", "number", "word", "text", "writing", "digit", "left", "right", "top", "bottom", "upper",
-    "lower", "to the left of", "left of", "to the right of", "right of", "above", "below", "under", "first", "second",
+    "thing", "things", "letter", "number", "word", "text", "writing", "digit", "left", "right", "top", "bottom",
+    "upper", "lower", "to the left of", "left of", "to the right of", "right of", "above", "below", "under", "first", "second",
     "third", "middle", "last", "the leftmost bar", "the rightmost bar", "the first bar", "the last bar", "the top bar",
     "the bottom bar", "bar chart", "The", "This",
 )  # fmt: skip
