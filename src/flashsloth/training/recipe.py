@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import yaml
 
-from flashsloth.training.stages import PARTS, STAGES, Schedule, Stage, Template
+from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
 
 PRECISIONS = ("auto", "bf16", "float32")
 
@@ -170,7 +170,8 @@ def _stage_run(raw: Any, where: str) -> StageRun:
         unknown = sorted(set(changes["trains"]) - set(PARTS))
         if unknown:
             raise RecipeError(f"{where}.trains names {unknown}, expected some of {sorted(PARTS)}")
-    for key, choices in (("template", get_args(Template)), ("schedule", get_args(Schedule))):
+    named = {"template": get_args(Template), "schedule": get_args(Schedule), "optimizer": get_args(Optimizer)}
+    for key, choices in named.items():
         if key in changes and changes[key] not in choices:
             raise RecipeError(f"{where}.{key} is {changes[key]!r}, expected one of {sorted(choices)}")
     settings = _replaced(STAGES[raw["stage"]], changes, where)

@@ -24,9 +24,10 @@ from flashsloth.training.collation import ConversationCollator, PatchCollator
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
 from flashsloth.training.metrics import answer_accuracy, most_likely, patch_accuracy, patch_predictions
+from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.patch_classifier import PatchClassifier
 from flashsloth.training.recipe import Recipe, StageRun
-from flashsloth.training.stages import freeze_all_but
+from flashsloth.training.stages import Stage, freeze_all_but
 from flashsloth.training.start import start_model
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,15 @@ LOGGING_STEPS = 10
 
 
 class StageTrainer(Trainer):
-    """transformers' Trainer, able to take its data in order: a curriculum is an order."""
+    """transformers' Trainer with the stage's optimizer, able to take its data in order: a curriculum is an order."""
 
     in_order = False
+    stage: Stage | None = None
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        if self.optimizer is None and self.stage is not None:
+            self.optimizer = make_optimizer(self.model, self.stage)
+        return self.optimizer
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if self.in_order:
@@ -86,7 +93,7 @@ def run_stage(
     model.set_attn_implementation(stage.attention)
     trainer = _answers_trainer if stage.settings.objective == "answers" else _patches_trainer
     stage_trainer = trainer(model, processor, stage, _arguments(stage, folder, seed))
-    stage_trainer.in_order = not stage.shuffle
+    stage_trainer.in_order, stage_trainer.stage = not stage.shuffle, stage.settings
     stage_trainer.train(resume_from_checkpoint=_last_step(folder))
     if stage.eval_data:
         stage_trainer.evaluate()
@@ -145,12 +152,9 @@ def _arguments(stage: StageRun, folder: Path, seed: int) -> TrainingArguments:
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup,  # below one, a share of all steps
-        weight_decay=settings.weight_decay,
-        adam_beta2=settings.adam_beta2,
         max_grad_norm=stage.max_grad_norm,
         num_train_epochs=settings.epochs,
         max_steps=stage.steps or -1,
-        optim="adamw_torch_fused",
         bf16=stage.precision == "bf16" or (stage.precision == "auto" and on_accelerator),
         use_cpu=not on_accelerator,
         gradient_checkpointing=stage.activation_checkpointing,

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import nn
 
 Template = Literal["plain", "chat", "published_chat"]
+Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup", "warmup_stable_decay"]
 
 PARTS: dict[str, str] = {
@@ -43,6 +44,7 @@ class Stage:
         warmup: share of the steps.
         schedule: transformers' name of the learning-rate schedule.
         weight_decay, adam_beta2: AdamW's.
+        optimizer: `adamw`, or `muon` for the matrices of transformer blocks (see `optimizer.py`).
         max_length: tokens; a longer sample is an error that names it.
     """
 
@@ -56,6 +58,7 @@ class Stage:
     schedule: Schedule = "cosine"
     weight_decay: float = 0.0
     adam_beta2: float = 0.999
+    optimizer: Optimizer = "adamw"
     max_length: int = 3072
 
 

@@ -1,0 +1,80 @@
+"""The optimizers of a stage: AdamW, or Muon for the matrices inside transformer blocks and AdamW for everything else.
+
+In: a model whose learning parameters require gradients. Out: one `torch.optim.Optimizer`. Muon (Jordan et al. 2024, in
+torch since 2.9) orthogonalises each matrix's update; a small model that starts from nothing needs markedly fewer steps
+with it. Its step is scaled to AdamW's (`match_rms_adamw`), so that one learning rate fits both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from flashsloth.training.stages import Stage
+
+_OUTSIDE_BLOCKS = ("embed", "lm_head", "heads.", "query_tokens", "position")
+"""Matrices that are tables or heads, by a part of their name: AdamW's."""
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Two optimizers that step together. Their parameter groups are shared, so schedulers see and set both."""
+
+    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
+        self.parts = (muon, adamw)
+        self.defaults: dict[str, Any] = {}
+        self.state = muon.state  # replaced below by both; the base class is never initialised with parameters of its own
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share()
+
+    def _share(self) -> None:
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def make_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
+    """The stage's optimizer over the parameters of `model` that learn. Weight decay spares vectors."""
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    matrices, tables, vectors = [], [], []
+    for name, parameter in learning:
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif stage.optimizer == "muon" and parameter.ndim == 2 and not any(part in name for part in _OUTSIDE_BLOCKS):
+            matrices.append(parameter)
+        else:
+            tables.append(parameter)
+    groups = [
+        {"params": parameters, "weight_decay": decay}
+        for parameters, decay in ((tables, stage.weight_decay), (vectors, 0.0))
+        if parameters
+    ]
+    adamw = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, stage.adam_beta2), fused=True)
+    if not matrices:
+        return adamw
+    muon = torch.optim.Muon(
+        matrices, lr=stage.learning_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return MuonAndAdamW(muon, adamw)
+
+
+__all__ = ["MuonAndAdamW", "make_optimizer"]
