@@ -1,0 +1,41 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both set up their own virtual environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test test-slow lint types budgets clean
+
+demo: $(VENV)/.demo  ## the small model answers questions about the pictures in examples/
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev  ## the whole test suite but its slow part
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev  ## the slow part: true widths, minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+budgets: $(VENV)/.demo  ## import and --help are quick, and need no optional extra
+	$(BIN)/python tests/budgets.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FlashSloth needs Python 3.11 or newer, found " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .[dev]
+	@touch $(VENV)/.demo $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
