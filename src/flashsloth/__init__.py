@@ -1,1 +1,66 @@
-"""FlashSloth: small vision-language models that answer at once."""
+"""FlashSloth: small vision-language models that answer at once.
+
+Importing registers FlashSloth with transformers' Auto classes, and does nothing else: the names below are imported
+when they are first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from flashsloth.registration import register
+
+if TYPE_CHECKING:
+    from flashsloth.inference.load import load
+    from flashsloth.model.checkpoint import CheckpointError, convert
+    from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+    from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
+    from flashsloth.model.inspection import inspect_checkpoint
+    from flashsloth.model.join import join
+    from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
+    from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+_HOMES = {
+    "CheckpointError": "flashsloth.model.checkpoint",
+    "FlashSlothConfig": "flashsloth.model.configuration_flashsloth",
+    "FlashSlothForConditionalGeneration": "flashsloth.model.modeling_flashsloth",
+    "FlashSlothImageProcessorPil": "flashsloth.model.image_processing_flashsloth",
+    "FlashSlothModel": "flashsloth.model.modeling_flashsloth",
+    "FlashSlothProcessor": "flashsloth.model.processing_flashsloth",
+    "convert": "flashsloth.model.checkpoint",
+    "inspect_checkpoint": "flashsloth.model.inspection",
+    "join": "flashsloth.model.join",
+    "load": "flashsloth.inference.load",
+}
+"""Public name -> the module it lives in."""
+
+__version__ = version("flashsloth")
+
+register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flashsloth' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
+
+__all__ = [
+    "CheckpointError",
+    "FlashSlothConfig",
+    "FlashSlothForConditionalGeneration",
+    "FlashSlothImageProcessorPil",
+    "FlashSlothModel",
+    "FlashSlothProcessor",
+    "__version__",
+    "convert",
+    "inspect_checkpoint",
+    "join",
+    "load",
+]

@@ -115,12 +115,10 @@ class FlashSlothPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint, ours or in the published layout (see `checkpoint.py`)."""
-        from flashsloth.model import checkpoint
+        """Load a checkpoint, ours or in the published layout, strictly (see `checkpoint/loading.py`)."""
+        from flashsloth.model.checkpoint import load_model
 
-        if checkpoint.is_published(pretrained_model_name_or_path):
-            return checkpoint.load_published_model(cls, pretrained_model_name_or_path, *args, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return load_model(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
 
 
 class FlashSlothModel(FlashSlothPreTrainedModel):

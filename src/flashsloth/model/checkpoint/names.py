@@ -1,8 +1,9 @@
-"""Published layout <-> ours: one table of names, both ways."""
+"""What the published layout and ours call the same tensor: one table, both ways.
+
+In: a tensor's name in one layout. Out: its name in the other. Values, shapes and types are the same in both.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 NAMES: tuple[tuple[str, str], ...] = (
     ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower."),
@@ -24,7 +25,32 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("model.final_layernorm.", "model.language_model.final_layernorm."),
     ("lm_head.", "lm_head."),
 )
+"""How names begin: published, ours."""
+
+STAGE_2_PARTS = ("model.query_tokens.", "model.embedded_query.")
+"""How our names of what stage 1 does not train begin; a stage-1 checkpoint may lack them, all or none."""
 
 
-def is_published(name_or_path: Any) -> bool:
-    return False
+def to_ours(name: str) -> str | None:
+    """Our name of a published tensor; None if the published layout has no such tensor."""
+    return _renamed(name, NAMES)
+
+
+def to_published(name: str) -> str | None:
+    """The published name of a tensor of ours; None if the published layout cannot hold it."""
+    return _renamed(name, tuple((ours, published) for published, ours in NAMES))
+
+
+def is_stage_2_only(name: str) -> bool:
+    """Whether our name `name` is of a part that only stage 2 trains: the query tokens and EmbQ."""
+    return name.startswith(STAGE_2_PARTS)
+
+
+def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
+    for old, new in table:
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return None
+
+
+__all__ = ["NAMES", "STAGE_2_PARTS", "is_stage_2_only", "to_ours", "to_published"]

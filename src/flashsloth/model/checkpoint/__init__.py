@@ -1,0 +1,32 @@
+"""Checkpoints: the published layout and ours, read, loaded and turned into each other.
+
+    names          what the two layouts call the same tensor: one table, both ways
+    weight_files   safetensors files by their headers
+    sources        a folder's path or a hub's name -> a folder
+    vocabulary     the token ids that matter
+    published      the published layout's flat configuration <-> ours
+    companions     processor, tokenizer and generation settings, which published folders lack
+    loading        strictly: every tensor from a file, every tensor of the files used
+    conversion     one layout to the other, bit for bit
+"""
+
+from flashsloth.model.checkpoint.companions import published_processor
+from flashsloth.model.checkpoint.conversion import convert
+from flashsloth.model.checkpoint.loading import load_config, load_model, load_processor
+from flashsloth.model.checkpoint.names import NAMES, to_ours, to_published
+from flashsloth.model.checkpoint.published import is_published, published_config
+from flashsloth.model.checkpoint.weight_files import CheckpointError
+
+__all__ = [
+    "NAMES",
+    "CheckpointError",
+    "convert",
+    "is_published",
+    "load_config",
+    "load_model",
+    "load_processor",
+    "published_config",
+    "published_processor",
+    "to_ours",
+    "to_published",
+]

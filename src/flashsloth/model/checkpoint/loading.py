@@ -1,0 +1,157 @@
+"""Loading, strictly: every tensor the model has comes from a file, and every tensor of the files goes into the model.
+
+In: a folder or a name on the hub, in our layout or the published one. Out: a model, a configuration or a processor. The
+work is transformers'; here names are translated and what it reports is judged.
+
+One exception is made, aloud: stage 1 does not train the query tokens and EmbQ, so a checkpoint that lacks all of them
+is taken for one of stage 1, and they are drawn anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flashsloth.model.checkpoint.companions import published_processor
+from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours, to_published
+from flashsloth.model.checkpoint.published import is_published, is_published_dict, published_config
+from flashsloth.model.checkpoint.sources import local_folder, read_config_dict, split_hub_options
+from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, load_tensors, stored_tensors
+from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+
+logger = logging.getLogger(__name__)
+
+_CONFIG_FIELDS = frozenset(FlashSlothConfig.__annotations__) - {"sub_configs"}
+_BASE_PREFIX = "model."
+_HEAD = "lm_head."
+_NAMED = 5
+"""Tensors named in an error before it says how many more."""
+
+
+def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **options: Any) -> Any:
+    """Load a model of either layout.
+
+    Args:
+        load: transformers' own `from_pretrained`, bound to the model's class.
+        name_or_path: a folder or a name on the hub.
+        *args: for the model's constructor.
+        **options: transformers' (`dtype`, `device_map`, `attn_implementation`, `revision`, ...). For the published layout
+            also fields of :class:`FlashSlothConfig`, as `image_grid=2`.
+
+    Raises:
+        CheckpointError: if a tensor is missing, unexpected or of another shape; each is named, with its file.
+    """
+    if options.get("trust_remote_code"):
+        raise CheckpointError("trust_remote_code is refused: a FlashSloth checkpoint needs no code but this package's")
+    hub, others = split_hub_options(options)
+    flat = None if name_or_path is None else read_config_dict(name_or_path, **hub)
+    if flat is None:  # nothing of ours to judge: an adapter, a state_dict, or an error that transformers words
+        return load(name_or_path, *args, **options)
+    wants_info = others.pop("output_loading_info", False)
+    tolerates_shapes = others.pop("ignore_mismatched_sizes", False)
+    others |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    published = is_published_dict(flat)
+    if published:
+        folder = local_folder(name_or_path, **hub)
+        model, info = _load_published(load, folder, str(name_or_path), args, others)
+    else:
+        model, info = load(name_or_path, *args, **hub, **others)
+    _judge(model, info, name_or_path, published=published, tolerates_shapes=tolerates_shapes)
+    return (model, info) if wants_info else model
+
+
+def load_config(name_or_path: Any, **options: Any) -> FlashSlothConfig:
+    """The configuration of a checkpoint of either layout; options as for :func:`load_model`."""
+    hub, overrides = split_hub_options(options)
+    if is_published(name_or_path, **hub):
+        return published_config(local_folder(name_or_path, **hub), **overrides)
+    return FlashSlothConfig.from_pretrained(name_or_path, **options)
+
+
+def load_processor(name_or_path: Any, **options: Any) -> Any:
+    """The processor of a checkpoint of either layout; options as for :func:`load_model`."""
+    from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+    hub, overrides = split_hub_options(options)
+    if is_published(name_or_path, **hub):
+        folder = local_folder(name_or_path, **hub)
+        return published_processor(folder, published_config(folder, **overrides))
+    return FlashSlothProcessor.from_pretrained(name_or_path, **options)
+
+
+def expected_shapes(config: FlashSlothConfig) -> dict[str, tuple[int, ...]]:
+    """Our name -> shape of every tensor a checkpoint of this configuration holds. No memory is taken."""
+    import torch
+
+    from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+
+    with torch.device("meta"):
+        model = FlashSlothForConditionalGeneration._from_config(config)
+    tied = set(model._tied_weights_keys) if config.tie_word_embeddings else set()
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def _load_published(
+    load: Callable[..., Any], folder: Path, name: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Hand transformers the published tensors under our names, with the configuration they imply."""
+    tensors = stored_tensors(folder)
+    overrides = {key: options.pop(key) for key in _CONFIG_FIELDS & set(options)}
+    config = options.pop("config", None)
+    if config is None:
+        config = published_config(folder, tensors=tensors, **overrides)
+    loaded = load_tensors(tensors.values())
+    renamed = {to_ours(old) or old: tensor for old, tensor in loaded.items()}
+    model, info = load(None, *args, config=config, state_dict=renamed, **options)
+    model.name_or_path = model.config.name_or_path = name  # transformers was given tensors, not a name
+    return model, info
+
+
+def _judge(
+    model: Any, info: Mapping[str, Any], name_or_path: Any, *, published: bool, tolerates_shapes: bool
+) -> None:
+    """Raise for what does not fit, say aloud what is drawn anew."""
+    has_head = hasattr(model, "lm_head")
+    prefix = "" if has_head else _BASE_PREFIX  # the base model's own names lack it
+    shapes = {prefix + name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = {prefix + name for name in info["missing_keys"]}
+    stage_2 = {name for name in shapes if is_stage_2_only(name)}
+    if stage_2 <= missing:
+        logger.warning("%s has no query tokens and no EmbQ (stage 1): they are drawn anew", name_or_path)
+        missing -= stage_2
+    unexpected = {name for name in info["unexpected_keys"] if has_head or not name.startswith(_HEAD)}
+    misshapen = [] if tolerates_shapes else list(info["mismatched_keys"])
+    if not (missing or unexpected or misshapen):
+        return
+    stored = _stored(name_or_path)
+
+    def place(name: str) -> str:
+        """The name as the file has it, after the file's."""
+        own = to_published(name) or name if published else name
+        return f"{stored[own].file.name}: {own}" if own in stored else own
+
+    problems = [f"{place(name)} is missing, expected {shapes.get(name)}" for name in sorted(missing)]
+    for name, found, expected in sorted(misshapen, key=str):
+        problems.append(f"{place(prefix + name)} is {list(found)}, expected {list(expected)}")
+    problems += [f"{place(name)} is unexpected" for name in sorted(unexpected)]
+    raise CheckpointError(f"{name_or_path} does not hold this model: {joined(problems)}")
+
+
+def joined(problems: list[str]) -> str:
+    """The first few problems on one line, and how many more there are."""
+    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    return "; ".join(problems[:_NAMED]) + more
+
+
+def _stored(name_or_path: Any) -> dict[str, StoredTensor]:
+    """A local folder's tensors, to say which file is meant; nothing where they cannot be had."""
+    folder = Path(name_or_path)
+    try:
+        return stored_tensors(folder) if folder.is_dir() else {}
+    except CheckpointError:
+        return {}
+
+
+__all__ = ["expected_shapes", "joined", "load_config", "load_model", "load_processor"]

@@ -1,0 +1,70 @@
+"""From what a user calls a checkpoint to a folder on this machine.
+
+In: a folder's path, or a name on the Hugging Face hub with huggingface_hub's own options (`revision`, `cache_dir`,
+`token`, `local_files_only`, `force_download`). Out: the folder, or one small file of it. Nothing but configuration,
+tokenizer and safetensors files is ever fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flashsloth.model.checkpoint.weight_files import CheckpointError
+
+CONFIG = "config.json"
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+_FETCHED = ("*.json", "*.txt", "*.jinja", "*.safetensors")
+_SMALL = ("*.json", "*.txt", "*.jinja")
+
+
+def read_config_dict(name_or_path: Any, **hub: Any) -> dict[str, Any] | None:
+    """The configuration file as it is; None where there is none, for whatever reason."""
+    folder = Path(name_or_path)
+    try:
+        if folder.is_dir():
+            file = folder / CONFIG
+        else:
+            from huggingface_hub import hf_hub_download
+
+            file = Path(hf_hub_download(str(name_or_path), CONFIG, **hub))
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # huggingface_hub's errors are of these two kinds
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def local_folder(name_or_path: Any, *, weights: bool = True, **hub: Any) -> Path:
+    """The folder itself, or the hub's copy of it on this machine, fetched if need be.
+
+    Args:
+        name_or_path: a folder or a name on the hub.
+        weights: whether the weights are wanted too.
+        **hub: options of `huggingface_hub.snapshot_download`.
+
+    Raises:
+        CheckpointError: if there is neither such a folder nor such a name.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file, expected the folder it lies in")
+    from huggingface_hub import snapshot_download
+
+    patterns = list(_FETCHED if weights else _SMALL)
+    try:
+        return Path(snapshot_download(str(name_or_path), allow_patterns=patterns, **hub))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{name_or_path} is neither a folder nor a name on the hub ({reason})") from error
+
+
+def split_hub_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part keyword arguments: those for the hub, and the rest."""
+    hub = {name: value for name, value in options.items() if name in HUB_OPTIONS and value is not None}
+    return hub, {name: value for name, value in options.items() if name not in HUB_OPTIONS}
+
+
+__all__ = ["CONFIG", "HUB_OPTIONS", "local_folder", "read_config_dict", "split_hub_options"]
