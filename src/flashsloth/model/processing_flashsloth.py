@@ -29,7 +29,7 @@ IGNORED_LABEL = -100
 _USER_TAG = "USER"
 _FILLERS = {"labels": IGNORED_LABEL}
 _TEXT_OPTIONS = frozenset(
-    {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens", "return_labels"}
+    {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens", "return_labels", "return_pixel_values"}
 )
 """What `__call__` accepts beside pictures and text."""
 
@@ -109,7 +109,8 @@ class FlashSlothProcessor(ProcessorMixin):
             images: one picture, a flat list for the whole batch in the prompts' order, or a list of lists, one a row.
             text: prompts with `<image>` and `<learnable>` in them.
             **options: `padding` (default: when there are several rows), `padding_side`, `return_tensors`,
-                `return_labels` (-100 where nothing is learned; needs `apply_chat_template`).
+                `return_labels` (-100 where nothing is learned; needs `apply_chat_template`), `return_pixel_values`
+                (False: the text alone, pictures are neither opened nor counted).
 
         Raises:
             ValueError: if pictures and placeholders differ in number, or an option is not known.
@@ -164,7 +165,8 @@ class FlashSlothProcessor(ProcessorMixin):
             return texts if batched else texts[0]
         answers = spans if wants_spans else [[] for _ in texts]
         prompts = [self._take_apart(text, found) for text, found in zip(texts, answers, strict=True)]
-        pictures = [pictures_of(chat) for chat in conversations]
+        with_pixels = options.get("return_pixel_values", True)
+        pictures = [pictures_of(chat) for chat in conversations] if with_pixels else []
         options.setdefault("return_tensors", return_tensors)
         options["return_labels"] = wants_spans
         encoded = self._encode(prompts, pictures if any(pictures) else None, options)
@@ -186,7 +188,7 @@ class FlashSlothProcessor(ProcessorMixin):
     def _template(self, chat_template: str | None) -> str:
         template = chat_template or self.chat_template
         if template is None:
-            raise ValueError("the processor has no chat template: pass chat_template, see flashsloth.model.chat_template")
+            raise ValueError("there is no chat template: pass chat_template, see flashsloth.model.chat_template")
         return template
 
     def _escape(self, text: str) -> str:
@@ -234,7 +236,7 @@ class FlashSlothProcessor(ProcessorMixin):
         if options.get("truncation"):
             raise ValueError("truncation would cut placeholders: shorten the text instead")
         wanted = [sum(p.token_id == self.image_token_id for p in prompt.pieces) for prompt in prompts]
-        pictures = _flat_pictures(images, wanted)
+        pictures = _flat_pictures(images, wanted) if options.get("return_pixel_values", True) else []
         texts = [piece.text for prompt in prompts for piece in prompt.pieces if piece.token_id is None]
         tokenized = iter(self._tokenize(texts))
         rows = [self._row(prompt, tokenized, bool(options.get("return_labels"))) for prompt in prompts]

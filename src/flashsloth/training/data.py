@@ -26,10 +26,17 @@ class DataError(ValueError):
 
 @dataclass
 class Sample:
-    """One conversation: `messages` as the processor takes them, pictures inside; `kinds`, the kind of each answer."""
+    """One conversation.
+
+    Attributes:
+        messages: as the processor takes them, pictures inside.
+        kinds: the kind of each answer, for evaluation.
+        independent: whether each turn is a question of its own about the first turn's pictures.
+    """
 
     messages: list[dict[str, Any]]
     kinds: list[str] = field(default_factory=list)
+    independent: bool = False
 
 
 class LlavaData(Dataset):
@@ -39,8 +46,9 @@ class LlavaData(Dataset):
     pictures (a list), whose placeholders then all stand in front. Pictures are opened when a sample is read.
     """
 
-    def __init__(self, path: str, images: str | None) -> None:
+    def __init__(self, path: str, images: str | None, independent: bool = False) -> None:
         self.path, self.images = Path(path), Path(images) if images else Path(path).parent
+        self.independent = independent
         if not self.path.is_file():
             raise DataError(f"no data at {self.path}: expected a LLaVA JSON file")
         try:
@@ -71,7 +79,7 @@ class LlavaData(Dataset):
         text = messages[0]["content"].replace(_PLACEHOLDER, "").strip() if names else messages[0]["content"]
         pictures = [{"type": "image", "image": self._picture(name, where)} for name in names]
         messages[0]["content"] = [*pictures, {"type": "text", "text": text}]
-        return Sample(messages, ["answer"] * (len(messages) // 2))
+        return Sample(messages, ["answer"] * (len(messages) // 2), self.independent)
 
     def _picture(self, name: str, where: str) -> Any:
         from flashsloth.media import PictureError, open_picture
@@ -103,11 +111,12 @@ class WorldData(Dataset):
             answer = {"role": "assistant", "content": drawn.caption}
             return Sample([{"role": "user", "content": [picture]}, answer], ["caption"])
         messages: list[dict[str, Any]] = []
-        for question in drawn.questions:
+        questions = drawn.questions[: self.source.most_turns]
+        for question in questions:
             text = {"type": "text", "text": question.question}
             messages.append({"role": "user", "content": [text] if messages else [picture, text]})
             messages.append({"role": "assistant", "content": question.answer})
-        return Sample(messages, [question.kind for question in drawn.questions])
+        return Sample(messages, [question.kind for question in questions], self.source.independent)
 
 
 class WorldPatches(Dataset):
@@ -150,7 +159,7 @@ class Joined(Dataset):
 
 def conversations(sources: list[DataSource]) -> Joined:
     """The dataset of a stage that learns answers."""
-    return Joined([LlavaData(s.json, s.images) if s.json is not None else WorldData(s) for s in sources])
+    return Joined([LlavaData(s.json, s.images, s.independent) if s.json is not None else WorldData(s) for s in sources])
 
 
 def patches(sources: list[DataSource], patch_grid: int) -> Joined:

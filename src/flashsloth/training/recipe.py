@@ -54,6 +54,8 @@ class DataSource:
         seed: the world's.
         split: `train` or `test`.
         text: `questions` or `caption`, what the world is asked for.
+        most_turns: questions a picture at most; None for all that the world asks.
+        independent: every question by itself instead of as turns of one conversation (see `packing.py`).
     """
 
     json: str | None = None
@@ -63,6 +65,8 @@ class DataSource:
     seed: int = 0
     split: str = "train"
     text: str = "questions"
+    most_turns: int | None = None
+    independent: bool = False
 
 
 @dataclass

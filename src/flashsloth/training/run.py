@@ -108,7 +108,7 @@ def _answers_trainer(
     return StageTrainer(
         model=model,
         args=arguments,
-        data_collator=ConversationCollator(processor, stage.settings),
+        data_collator=ConversationCollator(processor, stage.settings, stage.attention),
         train_dataset=conversations(stage.data),
         eval_dataset=held_out,
         processing_class=processor,

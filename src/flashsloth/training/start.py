@@ -22,8 +22,10 @@ END_TOKEN, PAD_TOKEN = "</s>", "<pad>"
 ANCHOR = "."
 TEMPLATE_WORDS = ("USER", ":", " ASSISTANT:")
 """Pieces of the prompt that deserve a token of their own."""
-WORD_PATTERN = r" ASSISTANT:| ?[A-Za-z]+| ?[0-9]+|\s| ?[^\sA-Za-z0-9]"
-"""How text falls into words: a word, a number or a sign, with the space before it."""
+WORD_PATTERN = r" ASSISTANT:| ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
+"""How text falls into words: a word, a digit or a sign, with the space before it."""
+SPACED_SIGNS = tuple(" " + sign for sign in "0123456789(\"'")
+"""Digits and signs that often follow a space."""
 
 
 def start_model(source: ModelSource, attention: str) -> tuple[FlashSlothForConditionalGeneration, FlashSlothProcessor]:
@@ -50,7 +52,7 @@ def world_tokenizer() -> Any:
     from flashsloth.world import closed_vocabulary
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    pieces = [*TEMPLATE_WORDS, *(form for word in closed_vocabulary() for form in (word, " " + word))]
+    pieces = [*TEMPLATE_WORDS, *SPACED_SIGNS, *(form for word in closed_vocabulary() for form in (word, " " + word))]
     words = [byte_level.pre_tokenize_str(piece)[0][0] for piece in dict.fromkeys(pieces)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = [PAD_TOKEN, END_TOKEN, IMAGE_TOKEN, QUERY_TOKEN]
