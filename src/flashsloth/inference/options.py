@@ -1,0 +1,89 @@
+"""How an answer is to be made: a user's options, checked, and transformers' words for them.
+
+In: keyword arguments. Out: an :class:`Options`, whose `generation_arguments` go to `generate`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict, get_args
+
+from flashsloth.inference.errors import PromptError
+from flashsloth.media import ImagePolicy
+
+MAX_NEW_TOKENS = 512
+
+
+class AnswerOptions(TypedDict, total=False):
+    """Keyword arguments of every method that answers.
+
+    Attributes:
+        max_new_tokens: the longest answer, in tokens (512); less where the model's context ends before.
+        temperature: 0 takes the likeliest token each time (the default); above 0 draws, the flatter the higher.
+        top_p: draw only from the likeliest tokens that together have this probability (1: from all).
+        image_policy: "careful" turns photographs upright and lays transparency on white; "official" is the published
+            code's plain conversion to RGB.
+        system: what opens the prompt in place of the model's own system text; "" for nothing.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    image_policy: ImagePolicy
+    system: str | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """:class:`AnswerOptions` with every default filled in and every value checked."""
+
+    max_new_tokens: int = MAX_NEW_TOKENS
+    temperature: float = 0.0
+    top_p: float = 1.0
+    image_policy: ImagePolicy = "careful"
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("max_new_tokens", self.max_new_tokens, whole=True)
+        if self.max_new_tokens < 1:
+            raise PromptError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
+        _check_number("temperature", self.temperature)
+        if self.temperature < 0:
+            raise PromptError(f"temperature is {self.temperature}; expected 0 (likeliest token) or more")
+        _check_number("top_p", self.top_p)
+        if not 0 < self.top_p <= 1:
+            raise PromptError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
+        if self.image_policy not in get_args(ImagePolicy):
+            known = ", ".join(get_args(ImagePolicy))
+            raise PromptError(f"image_policy is {self.image_policy!r}; expected one of {known}")
+        if self.system is not None and not isinstance(self.system, str):
+            raise PromptError(f"system is {type(self.system).__name__}; expected a text, or None for the model's own")
+
+    @classmethod
+    def of(cls, given: AnswerOptions) -> Options:
+        """The checked options of keyword arguments.
+
+        Raises:
+            TypeError: for a name that is not an option.
+            PromptError: for a value that cannot be.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; expected some of {', '.join(known)}")
+        return cls(**given)
+
+    @property
+    def generation_arguments(self) -> dict[str, Any]:
+        """What `generate` is told about choosing tokens; everything named, so no checkpoint's defaults leak in."""
+        plain: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "top_k": 0}
+        if self.temperature == 0:
+            return {**plain, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        return {**plain, "do_sample": True, "temperature": float(self.temperature), "top_p": float(self.top_p)}
+
+
+def _check_number(name: str, value: Any, *, whole: bool = False) -> None:
+    allowed = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, allowed) or not math.isfinite(value):
+        raise PromptError(f"{name} is {value!r}; expected a {'whole ' if whole else ''}number")

@@ -1,0 +1,129 @@
+"""One conversation as a row of ids and marks, and several rows as a batch.
+
+In: messages, and the processor that writes them down. Out: a :class:`Prompt` a conversation, and left-padded tensors
+[B, T] of several.
+
+A batch may share its beginning with an earlier pass whose keys and values are cached. Its columns are then
+
+    | shared beginning, padded on its left | the rest of each row, padded on its left |
+
+so that the cached columns stay where they are; padding is masked and does not count as a position.
+
+Legend: B batch, T positions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from flashsloth.inference.errors import PromptError
+from flashsloth.model.generation import POSITION_TENSORS
+
+Messages = list[dict[str, Any]]
+FIELDS = ("input_ids", *POSITION_TENSORS)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row, not padded: four lists of one length, as in `flashsloth.model.positions`."""
+
+    input_ids: list[int]
+    image_index: list[int]
+    query_turn: list[int]
+    question_turn: list[int]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def columns(self, start: int, stop: int) -> list[tuple[int, ...]]:
+        """Id and marks of each position from `start` to `stop`."""
+        return list(zip(*(getattr(self, name)[start:stop] for name in FIELDS), strict=True))
+
+    @property
+    def turns(self) -> int:
+        """How many turns there are, by their query tokens."""
+        return max(self.query_turn, default=0)
+
+    def last_question_start(self) -> int:
+        """Where the last turn's question begins: it and its queries must be run in one pass."""
+        last = self.turns
+        marked = [p for p in range(len(self)) if last and last in (self.question_turn[p], self.query_turn[p])]
+        return marked[0] if marked else len(self) - 1
+
+
+class PromptWriter:
+    """Writes conversations down with a model's processor, without its pictures' pixels.
+
+    The same picture is asked about many times; its views are made once, elsewhere. Here only its place matters, so
+    the processor is given a dot for each picture, and a copy of it makes no views of them.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = copy.copy(processor)
+        self._processor.image_processor = _no_views
+        self._dot = Image.new("RGB", (1, 1))
+
+    def check_question(self, question: Any) -> None:
+        """Refuse what is no question.
+
+        Raises:
+            PromptError: if there is none.
+        """
+        if not isinstance(question, str):
+            raise PromptError(f"the question is {type(question).__name__}; expected a text")
+        if not question.strip():
+            raise PromptError("the question is empty; expected a text, such as 'What is in the picture?'")
+
+    def user_message(self, question: str, pictures: int) -> dict[str, Any]:
+        """A user's turn: its pictures, then its question."""
+        parts: list[dict[str, Any]] = [{"type": "image", "image": self._dot} for _ in range(pictures)]
+        return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
+
+    def write(self, messages: Messages, system: str | None) -> Prompt:
+        """The prompt of a conversation, ending where the answer begins."""
+        opening = [] if system is None else [{"role": "system", "content": system}]
+        encoded = self._processor.apply_chat_template(
+            [*opening, *messages],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"padding": False},
+        )
+        return Prompt(**{name: list(encoded[name][0]) for name in FIELDS})
+
+
+def shared_beginning(prompts: Sequence[Prompt]) -> int:
+    """How many first positions are the same in all of `prompts`, at most up to where a question begins."""
+    end = min(prompt.last_question_start() for prompt in prompts)
+    columns = [prompt.columns(0, end) for prompt in prompts]
+    return next((p for p, column in enumerate(zip(*columns, strict=True)) if len(set(column)) > 1), end)
+
+
+def pad_left(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Rows as tensors of one length: `FIELDS` and `attention_mask`, int64 [B, T]."""
+    longest = max(map(len, prompts))
+    batch = {name: [_padded(getattr(p, name), longest, 0) for p in prompts] for name in POSITION_TENSORS}
+    batch["input_ids"] = [_padded(p.input_ids, longest, pad_token_id) for p in prompts]
+    batch["attention_mask"] = [_padded([1] * len(p), longest, 0) for p in prompts]
+    return {name: torch.tensor(rows, dtype=torch.long, device=device) for name, rows in batch.items()}
+
+
+def split(prompt: Prompt, place: int) -> tuple[Prompt, Prompt]:
+    """What stands before `place`, and the rest."""
+    head = Prompt(**{name: getattr(prompt, name)[:place] for name in FIELDS})
+    return head, Prompt(**{name: getattr(prompt, name)[place:] for name in FIELDS})
+
+
+def _padded(values: list[int], length: int, filler: int) -> list[int]:
+    return [filler] * (length - len(values)) + values
+
+
+def _no_views(images: list[Any], return_tensors: str | None = None) -> dict[str, Any]:
+    """In the image processor's place: nothing for every picture."""
+    return {"pixel_values": [0] * len(images)}

@@ -1,0 +1,76 @@
+"""Text as it becomes certain, and a thread that stops, fails and ends with its reader."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import tiny
+from PIL import Image
+
+from flashsloth.inference import FlashSloth
+from flashsloth.inference.streaming import THREAD_NAME, AnswerText, TokenThread, text_of
+
+
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "text", [" a red dog", "grün – 日本語 🙂", " two  spaces\n\nand lines \n", "   ", "", " 🙂🙂", "a\ufffdb", "e\u0301"]
+)
+def test_pieces_join_to_the_answer(text: str) -> None:
+    tokenizer = tiny.make_tokenizer()
+    answer = AnswerText(tokenizer)
+    pieces = list(answer.pieces(ids_of(tokenizer, text)))
+    assert "".join(pieces) == text.strip() == text_of(ids_of(tokenizer, text), tokenizer)
+    assert all(pieces)
+
+
+def test_no_half_character_is_shown() -> None:
+    tokenizer = tiny.make_tokenizer()
+    answer = AnswerText(tokenizer)
+    shown = [answer.add(token_id) for token_id in ids_of(tokenizer, "a🙂b")]
+    assert shown == ["a", "", "", "", "🙂", "b"]
+    cut = AnswerText(tokenizer)
+    assert "".join(cut.pieces(ids_of(tokenizer, "a🙂")[:-1])) == "a\ufffd"  # the answer ended inside a character
+
+
+def test_white_space_waits_for_what_follows() -> None:
+    tokenizer = tiny.make_tokenizer()
+    answer = AnswerText(tokenizer)
+    assert [answer.add(token_id) for token_id in ids_of(tokenizer, "x \ny")] == ["x", "", "", " \ny"]
+
+
+def test_special_tokens_are_no_text() -> None:
+    tokenizer = tiny.make_tokenizer()
+    ids = [*ids_of(tokenizer, "dog"), tokenizer.eos_token_id]
+    assert "".join(AnswerText(tokenizer).pieces(ids)) == "dog"
+
+
+def running() -> int:
+    return sum(thread.name == THREAD_NAME for thread in threading.enumerate())
+
+
+def test_a_reader_who_stops_stops_the_generation(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
+    passes: list[int] = []
+    hook = sloth.model.register_forward_hook(lambda *_: passes.append(1))
+    reader = sloth.stream(pictures[0], "What is this?", max_new_tokens=900)
+    next(reader)
+    assert running() == 1
+    reader.close()
+    hook.remove()
+    assert running() == 0
+    assert len(passes) < 900
+
+
+def test_an_error_inside_reaches_the_reader() -> None:
+    def generate(**hooks: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    thread = TokenThread(generate)
+    with pytest.raises(RuntimeError, match="out of memory"), thread as tokens:
+        list(tokens)
+    assert thread.failed
+    assert running() == 0
