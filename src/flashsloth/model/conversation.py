@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from flashsloth.media import open_picture
+
 PICTURE_KEYS = ("image", "path", "url", "base64")
 """Where a part of type image may keep its picture."""
 PART_TYPES = ("image", "text")
@@ -66,8 +68,6 @@ def with_texts(chat: list[Message], change: Callable[[str], str]) -> list[Messag
 
 def pictures_of(chat: list[Message]) -> list[Image.Image]:
     """The pictures of a conversation, opened, in order."""
-    from flashsloth.media import open_picture
-
     sources = []
     for message in chat:
         for part in message["content"] if not isinstance(message["content"], str) else ():

@@ -1,9 +1,10 @@
 """From pictures to views: what the vision encoder is fed.
 
-In: pictures (PIL, arrays, tensors), of any size. Out: `pixel_values` float32 [N, W, 3, size, size], W views a picture.
+In: pictures (PIL, or what `flashsloth.media` opens: paths, arrays, tensors, ...), of any size.
+Out: `pixel_values` float32 [N, W, 3, size, size], W views a picture.
 
-    standard   the whole picture, squashed to size x size (`image_aspect_ratio="square"`), or laid on a grey square first
-               (`"pad"`)
+    standard   the whole picture, squashed to size x size (`image_aspect_ratio="square"`), or laid on a grey square
+               first (`"pad"`)
     HD         the whole picture as above, then the picture laid on a grey square, resized to grid*size and cut into
                grid x grid tiles, row by row
 
@@ -21,21 +22,18 @@ import numpy as np
 from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import (
-    IMAGENET_STANDARD_MEAN,
-    IMAGENET_STANDARD_STD,
-    PILImageResampling,
-    make_flat_list_of_images,
-    to_numpy_array,
-)
+from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
+from flashsloth.media import open_picture
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID
 
 PAD_COLOR = (127, 127, 127)
 """The published code's grey around a picture that is made square."""
 ASPECTS = ("square", "pad")
 MAX_CHANNEL = 255
+BATCH_DIMENSIONS = 4
+"""Dimensions of an array that holds several pictures of one size."""
 STRIP_ROWS = 256
 """Rows of a tall picture that are laid on grey at a time."""
 
@@ -83,12 +81,16 @@ class FlashSlothImageProcessorPil(PilBackend):
 
     def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Make the views of every picture; see the module's docstring."""
-        flat = make_flat_list_of_images(self.fetch_images(images))
+        flat = _flat(images)
+        if not flat:
+            raise ValueError("no picture was given, expected at least one")
         side = _square_side(kwargs["size"])
         if kwargs["image_aspect_ratio"] not in ASPECTS:
             raise ValueError(f"image_aspect_ratio is {kwargs['image_aspect_ratio']!r}, expected one of {ASPECTS}")
         table = _normalisation_table(kwargs)
         grid = kwargs["image_grid"]
+        if grid < STANDARD_GRID:
+            raise ValueError(f"image_grid is {grid}, expected at least {STANDARD_GRID}")
         pixel_values = np.stack(
             [
                 np.stack([_normalise(view, table) for view in _views(_rgb(image), side, grid, kwargs)])  # [W, 3, s, s]
@@ -135,22 +137,17 @@ def _views(image: Image.Image, side: int, grid: int, settings: dict[str, Any]) -
     return views
 
 
+def _flat(images: Any) -> list[Any]:
+    """Every picture of a picture, a batch of them in one array or tensor, or lists of either, in order."""
+    if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == BATCH_DIMENSIONS:
+        return [picture for item in images for picture in _flat(item)]
+    return [images]
+
+
 def _rgb(image: Any) -> Image.Image:
-    """A PIL RGB picture of a PIL picture or an array [H, X], [H, X, C] or [C, H, X] of bytes or of floats 0..1."""
+    """A PIL RGB picture of whatever `flashsloth.media` can open; PIL pictures are converted as the published code does."""
     if not isinstance(image, Image.Image):
-        array = to_numpy_array(image)
-        if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
-            array = np.moveaxis(array, 0, -1)
-        if array.ndim == 3 and array.shape[-1] == 1:
-            array = array[..., 0]
-        if array.dtype != np.uint8:
-            if array.min() < 0 or array.max() > 1:
-                raise ValueError(
-                    f"picture array of {array.dtype} has values {array.min():g}..{array.max():g}: "
-                    f"give bytes 0..255 (uint8) or floats 0..1"
-                )
-            array = (array * MAX_CHANNEL).round().astype(np.uint8)
-        image = Image.fromarray(array)
+        return open_picture(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
