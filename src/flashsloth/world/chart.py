@@ -23,6 +23,8 @@ LETTER_LABEL_SHARE, HORIZONTAL_SHARE, ONE_COLOR_SHARE, PRINTED_SHARE = 0.65, 0.2
 TICK_STEPS = (1, 2, 5, 10)
 MOST_TICKS = 5
 TENS, TENS_SHARE = 10, 0.12  # some charts count in tens
+ALPHABET_SHARE = 0.45  # of the charts with letters have them in order
+LABEL_ROOM = 0.82  # of the room for a label is filled at most
 TINY_SHARE = 0.15  # of the axes have numbers too small to read, as plotting libraries draw them
 AXIS_SHARE, GRID_SHARE, ROUND_SHARE, EDGED_SHARE = 0.4, 0.35, 0.25, 0.12
 MIDDLE_LUMA = 127
@@ -133,10 +135,10 @@ def _sample_labels(rng: Random, count: int, style: _Style, size: tuple[int, int]
         shape = font(style.face, style.size)
         words = rng.sample(LABEL_WORDS, 60)
         words = [word.capitalize() if rng.random() < 0.6 else word for word in words]
-        fitting = [word for word in words if shape.getlength(word) <= room * 0.92]
+        fitting = [word for word in words if shape.getlength(word) <= room * LABEL_ROOM]
         if len(fitting) >= count:
             return fitting[:count]
-    if rng.random() < 0.6:
+    if rng.random() < ALPHABET_SHARE:
         first = rng.choice((0, 0, 0, 0, 22 - count)) if count < 4 else 0
         return list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[first : first + count])
     return rng.sample(CAPITALS, count)

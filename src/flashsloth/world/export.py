@@ -9,6 +9,9 @@ import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from flashsloth.world.wordings import WORDINGS
 
 if TYPE_CHECKING:
     from flashsloth.world.world import World, WorldSample
@@ -19,7 +22,6 @@ FORMATS = ("png", "jpg")
 JPEG_QUALITY = 92
 CONVERSATIONS_FILE = "conversations.json"
 IMAGE_FOLDER = "images"
-CAPTION_REQUEST = "Describe the picture."
 
 
 class ExportError(ValueError):
@@ -38,6 +40,8 @@ def export_split(
     if count < 1:
         raise ExportError(f"count is {count}; export at least one sample")
     target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target} is not a folder; name a folder, new or old, to write the pictures into")
     (target / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(start, start + count):
@@ -53,7 +57,11 @@ def export_split(
 
 def conversation(sample: "WorldSample", identity: str, image: str, *, captions: bool = False) -> dict[str, Any]:
     """One sample as LLaVA's record: the picture's name, and turns of "human" and "gpt"."""
-    pairs = [(CAPTION_REQUEST, sample.caption)] if captions else [(q.question, q.answer) for q in sample.questions]
+    if captions:
+        requests = WORDINGS["caption"]
+        pairs = [(requests[crc32(identity.encode()) % len(requests)], sample.caption)]
+    else:
+        pairs = [(question.question, question.answer) for question in sample.questions]
     turns = []
     for number, (question, answer) in enumerate(pairs):
         turns.append({"from": "human", "value": f"<image>\n{question}" if number == 0 else question})

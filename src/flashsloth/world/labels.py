@@ -18,7 +18,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SHAPE_CLASSES = (NONE, *SHAPES, "bar", "text")
 COLOR_CLASSES = (NONE, *COLORS)
 CHARACTER_CLASSES = (NONE, *LETTERS, *LETTERS.upper(), *"0123456789")
-CELL = 8  # the map of owners has CELL x CELL points in each patch
+CELL = 16  # the map of owners has CELL x CELL points in each patch
 LEAST_SHARE = 0.2  # of a patch, for what covers most of it to name it
 
 _SHAPE_OF = {name: index for index, name in enumerate(SHAPE_CLASSES)}

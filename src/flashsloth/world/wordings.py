@@ -260,9 +260,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 # Phrases that fill the templates' gaps, apart from the names of things (see `references`).
 OTHER_PHRASES = (
     "thing", "things", "letter", "number", "word", "text", "writing", "digit", "left", "right", "top", "bottom",
-    "upper", "lower", "to the left of", "left of", "to the right of", "right of", "above", "below", "under", "first", "second",
-    "third", "middle", "last", "the leftmost bar", "the rightmost bar", "the first bar", "the last bar", "the top bar",
-    "the bottom bar", "bar chart", "The", "This",
+    "upper", "lower", "to the left of", "left of", "to the right of", "right of", "above", "below", "under", "first",
+    "second", "third", "middle", "last", "the leftmost bar", "the rightmost bar", "the first bar", "the last bar",
+    "the top bar", "the bottom bar", "bar chart", "The", "This",
 )  # fmt: skip
 
 
