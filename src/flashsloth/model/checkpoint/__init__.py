@@ -4,7 +4,8 @@
     weight_files   safetensors files by their headers
     sources        a folder's path or a hub's name -> a folder
     vocabulary     the token ids that matter
-    published      the published layout's flat configuration <-> ours
+    published      the published layout's flat configuration -> ours
+    flat_config    ours -> the flat one
     companions     processor, tokenizer and generation settings, which published folders lack
     loading        strictly: every tensor from a file, every tensor of the files used
     conversion     one layout to the other, bit for bit

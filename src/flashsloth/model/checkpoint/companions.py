@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN, chat_template
+from flashsloth.model.checkpoint.published import VISION_CONFIG
 from flashsloth.model.checkpoint.sources import CONFIG
 from flashsloth.model.checkpoint.vocabulary import END_OF_ANSWER, tokenizer_ids
 from flashsloth.model.checkpoint.weight_files import CheckpointError, read_json
@@ -46,7 +47,8 @@ def published_processor(folder: str | Path, config: FlashSlothConfig) -> FlashSl
 
     folder = Path(folder)
     aspect = read_json(folder / CONFIG).get("image_aspect_ratio")
-    side = config.vision_config.image_size
+    vision: Any = config.vision_config
+    side = vision.image_size
     return FlashSlothProcessor(
         FlashSlothImageProcessorPil(
             size={"height": side, "width": side},
@@ -67,12 +69,13 @@ def published_tokenizer(folder: Path, config: FlashSlothConfig) -> Any:
     ids = tokenizer_ids(folder)
     if ids is None:
         raise CheckpointError(f"{folder} has no tokenizer: expected vocab.json and merges.txt, or tokenizer.json")
+    text: Any = config.text_config
     special = {} if (folder / "tokenizer_config.json").is_file() else {"eos_token": END_OF_ANSWER, "pad_token": _PAD}
     tokenizer = CodeGenTokenizer.from_pretrained(
         folder,
         clean_up_tokenization_spaces=False,  # an answer's spaces are its own
         padding_side="left",
-        model_max_length=config.text_config.max_position_embeddings,
+        model_max_length=text.max_position_embeddings,
         **special,
     )
     added = read_json(folder / _ADDED) if (folder / _ADDED).is_file() else {}
@@ -91,7 +94,7 @@ def generation_settings(config: FlashSlothConfig) -> GenerationConfig:
     """How answers end and rows are filled, and that no placeholder is ever generated."""
     from transformers import GenerationConfig
 
-    text = config.text_config
+    text: Any = config.text_config
     return GenerationConfig(
         eos_token_id=text.eos_token_id,
         pad_token_id=text.pad_token_id,
@@ -101,10 +104,11 @@ def generation_settings(config: FlashSlothConfig) -> GenerationConfig:
 
 def write_published_companions(source: Path, target: Path, config: FlashSlothConfig) -> None:
     """Write what the published code reads beside the weights: vocabulary, merges, added tokens, generation settings."""
-    text = config.text_config
+    text: Any = config.text_config
+    vision: Any = config.vision_config
     settings = {"eos_token_id": text.eos_token_id, "pad_token_id": text.pad_token_id}
     _write_json(target / _GENERATION, {name: value for name, value in settings.items() if value is not None})
-    _write_json(target / "vision_config.json", config.vision_config.to_diff_dict())
+    _write_json(target / VISION_CONFIG, vision.to_diff_dict())
     if not has_tokenizer(source):
         return
     from transformers import AutoTokenizer

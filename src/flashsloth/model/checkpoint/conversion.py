@@ -1,7 +1,8 @@
 """One layout to the other, bit for bit.
 
-In: a checkpoint, published or ours, in safetensors or `.bin` files. Out: a folder in the layout asked for, with all that
-belongs beside the weights. Tensors keep their bytes; only their names change, so the way back gives what was there.
+In: a checkpoint, published or ours, in safetensors or `.bin` files. Out: a folder in the layout asked for, with all
+that belongs beside the weights. Tensors keep their bytes and change their names alone, so the way back gives what was
+there.
 
 Bytes are copied a piece at a time, never a whole model held. The folder appears under its name only when it is whole.
 """
@@ -24,9 +25,10 @@ from flashsloth.model.checkpoint.companions import (
     published_processor,
     write_published_companions,
 )
+from flashsloth.model.checkpoint.flat_config import flat_config
 from flashsloth.model.checkpoint.loading import expected_shapes, joined
 from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours, to_published
-from flashsloth.model.checkpoint.published import flat_config, is_published_dict, published_config
+from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
 from flashsloth.model.checkpoint.weight_files import (
     INDEX,
@@ -35,6 +37,7 @@ from flashsloth.model.checkpoint.weight_files import (
     StoredTensor,
     read_header,
     read_json,
+    stored_dtype,
     stored_tensors,
     write_weights,
 )
@@ -43,8 +46,6 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 logger = logging.getLogger(__name__)
 
 OURS, PUBLISHED = "flashsloth", "published"
-TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""safetensors' name of a type -> torch's."""
 _MODEL_CLASS = "FlashSlothForConditionalGeneration"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -156,9 +157,8 @@ def _write_published(
     folder: Path, work: Path, config: FlashSlothConfig, tensors: Mapping[str, StoredTensor]
 ) -> None:
     """The flat configuration and what stands beside it."""
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    dtype = TORCH_DTYPES.get(next(iter(dtypes))) if len(dtypes) == 1 else None
-    text = json.dumps(flat_config(config, dtype), indent=2, sort_keys=True)
+    flat = flat_config(config, stored_dtype(tensors.values()))
+    text = json.dumps(flat, indent=2, sort_keys=True)
     (work / CONFIG).write_text(text + "\n", encoding="utf-8")
     write_published_companions(folder, work, config)
 
@@ -250,4 +250,4 @@ def _safetensors_of(folder: Path, work: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-__all__ = ["OURS", "PUBLISHED", "TORCH_DTYPES", "convert"]
+__all__ = ["OURS", "PUBLISHED", "convert"]

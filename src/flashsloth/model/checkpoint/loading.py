@@ -37,8 +37,8 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
         load: transformers' own `from_pretrained`, bound to the model's class.
         name_or_path: a folder or a name on the hub.
         *args: for the model's constructor.
-        **options: transformers' (`dtype`, `device_map`, `attn_implementation`, `revision`, ...). For the published layout
-            also fields of :class:`FlashSlothConfig`, as `image_grid=2`.
+        **options: transformers' (`dtype`, `device_map`, `attn_implementation`, `revision`, ...); for the published
+            layout also fields of :class:`FlashSlothConfig`, as `image_grid=2`.
 
     Raises:
         CheckpointError: if a tensor is missing, unexpected or of another shape; each is named, with its file.

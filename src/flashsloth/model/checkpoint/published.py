@@ -1,8 +1,8 @@
-"""The published layout's configuration, read and written.
+"""The published layout's configuration, read.
 
 In: a published folder: a flat `config.json` that speaks of the language model and hardly of anything else. Out: a
-:class:`FlashSlothConfig`; and back. What the flat file leaves out is read off the tensors' shapes, or is a constant of
-the published code; each is named here.
+:class:`FlashSlothConfig`. What the flat file leaves out is read off the tensors' shapes, or is a constant of the
+published code; each is named here.
 
 Legend: P patches a view, V vision width, E query width.
 """
@@ -19,7 +19,13 @@ from typing import Any
 from flashsloth.model.checkpoint.names import to_ours
 from flashsloth.model.checkpoint.sources import CONFIG, read_config_dict
 from flashsloth.model.checkpoint.vocabulary import Vocabulary, read_vocabulary
-from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, read_json, stored_tensors
+from flashsloth.model.checkpoint.weight_files import (
+    CheckpointError,
+    StoredTensor,
+    read_json,
+    stored_dtype,
+    stored_tensors,
+)
 from flashsloth.model.configuration_flashsloth import HD_GRID, STANDARD_GRID, FlashSlothConfig
 
 logger = logging.getLogger(__name__)
@@ -52,7 +58,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def is_published(name_or_path: Any, **hub: Any) -> bool:
-    """Whether a folder, or a name on the hub, has the published layout. Fetches nothing but `config.json`; never raises."""
+    """Whether a folder, or a name on the hub, has the published layout.
+
+    Fetches nothing but `config.json`, and never raises: what cannot be read is not published.
+    """
     if name_or_path is None:
         return False
     return is_published_dict(read_config_dict(name_or_path, **hub))
@@ -92,8 +101,9 @@ def published_config(
     folder = Path(folder)
     flat = read_json(folder / CONFIG)
     if not is_published_dict(flat):
-        raise CheckpointError(f"{folder / CONFIG} is not the published layout's: expected model_type 'phi' and mm_ keys")
-    shapes = _our_shapes(stored_tensors(folder) if tensors is None else tensors)
+        raise CheckpointError(f"{folder / CONFIG} is not in the published layout: expected model_type 'phi', mm_ keys")
+    tensors = stored_tensors(folder) if tensors is None else tensors
+    shapes = _our_shapes(tensors)
     vocabulary = read_vocabulary(folder, flat)
     fields: dict[str, Any] = {
         **CODE_CONSTANTS,
@@ -108,71 +118,11 @@ def published_config(
         "anchor_token_id": vocabulary.anchor,
         "lm_head_bias": "lm_head.bias" in shapes,
         "tie_word_embeddings": bool(flat.get("tie_word_embeddings", False)),
-        "dtype": flat.get("torch_dtype") or flat.get("dtype"),
+        "dtype": stored_dtype(tensors.values()) or flat.get("torch_dtype"),
         "published_config": flat,
     }
     fields.update(overrides)
     return FlashSlothConfig(**fields)
-
-
-def flat_config(config: FlashSlothConfig, dtype: str | None = None) -> dict[str, Any]:
-    """The flat configuration file of a model, the recorded one with what has changed since.
-
-    Args:
-        config: a configuration the published layout can express.
-        dtype: the weights' type, as torch names it.
-
-    Raises:
-        CheckpointError: if the published layout cannot express the model; says why.
-    """
-    _check_expressible(config)
-    text = config.text_config
-    recorded = getattr(config, "published_config", None)
-    if recorded is None:
-        rope = text.rope_parameters or {}
-        values = {key: getattr(text, key) for key in TEXT_KEYS if hasattr(text, key)}
-        recorded = {
-            **values,
-            **{"model_type": TEXT_MODEL_TYPE, "architectures": [ARCHITECTURE]},
-            **{"rope_theta": rope.get("rope_theta"), "rope_scaling": None},
-            "partial_rotary_factor": rope.get("partial_rotary_factor"),
-            **{"bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id, "pad_token_id": text.pad_token_id},
-            **{"use_mm_proj": True, "mm_projector_type": "mlp2x_gelu", "mm_hidden_size": 0, "mm_vision_tower": "siglip"},
-            **{"mm_vision_select_feature": "patch", "mm_vision_select_layer": config.vision_feature_layer},
-            **{"mm_use_im_patch_token": False, "mm_use_im_start_end": False, "image_aspect_ratio": "square"},
-            "image_hd": False,
-        }
-    now = {key: getattr(text, key) for key in TEXT_KEYS if hasattr(text, key) and not key.startswith("rope")}
-    now |= {"mm_hidden_size": config.vision_config.hidden_size, "torch_dtype": dtype}
-    flat = dict(recorded)
-    for key, value in now.items():
-        if value is not None and (recorded.get(key) is not None or key == "torch_dtype"):
-            flat[key] = value
-    if "image_hd" in flat:
-        flat["image_hd"] = config.image_grid == HD_GRID
-    return flat
-
-
-def _check_expressible(config: FlashSlothConfig) -> None:
-    """Refuse what the published code could not run."""
-    text, vision = config.text_config, config.vision_config
-    expected: dict[str, Any] = {
-        **{"image_grid": HD_GRID if config.image_grid == HD_GRID else STANDARD_GRID},
-        **{"embq_num_heads": text.num_attention_heads, "query_size": vision.hidden_size // 2},
-        **{"num_query_tokens": DEFAULT_NUM_QUERY_TOKENS, "lm_head_bias": True, "tie_word_embeddings": False},
-        **{key: value for key, value in CODE_CONSTANTS.items() if key != "sap_dropout"},
-    }
-    reasons = [
-        f"{key} is {getattr(config, key)!r}, it has {value!r}"
-        for key, value in expected.items()
-        if getattr(config, key) != value
-    ]
-    if text.model_type != TEXT_MODEL_TYPE:
-        reasons.insert(0, f"the language model is {text.model_type!r}, it has {TEXT_MODEL_TYPE!r}")
-    if vision.model_type != VISION_MODEL_TYPE:
-        reasons.insert(0, f"the encoder is {vision.model_type!r}, it has {VISION_MODEL_TYPE!r}")
-    if reasons:
-        raise CheckpointError(f"the published layout cannot hold this model: {'; '.join(reasons)}")
 
 
 def _our_shapes(tensors: Mapping[str, StoredTensor]) -> Shapes:
@@ -246,4 +196,15 @@ def _image_grid(flat: dict[str, Any], folder: Path) -> int:
     return STANDARD_GRID
 
 
-__all__ = ["VISION_CONFIG", "flat_config", "is_published", "is_published_dict", "published_config"]
+__all__ = [
+    "ARCHITECTURE",
+    "CODE_CONSTANTS",
+    "DEFAULT_NUM_QUERY_TOKENS",
+    "TEXT_KEYS",
+    "TEXT_MODEL_TYPE",
+    "VISION_CONFIG",
+    "VISION_MODEL_TYPE",
+    "is_published",
+    "is_published_dict",
+    "published_config",
+]

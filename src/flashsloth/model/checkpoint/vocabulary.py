@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from flashsloth.model.chat_template import QUERY_TOKEN
 from flashsloth.model.checkpoint.weight_files import read_json
 
-ANCHOR_TOKEN = "."
 END_OF_ANSWER = "</s>"
 PUBLISHED_VOCAB_SIZE = 51200
 """Phi-2's embedding rows; its tokenizer with the published additions uses the first 50297."""
@@ -29,14 +28,15 @@ class Vocabulary(NamedTuple):
 
 
 PUBLISHED = Vocabulary(image=50297, query=50295, anchor=764, bos=None, eos=50296, pad=50256)
+"""The published tokenizer's. The anchor is ` .`, with its space; the published code has its number built in."""
 
 
 def read_vocabulary(folder: Path, flat: dict[str, Any]) -> Vocabulary:
     """The ids of a published folder.
 
-    With a tokenizer beside the weights, its own; `<image>`, which the published tokenizer lacks, gets the first id after
-    its last. Without one, those of the published tokenizer if the vocabulary has its size; else the configuration's
-    own end and padding, and the last embedding row for `<image>`.
+    With a tokenizer beside the weights, its own; `<image>`, which the published tokenizer lacks, gets the first id
+    after its last. Without one, those of the published tokenizer if the vocabulary has its size; else the
+    configuration's own end and padding, and the last embedding row for `<image>`.
     """
     ids = tokenizer_ids(folder)
     if ids is None:
@@ -52,7 +52,7 @@ def read_vocabulary(folder: Path, flat: dict[str, Any]) -> Vocabulary:
     return Vocabulary(
         image=ids.get("<image>", max(ids.values()) + 1),
         query=ids.get(QUERY_TOKEN, PUBLISHED.query),
-        anchor=ids.get(ANCHOR_TOKEN, PUBLISHED.anchor),
+        anchor=PUBLISHED.anchor,
         bos=None,  # the published prompt begins with none
         eos=ids.get(_token(settings.get("eos_token"), END_OF_ANSWER), PUBLISHED.eos),
         pad=ids.get(_token(settings.get("pad_token"), "<|endoftext|>"), PUBLISHED.pad),

@@ -29,6 +29,10 @@ _MAX_HEADER_BYTES = 100_000_000
 _CHUNK_BYTES = 1 << 24
 
 
+TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""safetensors' name of a floating-point type -> torch's."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used as it is: what is wrong, in which file, and what was expected."""
 
@@ -77,6 +81,12 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         if lost:
             raise CheckpointError(f"{index} lists {_some(lost)}, which no shard holds: download the folder again")
     return tensors
+
+
+def stored_dtype(tensors: Iterable[StoredTensor]) -> str | None:
+    """The floating-point type all tensors have, as torch names it; None where they have several, or another."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    return TORCH_DTYPES.get(next(iter(dtypes))) if len(dtypes) == 1 else None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -198,12 +208,14 @@ def _some(names: list[str], most: int = 5) -> str:
 
 __all__ = [
     "INDEX",
+    "TORCH_DTYPES",
     "WEIGHTS",
     "CheckpointError",
     "StoredTensor",
     "load_tensors",
     "read_header",
     "read_json",
+    "stored_dtype",
     "stored_tensors",
     "weight_files",
     "write_weights",
