@@ -8,13 +8,28 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from transformers import PreTrainedTokenizerFast
 
 import flashsloth
 from flashsloth.inference import FlashSloth
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 
 NEVER = 1000.0
-"""Taken from the scores of special tokens."""
+"""Taken from the scores of tokens that are no whole text."""
+
+
+def make_talkative(model: FlashSlothForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let answers have text, and let it hang on everything that was asked: deeper layers, wider scores, only words."""
+    vocabulary = range(model.config.text_config.vocab_size)
+    words = [i for i in vocabulary if i not in tokenizer.all_special_ids and tokenizer.decode([i]).strip("\ufffd")]
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.model.language_model.layers.parameters():
+            parameter.mul_(2)
+        model.lm_head.weight.normal_()
+        model.lm_head.bias.fill_(-NEVER)
+        model.lm_head.bias[words] = 0
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = tiny.make_tokenizer()
     config = tiny.make_config(tokenizer)
     model = tiny.make_model(config, attention="sdpa")
-    with torch.no_grad():  # so that answers have text
-        model.lm_head.bias[tokenizer.all_special_ids] -= NEVER
+    make_talkative(model, tokenizer)
     model.save_pretrained(folder)
     tiny.make_processor(tokenizer, config).save_pretrained(folder)
     return folder

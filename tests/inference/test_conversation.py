@@ -107,7 +107,7 @@ def test_an_error_in_the_middle_costs_the_cache_not_the_truth(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sloth.model, "forward", broken)
+        patch.setattr(sloth.model.model.language_model, "forward", broken)
         with pytest.raises(RuntimeError, match="out of memory"):
             chat.ask("And where?")
     assert chat.turns == turns

@@ -76,6 +76,8 @@ def broken(checkpoint: Path, tmp_path: Path, change: str) -> Path:
         (folder / "model.safetensors").unlink()
     elif change == "no-processor":
         (folder / "processor_config.json").unlink()
+    elif change == "no-tokenizer":
+        (folder / "tokenizer.json").unlink()
     elif change == "few-weights":
         weights = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "query" not in name}
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -89,7 +91,8 @@ def broken(checkpoint: Path, tmp_path: Path, change: str) -> Path:
         ("bad-config", "cannot be read as JSON"),
         ("other-model", "model of type 'llama', expected 'flashsloth'.*flashsloth new"),
         ("no-weights", "has no weights"),
-        ("no-processor", "has no usable processor"),
+        ("no-processor", "has no processor_config.json"),
+        ("no-tokenizer", "has no usable processor"),
         ("few-weights", r"missing weights .* and \d+ more: the checkpoint is incomplete"),
     ],
 )

@@ -34,6 +34,7 @@ from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 SHIPPED = "nano"
 """The folder inside the package with the small model."""
 CONFIG_FILE = "config.json"
+PROCESSOR_FILE = "processor_config.json"
 WEIGHT_FILES = "*.safetensors"
 DOWNLOADED = ("*.json", "*.jinja", "*.txt", "*.model", WEIGHT_FILES)
 """What a checkpoint is made of; nothing else is fetched from the hub."""
@@ -153,10 +154,12 @@ def _load_model(folder: Path, dtype: torch.dtype) -> FlashSlothForConditionalGen
 def _load_processor(folder: Path, config: FlashSlothConfig) -> Any:
     if checkpoint.is_published(folder):
         return checkpoint.published_processor(folder, config)
+    if not (folder / PROCESSOR_FILE).is_file():
+        raise LoadError(f"{folder} has no {PROCESSOR_FILE}: save the processor beside the model")
     try:
         return FlashSlothProcessor.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise LoadError(f"{folder} has no usable processor ({_one_line(error)}): save it beside the model") from error
+        raise LoadError(f"{folder} has no usable processor ({_one_line(error)}): save it anew beside the model") from error
 
 
 def _one_line(error: BaseException) -> str:
