@@ -94,6 +94,20 @@ def test_pillow_alone_is_enough(monkeypatch):
         fonts.faces.cache_clear()
 
 
+def test_font_packages_are_found_by_their_entry_point(monkeypatch, tmp_path):
+    package = tmp_path / "font_sample"
+    (package / "files").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('fonts are found without importing their package')")
+    for name in ("Sample-Regular.ttf", "Sample-Thin.ttf"):
+        (package / "files" / name).touch()
+    metadata = tmp_path / "font_sample-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: font-sample\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[fonts_ttf]\nsample = font_sample:font_files_ttf\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [file.name for file in fonts._package_files()] == ["Sample-Regular.ttf"]
+
+
 def test_words_have_a_case_that_shows():
     rng = Random(5)
     words = [sample_word(rng) for _ in range(500)]

@@ -24,6 +24,7 @@ TICK_STEPS = (1, 2, 5, 10)
 MOST_TICKS = 5
 TENS, TENS_SHARE = 10, 0.12  # some charts count in tens
 ALPHABET_SHARE = 0.45  # of the charts with letters have them in order
+TICK_ROOM = 1.35  # times its width is what a number under a horizontal axis needs; else every second one is left out
 LABEL_ROOM = 0.82  # of the room for a label is filled at most
 TINY_SHARE = 0.15  # of the axes have numbers too small to read, as plotting libraries draw them
 AXIS_SHARE, GRID_SHARE, ROUND_SHARE, EDGED_SHARE = 0.4, 0.35, 0.25, 0.12
@@ -212,6 +213,8 @@ def _annotate(chart: Chart, style: _Style) -> None:
             chart.writings.append(_write(str(bar.value), "number", face, style.size, value_at, style.ink))
     if not style.axis:
         return
+    widest = TICK_ROOM * font(face, style.tick_size).getlength(str(style.top))
+    every = 2 if chart.horizontal and widest > plot.width * style.step / style.top else 1
     for value in range(0, style.top + 1, style.step):
         if chart.horizontal:
             place = plot.left + plot.width * value / style.top
@@ -219,7 +222,9 @@ def _annotate(chart: Chart, style: _Style) -> None:
         else:
             place = plot.bottom - plot.height * value / style.top
             at = plot.left - half * 0.7 - font(face, style.tick_size).getlength(str(value)) / 2, place
-        chart.ticks.append((place, _write(str(value), "number", face, style.tick_size, at, style.ink)))
+        numbered = every == 1 or value // style.step % every == 0
+        number = _write(str(value), "number", face, style.tick_size, at, style.ink) if numbered else None
+        chart.ticks.append((place, number))
 
 
 def _write(
@@ -249,7 +254,7 @@ def draw_chart(canvas: Image.Image, chart: Chart) -> None:
         pen.line((left, bottom, right, bottom), ink)
     if chart.frame == "base":
         pen.line((left, top, left, bottom) if chart.horizontal else (left, bottom, right, bottom), ink)
-    for writing in [*chart.writings, *(writing for _, writing in chart.ticks)]:
+    for writing in [*chart.writings, *(number for _, number in chart.ticks if number is not None)]:
         draw_writing(canvas, writing)
 
 

@@ -1,9 +1,12 @@
-"""The typefaces of the world: Pillow's own, matplotlib's if it is installed, the system's DejaVu and Liberation.
+"""The typefaces of the world: Pillow's own, matplotlib's, the system's DejaVu and Liberation, and font packages'.
 
 In: what is installed here. Out: `faces()`, a sorted tuple of `Face`, and `font(face, size)`, a cached Pillow font.
-matplotlib is located, never imported. With Pillow alone the world still works, with one face.
+Packages are located, never imported. With Pillow alone the world still works, with one face; the same faces give the
+same pictures, so two machines agree when the same fonts are installed. Font packages from the Python Package Index
+(font-roboto, font-source-sans-pro and others of their kind) are found by the entry point that they declare.
 """
 
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +30,8 @@ SYSTEM_FOLDERS = (
     "/usr/share/fonts/dejavu-sans-fonts",
 )
 SYSTEM_PREFIXES = ("DejaVuSans", "DejaVuSerif", "Liberation")
+PACKAGE_ENTRY_POINT = "fonts_ttf"
+PACKAGE_STYLES = ("Regular", "Italic", "It", "Medium", "Bold")
 UNSUITABLE = ("MathTeX", "Display", "ExtraLight")  # no plain letters, or strokes that vanish when shrunk
 PROBE_SIZE = 100  # px, where a face's cap height is measured
 
@@ -44,7 +49,7 @@ class Face:
 def faces() -> tuple[Face, ...]:
     """All faces found here, sorted by name, each name once."""
     found: dict[str, str] = {}
-    for file in _matplotlib_files() + _system_files():
+    for file in _matplotlib_files() + _system_files() + _package_files():
         found.setdefault(file.stem, str(file))
     listed = [_measured(name, path) for name, path in sorted(found.items())]
     return (_measured(BUILT_IN, BUILT_IN), *listed)
@@ -66,6 +71,17 @@ def _system_files() -> list[Path]:
         for file in sorted(folder.glob("*.ttf"))
         if file.stem.startswith(SYSTEM_PREFIXES) and not any(part in file.stem for part in UNSUITABLE)
     ]
+
+
+def _package_files() -> list[Path]:
+    """The plain styles of every installed font package."""
+    modules = {entry.module.partition(".")[0] for entry in importlib.metadata.entry_points(group=PACKAGE_ENTRY_POINT)}
+    files = []
+    for module in sorted(modules):
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None:
+            files += sorted(Path(spec.origin).parent.glob("files/*.ttf"))
+    return [file for file in files if file.stem.rpartition("-")[2] in PACKAGE_STYLES]
 
 
 def _measured(name: str, path: str) -> Face:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from flashsloth.world.scene import Box, Point, Scene, Writing
-from flashsloth.world.text import character_boxes
+from flashsloth.world.text import character_boxes, readable_cap
 from flashsloth.world.vocabulary import COLORS, SHAPES
 
 NONE = "none"
@@ -19,6 +19,7 @@ SHAPE_CLASSES = (NONE, *SHAPES, "bar", "text")
 COLOR_CLASSES = (NONE, *COLORS)
 CHARACTER_CLASSES = (NONE, *LETTERS, *LETTERS.upper(), *"0123456789")
 CELL = 16  # the map of owners has CELL x CELL points in each patch
+LEAST_CAP = 5.0  # px of cap height after the shrink to the model's square: smaller writing is no target
 LEAST_SHARE = 0.2  # of a patch, for what covers most of it to name it
 
 _SHAPE_OF = {name: index for index, name in enumerate(SHAPE_CLASSES)}
@@ -109,7 +110,9 @@ def patch_labels(scene: Scene, grid: int) -> PatchLabels:
 
 
 def all_writings(scene: Scene) -> list[Writing]:
-    """Every run of text that stands on the background: free writing and a chart's."""
+    """Every run of text on the background that can be read: free writing and a chart's."""
     if scene.chart is None:
         return scene.writings
-    return [*scene.chart.writings, *(writing for _, writing in scene.chart.ticks)]
+    found = [*scene.chart.writings, *(number for _, number in scene.chart.ticks if number is not None)]
+    least = readable_cap((scene.width, scene.height), LEAST_CAP)
+    return [writing for writing in found if writing.size * writing.face.cap_height >= least]

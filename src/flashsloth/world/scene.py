@@ -107,7 +107,7 @@ class Chart:
     clear_gap: int
     plot: Box
     axis_rgb: RGB
-    ticks: list[tuple[float, Writing]] = field(default_factory=list)
+    ticks: list[tuple[float, Writing | None]] = field(default_factory=list)
     grid: bool = False
     frame: Frame = "corner"
     roundness: float = 0.0
