@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from flashsloth.model.checkpoint.companions import (
 from flashsloth.model.checkpoint.flat_config import flat_config
 from flashsloth.model.checkpoint.loading import expected_shapes, joined
 from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours, to_published
+from flashsloth.model.checkpoint.new_folder import appearing_folder
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
 from flashsloth.model.checkpoint.weight_files import (
@@ -82,7 +81,7 @@ def convert(
     hub, overrides = split_hub_options(options)
     folder = local_folder(source, **hub)
     target = Path(target)
-    with _appearing(target) as work:
+    with appearing_folder(target) as work:
         tensors = _safetensors_of(folder, work)
         flat = read_json(folder / CONFIG)
         if is_published_dict(flat):
@@ -103,20 +102,6 @@ def convert(
         shutil.rmtree(work / _BIN_SCRATCH, ignore_errors=True)
     logger.info("%s: %d tensors in the %s layout", target, len(tensors), to)
     return target
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A folder to work in, which takes the target's name when all went well and vanishes when not."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"{target} exists and is not an empty folder: choose another, or remove it first")
-    work = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.partial")
-    work.mkdir(parents=True)
-    try:
-        yield work
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_whole(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> None:

@@ -10,7 +10,8 @@ is taken for one of stage 1, and they are drawn anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,12 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
     tolerates_shapes = others.pop("ignore_mismatched_sizes", False)
     others |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     published = is_published_dict(flat)
-    if published:
-        folder = local_folder(name_or_path, **hub)
-        model, info = _load_published(load, folder, str(name_or_path), args, others)
-    else:
-        model, info = load(name_or_path, *args, **hub, **others)
+    with without_report():
+        if published:
+            folder = local_folder(name_or_path, **hub)
+            model, info = _load_published(load, folder, str(name_or_path), args, others)
+        else:
+            model, info = load(name_or_path, *args, **hub, **others)
     _judge(model, info, name_or_path, published=published, tolerates_shapes=tolerates_shapes)
     return (model, info) if wants_info else model
 
@@ -139,6 +141,21 @@ def _judge(
     raise CheckpointError(f"{name_or_path} does not hold this model: {joined(problems)}")
 
 
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Keep transformers from logging its table of what does not fit; the caller judges that."""
+    report_logger = logging.getLogger("transformers.modeling_utils")
+
+    def is_no_report(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    report_logger.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        report_logger.removeFilter(is_no_report)
+
+
 def joined(problems: list[str]) -> str:
     """The first few problems on one line, and how many more there are."""
     more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
@@ -154,4 +171,4 @@ def _stored(name_or_path: Any) -> dict[str, StoredTensor]:
         return {}
 
 
-__all__ = ["expected_shapes", "joined", "load_config", "load_model", "load_processor"]
+__all__ = ["expected_shapes", "joined", "load_config", "load_model", "load_processor", "without_report"]

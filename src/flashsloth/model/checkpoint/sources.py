@@ -19,16 +19,16 @@ _FETCHED = ("*.json", "*.txt", "*.jinja", "*.safetensors")
 _SMALL = ("*.json", "*.txt", "*.jinja")
 
 
-def read_config_dict(name_or_path: Any, **hub: Any) -> dict[str, Any] | None:
-    """The configuration file as it is; None where there is none, for whatever reason."""
+def read_config_dict(name_or_path: Any, file_name: str = CONFIG, **hub: Any) -> dict[str, Any] | None:
+    """The configuration file as it is, or another JSON file; None where there is none, for whatever reason."""
     folder = Path(name_or_path)
     try:
         if folder.is_dir():
-            file = folder / CONFIG
+            file = folder / file_name
         else:
             from huggingface_hub import hf_hub_download
 
-            file = Path(hf_hub_download(str(name_or_path), CONFIG, **hub))
+            file = Path(hf_hub_download(str(name_or_path), file_name, **hub))
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # huggingface_hub's errors are of these two kinds
         return None
