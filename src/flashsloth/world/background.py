@@ -11,43 +11,50 @@ from PIL import Image, ImageDraw
 
 from flashsloth.world.colors import RGB, luma, mix, sample_rgb
 from flashsloth.world.fonts import faces, font
-from flashsloth.world.scene import Background, Box
+from flashsloth.world.scene import Background, BackgroundStyle, Box
+from flashsloth.world.vocabulary import COLORS
 
 NOISE_TILE = 512  # px: one tile of noise is made once; pictures take their own window of it
 NOISE_SEED = 20412
-DARK_LUMA = 110  # below it, what is written on a ground is white
+DARK_LUMA = 127  # a ground is dark below it: lines on it are light
 WHITE: RGB = (255, 255, 255)
-STYLES = ("plain", "gradient", "radial", "noise", "grid")
+BLACK: RGB = (0, 0, 0)
+STYLES: tuple[BackgroundStyle, ...] = ("plain", "gradient", "radial", "noise", "grid")
 STYLE_WEIGHTS = (74, 8, 3, 8, 7)
+PLAINER_SHARE = 0.8  # of the grounds under charts are plain for sure
+GROUND_WEIGHTS = {"white": 50, "light": 22, "black": 8, "dark": 6, "gray": 6, "tinted": 8}
+HINT, DARKNESS = (0.03, 0.16), (0.7, 0.85)  # share of another colour in a light ground, of black in a dark one
+GRADIENT_CONTRAST, GRID_CONTRAST = (0.06, 0.22), (0.08, 0.16)  # share of black or white in the second colour
+NOISE_STRENGTH, GRID_SPACING = (3, 9), (8, 32)  # standard deviation; px
+AXES_TICKS, AXES_SIZE, LEAST_AXES_SIZE = (3, 6), 0.04, 8  # ticks; font size over the longer side, and in px
+TICK_LENGTH = 3  # px
+ANGLES = (0, 90, 180, 270)
 TINTED = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "cyan", "brown")
 
 
 def sample_background(rng: Random, plainer: bool = False) -> Background:
     """A background: mostly white or light and plain; `plainer` keeps it light, as for charts."""
     rgb, name = _sample_ground(rng, plainer)
-    style = "plain" if plainer and rng.random() < 0.8 else rng.choices(STYLES, STYLE_WEIGHTS)[0]
+    style = "plain" if plainer and rng.random() < PLAINER_SHARE else rng.choices(STYLES, STYLE_WEIGHTS)[0]
     second = rgb
-    if style in ("gradient", "radial"):
-        second = mix(rgb, (0, 0, 0) if sum(rgb) > 380 else WHITE, rng.uniform(0.06, 0.22))
-    elif style == "grid":
-        second = mix(rgb, (0, 0, 0) if sum(rgb) > 380 else WHITE, rng.uniform(0.08, 0.16))
-    strength = rng.randint(3, 9) if style == "noise" else rng.randint(8, 32)
-    return Background(style, rgb, second, name, rng.choice((0, 90, 180, 270)), strength)  # type: ignore[arg-type]
+    if style in ("gradient", "radial", "grid"):
+        away = WHITE if luma(rgb) < DARK_LUMA else BLACK
+        second = mix(rgb, away, rng.uniform(*(GRID_CONTRAST if style == "grid" else GRADIENT_CONTRAST)))
+    strength = rng.randint(*(NOISE_STRENGTH if style == "noise" else GRID_SPACING))
+    return Background(style, rgb, second, name, rng.choice(ANGLES), strength)
 
 
 def _sample_ground(rng: Random, plainer: bool) -> tuple[RGB, str | None]:
-    draw = rng.random()
-    if draw < 0.5:
+    """A ground colour, and its name where it has one."""
+    grounds = ("white", "light") if plainer else tuple(GROUND_WEIGHTS)
+    ground = rng.choices(grounds, [GROUND_WEIGHTS[name] for name in grounds])[0]
+    if ground == "white":
         return WHITE, "white"
-    if draw < 0.72 or plainer:  # off-white with a hint of any colour
-        return mix(WHITE, sample_rgb(rng, rng.choice((*TINTED, "gray"))), rng.uniform(0.03, 0.16)), None
-    if draw < 0.8:
-        return sample_rgb(rng, "black"), "black"
-    if draw < 0.86:
-        return mix(sample_rgb(rng, rng.choice(TINTED)), (0, 0, 0), rng.uniform(0.7, 0.85)), None
-    if draw < 0.92:
-        return sample_rgb(rng, "gray"), "gray"
-    name = rng.choice(TINTED)
+    if ground == "light":  # off-white with a hint of any colour
+        return mix(WHITE, sample_rgb(rng, rng.choice((*TINTED, "gray"))), rng.uniform(*HINT)), None
+    if ground == "dark":
+        return mix(sample_rgb(rng, rng.choice(TINTED)), BLACK, rng.uniform(*DARKNESS)), None
+    name = ground if ground in COLORS else rng.choice(TINTED)
     return sample_rgb(rng, name), name
 
 
@@ -72,22 +79,21 @@ def paint_background(background: Background, size: tuple[int, int]) -> Image.Ima
     return canvas
 
 
-def draw_axes(canvas: Image.Image, inside: Box, rng: Random) -> None:
+def draw_axes(canvas: Image.Image, inside: Box, background: Background, rng: Random) -> None:
     """Paints a plot's thin frame around `inside`, with ticks and small numbers, as plotting libraries do."""
     left, top, right, bottom = (round(side) for side in (inside.left, inside.top, inside.right, inside.bottom))
-    ground = canvas.getpixel((0, 0))
-    ink = (255, 255, 255) if isinstance(ground, tuple) and luma(ground[:3]) < DARK_LUMA else (0, 0, 0)  # type: ignore[arg-type]
+    ink = WHITE if luma(background.rgb) < DARK_LUMA else BLACK
     pen = ImageDraw.Draw(canvas)
     pen.rectangle((left, top, right, bottom), outline=ink)
-    shape = font(faces()[0], max(8, round(0.04 * max(canvas.size))))
-    ticks = rng.randint(3, 6)
+    shape = font(faces()[0], max(LEAST_AXES_SIZE, round(AXES_SIZE * max(canvas.size))))
+    ticks = rng.randint(*AXES_TICKS)
     for k in range(ticks):
         x, y = left + (right - left) * k / (ticks - 1), bottom + (top - bottom) * k / (ticks - 1)
-        pen.line((x, bottom, x, bottom + 3), ink)
-        pen.line((left - 3, y, left, y), ink)
-        number = str(2 * k) if rng.random() < 0.9 else ""
-        pen.text((x, bottom + 4), number, fill=ink, font=shape, anchor="mt")
-        pen.text((left - 4, y), number, fill=ink, font=shape, anchor="rm")
+        pen.line((x, bottom, x, bottom + TICK_LENGTH), ink)
+        pen.line((left - TICK_LENGTH, y, left, y), ink)
+        number = str(2 * k)
+        pen.text((x, bottom + TICK_LENGTH + 1), number, fill=ink, font=shape, anchor="mt")
+        pen.text((left - TICK_LENGTH - 1, y), number, fill=ink, font=shape, anchor="rm")
 
 
 @cache

@@ -9,14 +9,16 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from flashsloth.world.colors import RGB, luma, sample_contrasting
+from flashsloth.world.background import DARK_LUMA
+from flashsloth.world.colors import RGB, luma, mix, sample_contrasting
 from flashsloth.world.fonts import Face, font
 from flashsloth.world.lexicon import CAPITALS, COMMON
 from flashsloth.world.scene import Background, Bar, Box, Chart, Frame, Writing
 from flashsloth.world.text import draw_writing, font_size, readable_cap, sample_face, write_at
 from flashsloth.world.vocabulary import COLORS
 
-MOST_BARS, LARGEST_VALUE, USUAL_VALUE = 6, 20, 10
+MOST_BARS = 6
+LARGEST_VALUES = (5, 8, 10, 10, 20)  # the values of one chart stay below one of these
 LABEL_CAP, TICK_CAP, TINY_CAP = 9.0, 8.0, 3.5  # px after the shrink to the model's square
 LINE = 1.7  # a line of writing takes this many cap heights
 LETTER_LABEL_SHARE, HORIZONTAL_SHARE, ONE_COLOR_SHARE, PRINTED_SHARE = 0.65, 0.25, 0.5, 0.6
@@ -25,16 +27,18 @@ MOST_TICKS = 5
 TENS, TENS_SHARE = 10, 0.12  # some charts count in tens
 ALPHABET_SHARE = 0.45  # of the charts with letters have them in order
 TICK_ROOM = 1.35  # times its width is what a number under a horizontal axis needs; else every second one is left out
+CAPITAL_SHARE = 0.6  # of the words under bars begin with a capital
 LABEL_ROOM = 0.82  # of the room for a label is filled at most
 TINY_SHARE = 0.15  # of the axes have numbers too small to read, as plotting libraries draw them
 AXIS_SHARE, GRID_SHARE, ROUND_SHARE, EDGED_SHARE = 0.4, 0.35, 0.25, 0.12
-MIDDLE_LUMA = 127
 CLEAR_SHARE = 0.07  # of the axis: bars this much apart are clearly different
 BAR_CONTRAST = 90.0
 BAR_PITCH, PRINTED_PITCH = 1.5, 2.1  # a bar and its gap are at least this many cap heights wide
 PLOT_SHARE = 0.75  # of a side, at least, is left to the bars
 FRAMES: tuple[Frame, ...] = ("box", "corner", "corner", "base", "none")
 PLAIN_FRAMES: tuple[Frame, ...] = ("base", "none", "corner")
+ROUNDNESS, BAR_SHARE = (0.1, 0.3), (0.45, 0.85)  # of a bar's width are its corners; of its pitch is the bar
+GRID_INK = 0.25  # share of the axes' colour in the grid's
 ROUND_SCALE = 3  # round corners are drawn this much larger, then reduced
 LABEL_WORDS = tuple(word for word in COMMON if len(word) <= 4)
 
@@ -70,7 +74,7 @@ def sample_chart(rng: Random, size: tuple[int, int], background: Background) -> 
     chart = Chart(
         bars, horizontal, printed or (on_ticks and not style.tiny_ticks), max(1, round(CLEAR_SHARE * style.top)), plot,
         style.ink, frame=rng.choice(FRAMES if style.axis else PLAIN_FRAMES),
-        roundness=rng.uniform(0.1, 0.3) if rng.random() < ROUND_SHARE else 0.0, edged=rng.random() < EDGED_SHARE,
+        roundness=rng.uniform(*ROUNDNESS) if rng.random() < ROUND_SHARE else 0.0, edged=rng.random() < EDGED_SHARE,
         grid=style.axis and rng.random() < GRID_SHARE,
     )  # fmt: skip
     _annotate(chart, style)
@@ -81,7 +85,7 @@ def _sample_style(
     rng: Random, size: tuple[int, int], background: Background, horizontal: bool, printed: bool, largest: int, unit: int
 ) -> _Style:
     light, dark = ((255, 255, 255), (220, 220, 220)), ((0, 0, 0), (0, 0, 0), (60, 60, 60))
-    ink: RGB = rng.choice(light if luma(background.rgb) < MIDDLE_LUMA else dark)
+    ink: RGB = rng.choice(light if luma(background.rgb) < DARK_LUMA else dark)
     face = sample_face(rng)
     tiny = rng.random() < TINY_SHARE
     label_size = font_size(face, readable_cap(size, LABEL_CAP))
@@ -112,7 +116,7 @@ def _most_bars(size: tuple[int, int], horizontal: bool, printed: bool) -> int:
 
 def _sample_values(rng: Random, count: int) -> list[int]:
     """Values with one clear largest and one clear smallest, so that both can be asked for."""
-    top = rng.choice((5, 8, USUAL_VALUE, USUAL_VALUE, LARGEST_VALUE))
+    top = rng.choice(LARGEST_VALUES)
     while True:
         values = [rng.randint(1, top) for _ in range(count)]
         ordered = sorted(values)
@@ -135,7 +139,7 @@ def _sample_labels(rng: Random, count: int, style: _Style, size: tuple[int, int]
     if rng.random() > LETTER_LABEL_SHARE:
         shape = font(style.face, style.size)
         words = rng.sample(LABEL_WORDS, 60)
-        words = [word.capitalize() if rng.random() < 0.6 else word for word in words]
+        words = [word.capitalize() if rng.random() < CAPITAL_SHARE else word for word in words]
         fitting = [word for word in words if shape.getlength(word) <= room * LABEL_ROOM]
         if len(fitting) >= count:
             return fitting[:count]
@@ -183,7 +187,7 @@ def _sample_colors(rng: Random, count: int, background: Background) -> list[tupl
 def _bars(
     rng: Random, plot: Box, style: _Style, labels: list[str], values: list[int], colors: list[tuple[str, RGB]]
 ) -> list[Bar]:
-    share = rng.uniform(0.45, 0.85)
+    share = rng.uniform(*BAR_SHARE)
     pitch = (plot.height if style.horizontal else plot.width) / len(labels)
     bars = []
     for index, (label, value, (color, rgb)) in enumerate(zip(labels, values, colors, strict=True)):
@@ -230,15 +234,15 @@ def _annotate(chart: Chart, style: _Style) -> None:
 def _write(
     text: str, kind: Literal["word", "letter", "number"], face: Face, size: int, at: tuple[float, float], ink: RGB
 ) -> Writing:
-    return write_at(text, kind, "white" if sum(ink) > 380 else "black", ink, face, size, at)
+    return write_at(text, kind, "black" if luma(ink) < DARK_LUMA else "white", ink, face, size, at)
 
 
-def draw_chart(canvas: Image.Image, chart: Chart) -> None:
+def draw_chart(canvas: Image.Image, chart: Chart, background: Background) -> None:
     """Paints grid, bars, axes and writing."""
     pen = ImageDraw.Draw(canvas)
     plot, ink = chart.plot, chart.axis_rgb
     left, top, right, bottom = (round(side) for side in (plot.left, plot.top, plot.right, plot.bottom))
-    pale = tuple((3 * under + over) // 4 for under, over in zip(canvas.getpixel((1, 1)), ink, strict=True))  # type: ignore[arg-type]
+    pale = mix(background.rgb, ink, GRID_INK)
     for place, _ in chart.ticks:
         if chart.grid:
             pen.line((place, top, place, bottom) if chart.horizontal else (left, place, right, place), pale)

@@ -5,9 +5,9 @@ In: a random stream and a level 0..3. Out: a `Scene`.
 
 from random import Random
 
-from flashsloth.world.background import sample_background
+from flashsloth.world.background import DARK_LUMA, sample_background
 from flashsloth.world.chart import sample_chart
-from flashsloth.world.colors import MAX_CHANNEL, legible, sample_legible
+from flashsloth.world.colors import legible, luma, sample_legible
 from flashsloth.world.lexicon import sample_letter, sample_number, sample_word
 from flashsloth.world.placement import place_things
 from flashsloth.world.scene import Box, Scene, Thing, Writing, WritingKind
@@ -23,6 +23,8 @@ COUNT_WEIGHTS = {  # of things, from one upwards
     2: (18, 30, 28, 24),
     3: (14, 21, 17, 13, 11, 9, 8, 7),
 }
+TEXT_WEIGHTS = (60, 18, 22)  # word, letter, number
+LINE_WEIGHTS, LABELLED_WEIGHTS, CAPTIONED_WEIGHTS = (65, 25, 10), (30, 35, 25, 10), (40, 40, 20)  # of 1, 2, 3, 4
 AXES_SHARE = 0.06
 SHORTEST_SIDE, LONGEST_SIDE = 96, 288
 SQUARE_SHARE = 0.45
@@ -81,7 +83,7 @@ def _sample_size(rng: Random, theme: str) -> tuple[int, int]:
 
 
 def _sample_text(rng: Random) -> tuple[str, WritingKind]:
-    kind = rng.choices(("word", "letter", "number"), (60, 18, 22))[0]
+    kind = rng.choices(("word", "letter", "number"), TEXT_WEIGHTS)[0]
     if kind == "word":
         return sample_word(rng), "word"
     return (sample_letter(rng), "letter") if kind == "letter" else (sample_number(rng), "number")
@@ -93,7 +95,7 @@ def _text_colors(scene: Scene) -> tuple[str, ...]:
 
 def _add_text(rng: Random, scene: Scene, level: int) -> None:
     """One run of text, or from level 2 on up to three of different colours, one under the other."""
-    lines = 1 if level < 2 else rng.choices((1, 2, 3), (65, 25, 10))[0]
+    lines = 1 if level < 2 else rng.choices((1, 2, 3), LINE_WEIGHTS)[0]
     names = list(_text_colors(scene))
     margin = 0.03 * scene.short_side
     height = (scene.height - 2 * margin) / lines
@@ -118,7 +120,7 @@ def _add_text(rng: Random, scene: Scene, level: int) -> None:
 
 def _add_labelled(rng: Random, scene: Scene) -> None:
     """One to four things, most with a letter or a digit inside."""
-    count = rng.choices((1, 2, 3, 4), (30, 35, 25, 10))[0]
+    count = rng.choices((1, 2, 3, 4), LABELLED_WEIGHTS)[0]
     room = Box(0, 0, scene.width, scene.height)
     scene.things = place_things(rng, room, scene.background, count, smallest=LABELLED_SMALLEST)
     used: set[str] = set()
@@ -156,12 +158,12 @@ def _add_captioned(rng: Random, scene: Scene) -> None:
     room = Box(margin, margin if above else split, scene.width - margin, split if above else scene.height - margin)
     cap = readable_cap((scene.width, scene.height))
     under = under_of(scene.background)
-    dark = sum(scene.background.rgb) * 2 < 3 * MAX_CHANNEL
+    dark = luma(scene.background.rgb) < DARK_LUMA
     names = tuple(name for name in (COLORS if dark else WORD_COLORS) if name != scene.background.name)
     writing = fit_writing(rng, sample_word(rng), "word", room, cap, under, names)
     if writing is not None:
         scene.writings.append(writing)
     rest = Box(0, split if above else 0, scene.width, scene.height if above else split)
     scene.things = place_things(
-        rng, rest, scene.background, rng.choices((1, 2, 3), (40, 40, 20))[0], CAPTIONED_SMALLEST
+        rng, rest, scene.background, rng.choices((1, 2, 3), CAPTIONED_WEIGHTS)[0], CAPTIONED_SMALLEST
     )

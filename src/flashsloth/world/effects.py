@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from flashsloth.world.background import noise_window
 
 UNTOUCHED_SHARE = 1 / 3
+EFFECT_WEIGHTS = (34, 24, 12, 14, 16)  # JPEG, resize, blur, noise, brightness
 SECOND_EFFECT_SHARE = 0.25
 JPEG_QUALITY = (35, 95)
 RESIZE_SCALE = (0.6, 1.4)
@@ -31,7 +32,7 @@ def apply_effects(rng: Random, image: Image.Image) -> Image.Image:
         return image
     effects = (jpeg, resized_and_back, blurred, noisy, brightened)
     for _ in range(2 if rng.random() < SECOND_EFFECT_SHARE else 1):
-        image = rng.choices(effects, (34, 24, 12, 14, 16))[0](rng, image)
+        image = rng.choices(effects, EFFECT_WEIGHTS)[0](rng, image)
     return image
 
 

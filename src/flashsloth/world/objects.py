@@ -13,6 +13,7 @@ from flashsloth.world.scene import Scene, Thing
 from flashsloth.world.vocabulary import COLORS, LOOSE_NAMES, NO, SHAPES, YES, article, plural
 from flashsloth.world.wordings import say
 
+GROUND_SHARE = 0.12  # of the questions of colour are about the background
 ABSENT_TRIES = 12  # near misses tried before a question is given up
 MANY_SHARE = 0.2  # of the questions of presence ask "are there any"
 
@@ -23,7 +24,7 @@ def _wrong(rng: Random, right: str, names: tuple[str, ...], present: list[str]) 
     rng.shuffle(near)
     loose = {right, *LOOSE_NAMES.get(right, ()), *(name for name, others in LOOSE_NAMES.items() if right in others)}
     far = [name for name in names if name not in loose and name not in near]
-    return [name for name in near if name not in loose][:2] + rng.sample(far, 3)
+    return [name for name in near if name not in loose][:2] + rng.sample(far, min(3, len(far)))
 
 
 def ask_shape(rng: Random, scene: Scene) -> Draft | None:
@@ -41,7 +42,7 @@ def ask_shape(rng: Random, scene: Scene) -> Draft | None:
 def ask_color(rng: Random, scene: Scene) -> Draft | None:
     """The colour of one thing, sometimes of the background."""
     present = [thing.color for thing in scene.things]
-    if scene.background.name and rng.random() < 0.12:
+    if scene.background.name and rng.random() < GROUND_SHARE:
         wrong = _wrong(rng, scene.background.name, COLORS, present)
         return Draft("color", say(rng, "background"), scene.background.name, wrong)
     thing = rng.choice(scene.things)

@@ -12,17 +12,20 @@ from flashsloth.world.geometry import INRADIUS, area, bounds, outline
 from flashsloth.world.scene import Background, Box, Point, Thing
 from flashsloth.world.vocabulary import COLORS, SHAPE_WEIGHTS, SHAPES
 
-SMALLEST, LARGEST = 0.13, 0.6  # of the short side
-CROWD_SHARE = 1.15  # of the short side: n things share this length as side / n ** 0.5, at most
+SMALLEST, LARGEST = 0.15, 0.6  # of the room's side: the root of its area, so that long pictures hold no specks
+CROWD_SHARE = 1.15  # of the room's side: n things share this length as side / n ** 0.5, at most
 TRIES = 14  # places tried for one thing, each a little smaller than the one before
 SHRINK = 0.93
 GAP = 0.03  # of the short side, between two things' boxes
 RIM = 0.015  # of the short side, between a thing and the picture's border
 CENTERED_SHARE = 0.2  # of the lone things are placed in the middle
+LAYOUT_WEIGHTS = {"free": 60, "row": 12, "column": 10, "grid": 18}
+LAYOUT_SHIFT = 0.03  # of a side, that things in a layout stray
 UNTURNED_SHARE = 0.6  # of the things stand upright
 STROKED_SHARE, EDGED_SHARE = 0.16, 0.12
 FEW_KINDS_SHARE = 0.35  # of the crowds are made of few shapes and colours, so that counts above one are common
 EDGE_CONTRAST = 150.0  # between a dark rim and what it surrounds
+LYING_SHARE, LONGEST_EXTENT = 0.6, 1.35  # of the rectangles and ovals lie; they are longer than others by this
 TURNS = {"square": 10, "rectangle": 15, "oval": 25, "heart": 15, "cross": 12, "diamond": 8, "circle": 0}
 ASPECTS = {"rectangle": (1.55, 2.9), "oval": (1.6, 2.4), "diamond": (1.25, 1.7)}
 
@@ -52,7 +55,7 @@ def _ordered(names: set[str]) -> tuple[str, ...]:
 
 
 def place_things(rng: Random, room: Box, background: Background, count: int, smallest: float = SMALLEST) -> list[Thing]:
-    """Up to `count` things inside `room`, each at least `smallest` of its short side."""
+    """Up to `count` things inside `room`, each at least `smallest` of the room's side."""
     under = (background.rgb, background.second_rgb)
     palette = sample_palette(rng, count, under, background.name)
     spots = _spots(rng, room, count)
@@ -67,28 +70,31 @@ def place_things(rng: Random, room: Box, background: Background, count: int, sma
 
 
 def _box_size(rng: Random, room: Box, count: int, smallest: float) -> float:
-    short = min(room.width, room.height)
     largest = max(smallest * 1.1, min(LARGEST, CROWD_SHARE / (count + 0.6) ** 0.5 * 0.8))
-    return short * rng.uniform(smallest, largest)
+    return min(_side(room) * rng.uniform(smallest, largest), LARGEST * min(room.width, room.height))
+
+
+def _side(room: Box) -> float:
+    return (room.width * room.height) ** 0.5
 
 
 def _spots(rng: Random, room: Box, count: int) -> list[Point] | None:
     """Places in a row, a column, a grid or at the centre; None leaves each thing to chance."""
-    style = rng.random()
     if count == 1:
-        return [room.center] if style < CENTERED_SHARE else None
-    if style < 0.6:
+        return [room.center] if rng.random() < CENTERED_SHARE else None
+    layout = rng.choices(tuple(LAYOUT_WEIGHTS), tuple(LAYOUT_WEIGHTS.values()))[0]
+    if layout == "free":
         return None
-    if style < 0.72:
+    if layout == "row":
         cells = [((k + 0.5) / count, 0.5) for k in range(count)]
-    elif style < 0.82:
+    elif layout == "column":
         cells = [(0.5, (k + 0.5) / count) for k in range(count)]
     else:
         columns = 2 if count <= 4 else 3
         rows = -(-count // columns)
         cells = [((k % columns + 0.5) / columns, (k // columns + 0.5) / rows) for k in range(rows * columns)]
         rng.shuffle(cells)
-    shift = 0.03 * rng.random()
+    shift = LAYOUT_SHIFT * rng.random()
     return [
         (
             room.left + room.width * (x + rng.uniform(-shift, shift)),
@@ -124,7 +130,7 @@ def _placed(
                 points = [(px + x, py + y) for px, py in points]
                 thing = Thing(shape, color, rgb, (x, y), w, h, rotation, points, moved, area(points))
                 return _finished(rng, thing, under)
-        box_size = max(box_size * SHRINK, short * smallest)
+        box_size = max(box_size * SHRINK, _side(room) * smallest)
         if attempt >= TRIES // 2:
             spot = None
     return None
@@ -137,8 +143,8 @@ def _extent(rng: Random, shape: str) -> tuple[float, float]:
     aspect = rng.uniform(*ASPECTS[shape])
     if shape == "diamond":
         return 1 / aspect**0.5, aspect**0.5
-    long, short = min(aspect**0.5, 1.35), min(aspect**0.5, 1.35) / aspect
-    return (long, short) if rng.random() < 0.6 else (short, long)
+    long, short = min(aspect**0.5, LONGEST_EXTENT), min(aspect**0.5, LONGEST_EXTENT) / aspect
+    return (long, short) if rng.random() < LYING_SHARE else (short, long)
 
 
 def _turn(rng: Random, shape: str) -> float:

@@ -12,6 +12,7 @@ from flashsloth.world.fonts import Face
 
 Point = tuple[float, float]
 WritingKind = Literal["word", "letter", "number"]
+BackgroundStyle = Literal["plain", "gradient", "radial", "noise", "grid"]
 Frame = Literal["box", "corner", "base", "none"]
 
 
@@ -119,7 +120,7 @@ class Chart:
 class Background:
     """What lies under everything. `name` is its colour's name where people would agree on one."""
 
-    style: Literal["plain", "gradient", "radial", "noise", "grid"]
+    style: BackgroundStyle
     rgb: RGB
     second_rgb: RGB
     name: str | None

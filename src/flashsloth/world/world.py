@@ -86,14 +86,14 @@ def render(scene: Scene, rng: Random) -> Image.Image:
     renderer = rng.choices(RENDERERS, RENDERER_WEIGHTS)[0]
     softness, shade = rng.uniform(*SOFTNESS), rng.uniform(*SHADE) if rng.random() < SHADED_SHARE else 0.0
     if scene.axes is not None:
-        draw_axes(canvas, scene.axes, rng)
+        draw_axes(canvas, scene.axes, scene.background, rng)
     for thing in scene.things:
         shaded = renderer == "distance" and thing.color not in UNSHADED
         draw_thing(canvas, thing, renderer, softness, shade if shaded else 0.0)
         if thing.writing is not None:
             draw_writing(canvas, thing.writing)
     if scene.chart is not None:
-        draw_chart(canvas, scene.chart)
+        draw_chart(canvas, scene.chart, scene.background)
     for writing in scene.writings:
         draw_writing(canvas, writing)
     return apply_effects(rng, canvas)

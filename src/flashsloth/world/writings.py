@@ -14,6 +14,7 @@ from flashsloth.world.wordings import say
 NAMED_LINES = {2: (("top", "first", "upper"), ("bottom", "second", "lower")),
                3: (("top", "first"), ("middle", "second"), ("bottom", "third", "last"))}  # fmt: skip
 
+GROUND_SHARE = 0.12  # of the questions of colour are about the background
 SINGLE_DIGIT_SHARE = 0.1  # of the lone digits are counted
 
 
@@ -54,7 +55,7 @@ def ask_reading(rng: Random, scene: Scene) -> Draft | None:
 def ask_text_color(rng: Random, scene: Scene) -> Draft | None:
     """The colour of a run of text, sometimes of the background."""
     present = [writing.color for writing in scene.writings]
-    if scene.background.name and rng.random() < 0.12:
+    if scene.background.name and rng.random() < GROUND_SHARE:
         right, question = scene.background.name, say(rng, "background")
     else:
         writing = rng.choice(scene.writings)
