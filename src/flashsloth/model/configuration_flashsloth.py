@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 
 STANDARD_GRID = 1
 HD_GRID = 2
@@ -45,6 +46,8 @@ SO400M_VISION_CONFIG: dict[str, Any] = {
 }
 _SCALED_LOGITS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0, "lm_head_multiplier": 1.0}
 """Language models whose head does more than a linear layer, by the config field that says so, and its neutral value."""
+
+_MINIMA = {"num_query_tokens": 1, "query_size": 1, "embq_num_heads": 1, "image_grid": STANDARD_GRID, "pool_size": 1}
 
 
 @strict
@@ -95,8 +98,8 @@ class FlashSlothConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.vision_config = _sub_config(self.vision_config, SO400M_VISION_CONFIG)
-        self.text_config = _sub_config(self.text_config, PHI2_TEXT_CONFIG)
+        self.vision_config = _sub_config("vision_config", self.vision_config, SO400M_VISION_CONFIG)
+        self.text_config = _sub_config("text_config", self.text_config, PHI2_TEXT_CONFIG)
         super().__post_init__(**kwargs)
         _check_sizes(self)
 
@@ -140,10 +143,12 @@ class FlashSlothConfig(PreTrainedConfig):
         return config
 
 
-def _sub_config(value: dict | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:
+def _sub_config(name: str, value: dict | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:
     """Make a configuration object of what the user gave; an absent one is the published model's."""
     if isinstance(value, PreTrainedConfig):
         return value
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} is {type(value).__name__}, expected a configuration of transformers or a dict")
     fields = dict(default if value is None else value)
     return AutoConfig.for_model(fields.pop("model_type", default["model_type"]), **fields)
 
@@ -157,6 +162,21 @@ def _check_sizes(config: FlashSlothConfig) -> None:
                 f"vision_config of type {vision.model_type!r} has no integer {name!r}: "
                 f"FlashSloth needs a ViT-like encoder of fixed square input (SigLIP, SigLIP2 of fixed size, CLIP)"
             )
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        if not isinstance(getattr(text, name, None), int):
+            raise ValueError(
+                f"text_config of type {text.model_type!r} has no integer {name!r}: FlashSloth needs a decoder-only "
+                f"language model (Phi, Qwen2, Llama, ...); of a larger model, give the language model's configuration"
+            )
+    for name, minimum in _MINIMA.items():
+        if getattr(config, name) < minimum:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least {minimum}")
+    if not 0.0 <= config.sap_dropout < 1.0:
+        raise ValueError(f"sap_dropout is {config.sap_dropout}, expected 0 or more and less than 1")
+    if config.projector_hidden_act not in ACT2FN:
+        raise ValueError(
+            f"projector_hidden_act is {config.projector_hidden_act!r}, expected one of {', '.join(sorted(ACT2FN))}"
+        )
     if config.patch_grid % config.pool_size:
         divisors = [n for n in range(1, config.patch_grid + 1) if config.patch_grid % n == 0]
         raise ValueError(
@@ -175,9 +195,6 @@ def _check_sizes(config: FlashSlothConfig) -> None:
             f"vision_feature_layer {config.vision_feature_layer} does not name a layer of an encoder with "
             f"{vision.num_hidden_layers}: expected -{vision.num_hidden_layers}..-1 or 1..{vision.num_hidden_layers}"
         )
-    for name, minimum in (("num_query_tokens", 1), ("image_grid", STANDARD_GRID), ("pool_size", 1)):
-        if getattr(config, name) < minimum:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected at least {minimum}")
     for name in ("image_token_id", "query_token_id", "anchor_token_id"):
         if not 0 <= getattr(config, name) < text.vocab_size:
             raise ValueError(f"{name} {getattr(config, name)} is outside the vocabulary 0..{text.vocab_size - 1}")

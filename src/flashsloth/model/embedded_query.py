@@ -5,14 +5,15 @@ encoder's uncompressed features F.
 Out: the same hidden states, the query positions updated: what pooling threw away but the question needs comes back
 (FlashSloth, section 3.3).
 
-Legend: B batch, T positions, n turns (all of the batch's), Q queries a turn, L longest question, S samples, P patches of
-a sample's pictures, V vision width, D language-model width, E query width, H heads.
+Legend: B batch, T positions, n turns (all of the batch's), Q queries a turn, L longest question, S samples, P patches
+of a sample's pictures, V vision width, D language-model width, E query width, H heads.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ class EmbeddedQueryInputs:
         feature_row: int64 [n], the row of `features` that each turn reads.
         feature_mask: bool [n, P], what a turn may look at: pictures that stand before its queries. A turn that may look
             at nothing keeps its query states. None: everything, for every turn.
+        used: whether the pass has reached EmbQ.
     """
 
     query_index: torch.Tensor
@@ -40,6 +42,15 @@ class EmbeddedQueryInputs:
     features: torch.Tensor
     feature_row: torch.Tensor
     feature_mask: torch.Tensor | None = None
+    used: bool = False
+
+    def to(self, device: torch.device | str | int, **options: Any) -> EmbeddedQueryInputs:
+        """Move every tensor, in place: what splits a model over devices calls this before each part."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, torch.Tensor):
+                setattr(self, field.name, value.to(device, **options))
+        return self
 
 
 class QueryTokens(nn.Module):
@@ -52,6 +63,17 @@ class QueryTokens(nn.Module):
     def forward(self, anchor: torch.Tensor) -> torch.Tensor:
         """Add the anchor token's embedding, float [D], to every query vector: float [Q, D]."""
         return self.weight + anchor
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that begins as zeros: with it as the way back, an untrained EmbQ changes nothing.
+
+    The first gradient step already moves it (its input is not zero), then everything before it.
+    """
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
 
 class CrossAttention(nn.Module):
@@ -124,7 +146,7 @@ class EmbeddedQuery(nn.Module):
         self.norm_image = nn.LayerNorm(size)
         self.text_attention = CrossAttention(size, size, heads)
         self.image_attention = CrossAttention(size, vision_size, heads)
-        self.up = nn.Linear(vision_size, text_size)
+        self.up = ZeroLinear(vision_size, text_size)
 
     def forward(self, hidden_states: torch.Tensor, inputs: EmbeddedQueryInputs) -> torch.Tensor:
         """Update the query positions.
@@ -147,7 +169,7 @@ class EmbeddedQuery(nn.Module):
     def look(
         self, query_states: torch.Tensor, question_states: torch.Tensor, inputs: EmbeddedQueryInputs
     ) -> torch.Tensor:
-        """What each query brings back from the picture: float [n, Q, D] of queries [n, Q, D] and questions [n, L, D]."""
+        """What each query brings back: float [n, Q, D] of queries [n, Q, D] and questions [n, L, D]."""
         query = self.norm_query(self.down_text(query_states))  # [n, Q, E]
         text = self.norm_text(self.down_text(question_states))  # [n, L, E]
         asked = self.text_attention(query, text, text, mask=inputs.question_mask)  # [n, Q, E]

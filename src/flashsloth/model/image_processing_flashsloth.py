@@ -145,7 +145,7 @@ def _flat(images: Any) -> list[Any]:
 
 
 def _rgb(image: Any) -> Image.Image:
-    """A PIL RGB picture of whatever `flashsloth.media` can open; PIL pictures are converted as the published code does."""
+    """A PIL RGB picture of whatever `flashsloth.media` opens; PIL's own are converted as the published code does."""
     if not isinstance(image, Image.Image):
         return open_picture(image)
     return image if image.mode == "RGB" else image.convert("RGB")

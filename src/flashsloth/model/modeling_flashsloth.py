@@ -12,6 +12,7 @@ width, D language-model width, Q query tokens a turn.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,13 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, QueryTokens
+from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, QueryTokens, ZeroLinear
 from flashsloth.model.generation import FlashSlothGenerationMixin
 from flashsloth.model.positions import embedded_query_inputs, rows_of_pictures, visual_slots
 from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
 
 _EMBQ_KWARG = "embedded_query_inputs"
+_DECODER_INPUTS = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values"}
 _FINAL_NORMS = ("post_layernorm", "layernorm", "layer_norm", "norm")
 """What encoders call the normalisation after their last layer, which F does not pass through."""
 
@@ -101,17 +103,14 @@ class FlashSlothPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw weights the usual way, and EmbQ's way back as zeros.
-
-        With `up` at zero an untrained EmbQ changes nothing: a language model joined to an encoder starts as itself, and
-        the first gradient step already moves `up` (its input is not zero), then everything before it.
-        """
-        super()._init_weights(module)
-        if isinstance(module, EmbeddedQuery):
-            nn.init.zeros_(module.up.weight)
-            nn.init.zeros_(module.up.bias)
+        """Draw weights the usual way, and EmbQ's way back as zeros."""
+        if isinstance(module, ZeroLinear):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
         elif isinstance(module, QueryTokens):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
+        else:
+            super()._init_weights(module)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -190,8 +189,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             position_ids: int64 [B, T]; by default counted over `attention_mask`, so that padding does not count.
             pixel_values: the N pictures, float [N, W, 3, size, size]; or, already looked at,
                 `mm_encoder_outputs={"image": FlashSlothImageFeatures}`.
-            image_row: int64 [N], the batch row of each picture. Default: as `image_index` counts them. Needed only where
-                pictures stand in an earlier, cached pass.
+            image_row: int64 [N], the batch row of each picture. Default: as `image_index` counts them. Needed only
+                where pictures stand in an earlier, cached pass.
             image_index, query_turn, question_turn: int64 [B, T], the processor's position tensors.
 
         Raises:
@@ -236,6 +235,11 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
+        if embq_inputs is not None and not embq_inputs.used:
+            raise ValueError(
+                f"{type(self.language_model).__name__} does not hand keyword arguments down to its layers, so its "
+                f"queries would never see the picture: choose another language model"
+            )
         return FlashSlothModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
@@ -253,6 +257,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         inputs = kwargs.get(_EMBQ_KWARG)
         if inputs is None:
             return args, kwargs
+        inputs.used = True
         if args:
             return (self.embedded_query(args[0], inputs), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": self.embedded_query(kwargs["hidden_states"], inputs)}
@@ -280,7 +285,10 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), repeated)
 
     def _touch_idle_parameters(
-        self, inputs_embeds: torch.Tensor, image: FlashSlothImageFeatures | None, embq_inputs: EmbeddedQueryInputs | None
+        self,
+        inputs_embeds: torch.Tensor,
+        image: FlashSlothImageFeatures | None,
+        embq_inputs: EmbeddedQueryInputs | None,
     ) -> torch.Tensor:
         """Add zero times every trained part this batch does not use: sharded training needs all ranks to use all."""
         idle: list[torch.Tensor] = []
@@ -344,7 +352,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
 class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPreTrainedModel):
     """FlashSloth with its head: what answers, and what is trained."""
 
-    _tied_weights_keys: dict[str, str] = {}
+    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012 - transformers reads a plain class attribute
 
     def __init__(self, config: FlashSlothConfig) -> None:
         super().__init__(config)
@@ -434,14 +442,21 @@ def decoder_layers(language_model: nn.Module) -> nn.ModuleList:
     """The stack of decoder layers of any decoder-only model of transformers.
 
     Raises:
-        ValueError: if there is not exactly one list of as many modules as the configuration has layers.
+        ValueError: if there is not exactly one list of as many modules as the configuration has layers, or the model
+            does not take what FlashSloth gives it.
     """
+    missing = sorted(_DECODER_INPUTS - set(inspect.signature(language_model.forward).parameters))
+    if missing:
+        raise ValueError(
+            f"{type(language_model).__name__} takes no {', '.join(missing)}: FlashSloth needs a decoder-only language "
+            f"model of transformers with attention and positions"
+        )
     count = language_model.config.num_hidden_layers
     stacks = [m for m in language_model.children() if isinstance(m, nn.ModuleList) and len(m) == count]
     if len(stacks) != 1:
         raise ValueError(
-            f"{type(language_model).__name__} has {len(stacks)} lists of {count} layers, expected one: FlashSloth needs "
-            f"a decoder-only language model of transformers"
+            f"{type(language_model).__name__} has {len(stacks)} lists of {count} layers, expected one: FlashSloth "
+            f"needs a decoder-only language model of transformers"
         )
     return stacks[0]
 
@@ -474,7 +489,7 @@ def _place_visual_tokens(
 
 
 def _positions_without_padding(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    """Positions counted over real tokens only: int64 [B, T], or None where the language model's own default is right."""
+    """Positions counted over real tokens: int64 [B, T], or None where the language model's own default is right."""
     if attention_mask is None or attention_mask.ndim != 2 or bool(attention_mask.all()):
         return None
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -length:]
