@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from tiny import TinyModelMaker
 from transformers import PreTrainedTokenizerFast
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-
-TinyModelMaker = Callable[..., FlashSlothForConditionalGeneration]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ Legend: the tiny encoder has 6x6 patches, so 4 visual tokens a view; 3 query tok
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+TinyModelMaker = Callable[..., FlashSlothForConditionalGeneration]
 
 SYSTEM_PROMPT = "A chat."
 END, PAD = "</s>", "<|endoftext|>"
