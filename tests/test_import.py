@@ -1,0 +1,120 @@
+"""`import flashsloth`: quick, free of side effects but one, and that one right in either order of imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+import flashsloth
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+CPU_SECONDS = 0.5
+"""Of processor time, which others' work does not lengthen."""
+
+REGISTERED = """
+import transformers
+from transformers.models.auto import configuration_auto, image_processing_auto, modeling_auto, processing_auto
+
+config = configuration_auto.CONFIG_MAPPING["flashsloth"]
+names = {
+    "AutoModel": "FlashSlothModel",
+    "AutoModelForImageTextToText": "FlashSlothForConditionalGeneration",
+    "AutoModelForMultimodalLM": "FlashSlothForConditionalGeneration",
+}
+for auto, ours in names.items():
+    assert getattr(modeling_auto, auto)._model_mapping[config].__name__ == ours, auto
+assert processing_auto.PROCESSOR_MAPPING[config].__name__ == "FlashSlothProcessor"
+backends = image_processing_auto.IMAGE_PROCESSOR_MAPPING[config]
+assert backends["pil"].__name__ == "FlashSlothImageProcessorPil"
+"""
+
+USED = """
+import sys
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+folder = sys.argv[1]
+assert AutoConfig.from_pretrained(folder).model_type == "flashsloth"
+assert type(AutoModelForImageTextToText.from_pretrained(folder)).__name__ == "FlashSlothForConditionalGeneration"
+assert type(AutoProcessor.from_pretrained(folder)).__name__ == "FlashSlothProcessor"
+"""
+
+
+def run(code: str, *arguments: str) -> str:
+    """Run code in a Python of its own; its last word, or its error as ours."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint of our layout."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = tiny.make_tokenizer()
+    config = tiny.make_config(tokenizer)
+    tiny.make_model(config).save_pretrained(folder)
+    tiny.make_processor(tokenizer, config).save_pretrained(folder)
+    return folder
+
+
+def test_nothing_heavy_is_imported() -> None:
+    heavy = run(
+        "import time, sys; start = time.process_time(); import flashsloth; spent = time.process_time() - start\n"
+        "print(spent, [name for name in ('torch', 'transformers', 'numpy', 'PIL') if name in sys.modules])"
+    )
+    seconds, modules = heavy.split(" ", 1)
+    assert modules == "[]"
+    assert float(seconds) < CPU_SECONDS
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import flashsloth",
+        "import transformers, flashsloth",
+        "from transformers import AutoModel, AutoProcessor; import transformers.models.auto.image_processing_auto\n"
+        "import flashsloth",
+        "import flashsloth; from transformers import PreTrainedModel",
+        "import flashsloth; from transformers import AutoTokenizer",
+        "import flashsloth.model.modeling_flashsloth",
+        "import flashsloth.model.processing_flashsloth",
+        "import flashsloth.model.image_processing_flashsloth",
+    ],
+)
+def test_registered_in_every_order(first: str) -> None:
+    run(f"{first}\n{REGISTERED}")
+
+
+def test_auto_classes_load_a_checkpoint(saved: Path) -> None:
+    run(f"import flashsloth\n{USED}", str(saved))
+
+
+def test_pipeline(saved: Path) -> None:
+    from transformers import pipeline
+
+    pipe = pipeline("image-text-to-text", model=str(saved))
+    assert isinstance(pipe.model, FlashSlothForConditionalGeneration)
+    assert isinstance(pipe.processor, FlashSlothProcessor)
+    answers = pipe(text=[tiny.user("What is this?", tiny.picture())], max_new_tokens=2, return_full_text=False)
+    assert isinstance(answers[0]["generated_text"], str)
+
+
+def test_registering_again_changes_nothing() -> None:
+    before = list(sys.meta_path)
+    flashsloth.registration.register()
+    assert sys.meta_path == before
+
+
+def test_public_names() -> None:
+    assert flashsloth.__version__
+    assert set(flashsloth.__all__) <= set(dir(flashsloth))
+    for name in flashsloth.__all__:
+        assert getattr(flashsloth, name) is not None, name
+    assert flashsloth.FlashSlothForConditionalGeneration is FlashSlothForConditionalGeneration
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        flashsloth.nothing  # noqa: B018
