@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 import torch
-from reference import FOLDER, IMAGE_TOKEN, PAD, load_case
-from safetensors.torch import load_file
+from reference import ANCHOR, FOLDER, IMAGE_TOKEN, LEARNABLE, PAD, load_case
 
-from flashsloth.model.checkpoint import NAMES
-from flashsloth.model.configuration_flashsloth import HD_GRID, STANDARD_GRID, FlashSlothConfig
+from flashsloth.model.checkpoint.names import to_ours
+from flashsloth.model.configuration_flashsloth import HD_GRID, STANDARD_GRID
 from flashsloth.model.embedded_query import EmbeddedQueryInputs
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
@@ -24,35 +22,18 @@ RECORDED_GRADIENTS = 60
 PASSES = ["single", "hd", "train_batch", "multi_turn", "mixed_batch"]
 LEARNED = ["train_batch", "multi_turn"]
 NEW_TOKENS = 16
-PHI_FIELDS = (
-    *("model_type", "vocab_size", "hidden_size", "intermediate_size", "hidden_act", "layer_norm_eps", "resid_pdrop"),
-    *("num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
-    *("partial_rotary_factor", "max_position_embeddings", "rope_theta"),
-)
-
-
-def our_name(published: str) -> str:
-    """The name our model has for a published tensor."""
-    theirs, ours = next(pair for pair in NAMES if published.startswith(pair[0]))
-    return ours + published[len(theirs) :]
 
 
 def build(grid: int, attention: str) -> FlashSlothForConditionalGeneration:
-    published = json.loads((FOLDER / "config.json").read_text())
-    config = FlashSlothConfig(
-        vision_config=json.loads((FOLDER / "vision_config.json").read_text()),
-        text_config={name: published[name] for name in PHI_FIELDS},
-        image_token_id=IMAGE_TOKEN,
-        query_token_id=500,
-        anchor_token_id=13,
-        query_size=24,
-        embq_num_heads=4,
+    """The recorded model, loaded from its published files as a user would."""
+    return FlashSlothForConditionalGeneration.from_pretrained(
+        FOLDER,
         image_grid=grid,
-    )
-    model = FlashSlothForConditionalGeneration._from_config(config, attn_implementation=attention).eval()
-    weights = load_file(FOLDER / "model.safetensors")
-    model.load_state_dict({our_name(name): tensor for name, tensor in weights.items()}, strict=True)
-    return model
+        image_token_id=IMAGE_TOKEN,
+        query_token_id=LEARNABLE,
+        anchor_token_id=ANCHOR,
+        attn_implementation=attention,
+    ).eval()
 
 
 @pytest.fixture(params=["eager", "sdpa"])
@@ -148,7 +129,7 @@ def test_gradients(name: str, attention: str) -> None:
     recorded = {key[len("grad_norm/") :]: norm for key, norm in case.recorded.items() if key.startswith("grad_norm/")}
     assert len(recorded) > RECORDED_GRADIENTS
     for published, norm in recorded.items():
-        gradient = parameters[our_name(published)].grad
+        gradient = parameters[to_ours(published)].grad
         assert gradient is not None, published
         assert gradient.norm().item() == pytest.approx(norm.item(), rel=GRADIENT, abs=ZERO_GRADIENT), published
 
