@@ -32,7 +32,8 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     if len(held_out):
         axes[0].plot(held_out[:, 0], held_out[:, 1], "o-", color="#d1495b", markersize=3, label="held out")
     axes[0].set(xlabel="optimizer steps", ylabel="loss", title=title)
-    axes[0].legend(frameon=False)
+    if len(train) or len(held_out):
+        axes[0].legend(frameon=False)
     for name in names:
         points = np.array([(entry["step"], entry[name]) for entry in log if name in entry])
         label = name.removeprefix("eval_right").removeprefix("_") or "all"

@@ -70,6 +70,7 @@ def train(recipe: Recipe) -> Path:
         if (folder / "config.json").is_file():
             logger.info("stage %s is done: going on from %s", stage.stage, folder)
             model = FlashSlothForConditionalGeneration.from_pretrained(folder, attn_implementation=stage.attention)
+            processor = FlashSlothProcessor.from_pretrained(folder)
             continue
         set_seed(recipe.seed + number)
         run_stage(model, processor, stage, folder, recipe.seed)
@@ -91,6 +92,8 @@ def run_stage(
     learning = freeze_all_but(model, stage.settings.trains)
     logger.info("stage %s: %.2f M parameters learn", stage.stage, learning / 1e6)
     model.set_attn_implementation(stage.attention)
+    if stage.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = _answers_trainer if stage.settings.objective == "answers" else _patches_trainer
     stage_trainer = trainer(model, processor, stage, _arguments(stage, folder, seed))
     stage_trainer.in_order, stage_trainer.stage = not stage.shuffle, stage.settings
@@ -157,7 +160,6 @@ def _arguments(stage: StageRun, folder: Path, seed: int) -> TrainingArguments:
         max_steps=stage.steps or -1,
         bf16=stage.precision == "bf16" or (stage.precision == "auto" and on_accelerator),
         use_cpu=not on_accelerator,
-        gradient_checkpointing=stage.activation_checkpointing,
         eval_strategy="steps" if stage.eval_data else "no",
         eval_steps=stage.eval_every,
         save_strategy="steps",
