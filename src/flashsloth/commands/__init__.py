@@ -1,0 +1,1 @@
+"""The commands of `flashsloth`, a file each; `cli.py` has the table."""

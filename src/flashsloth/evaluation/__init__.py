@@ -1,0 +1,1 @@
+"""How well a model answers, measured through the one door."""
