@@ -81,6 +81,18 @@ def test_sizes_and_numbers_of_questions(level):
         assert "\n" not in sample.caption
 
 
+def test_pictures_of_many_shapes_find_their_questions():
+    """Eight things of eight shapes leave few wrong shapes to offer; that must be enough."""
+    world = World(level=3)
+    crowded = 0
+    for index in range(4000):
+        sample = world.sample(index)
+        if len({thing.shape for thing in sample.scene.things}) >= 6:
+            crowded += 1
+            assert len(sample.questions) >= 6
+    assert crowded > 20
+
+
 def test_levels_hold_what_they_promise():
     limits = {0: 1, 1: 2, 2: 4, 3: 8}
     for level, most in limits.items():

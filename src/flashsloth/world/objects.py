@@ -42,9 +42,9 @@ def ask_shape(rng: Random, scene: Scene) -> Draft | None:
 def ask_color(rng: Random, scene: Scene) -> Draft | None:
     """The colour of one thing, sometimes of the background."""
     present = [thing.color for thing in scene.things]
-    if scene.background.name and rng.random() < GROUND_SHARE:
-        wrong = _wrong(rng, scene.background.name, COLORS, present)
-        return Draft("color", say(rng, "background"), scene.background.name, wrong)
+    if scene.background.can_be_named and rng.random() < GROUND_SHARE:
+        wrong = _wrong(rng, str(scene.background.name), COLORS, present)
+        return Draft("color", say(rng, "background"), str(scene.background.name), wrong)
     thing = rng.choice(scene.things)
     wrong = _wrong(rng, thing.color, COLORS, present)
     if len(scene.things) == 1 and not scene.writings and thing.writing is None and rng.random() < 0.25:

@@ -127,6 +127,11 @@ class Background:
     angle: int = 0
     strength: int = 0
 
+    @property
+    def can_be_named(self) -> bool:
+        """Whether it has one colour all over, and a name for it."""
+        return self.name is not None and self.style not in ("gradient", "radial")
+
 
 @dataclass(slots=True)
 class Scene:

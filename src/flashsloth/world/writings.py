@@ -55,8 +55,8 @@ def ask_reading(rng: Random, scene: Scene) -> Draft | None:
 def ask_text_color(rng: Random, scene: Scene) -> Draft | None:
     """The colour of a run of text, sometimes of the background."""
     present = [writing.color for writing in scene.writings]
-    if scene.background.name and rng.random() < GROUND_SHARE:
-        right, question = scene.background.name, say(rng, "background")
+    if scene.background.can_be_named and rng.random() < GROUND_SHARE:
+        right, question = str(scene.background.name), say(rng, "background")
     else:
         writing = rng.choice(scene.writings)
         right, question = writing.color, say(rng, "color of text", ref=_reference(rng, writing, scene))
