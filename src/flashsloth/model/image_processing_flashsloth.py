@@ -159,10 +159,11 @@ def _square_side(size: Any) -> int:
 
 
 def _normalisation_table(settings: dict[str, Any]) -> np.ndarray:
-    """What each byte becomes in each channel: float32 [3, 256]."""
-    values = np.arange(MAX_CHANNEL + 1, dtype=np.float32)
+    """What each byte becomes in each channel: float32 [3, 256], rounded where transformers' image processors round."""
+    values = np.arange(MAX_CHANNEL + 1, dtype=np.float64)
     if settings["do_rescale"]:
-        values = values * np.float32(settings["rescale_factor"])
+        values = values * settings["rescale_factor"]
+    values = values.astype(np.float32)
     table = np.repeat(values[None], 3, axis=0)
     if settings["do_normalize"]:
         mean = np.broadcast_to(np.asarray(settings["image_mean"], np.float32), (3,))[:, None]
