@@ -1,7 +1,8 @@
 """How a FlashSloth generates: transformers' `generate`, with the pictures and position tensors looked after.
 
 In: what the processor made. Out: what `generate` passes to `forward` at each step: everything in the prompt's pass,
-neither pictures nor position tensors in the cached steps after it, both again and grown with each step where the cache is off.
+neither pictures nor position tensors in the cached steps after it, both again and grown with each step where the cache
+is off.
 
 Legend: B batch, T prompt positions, N pictures.
 """
@@ -18,6 +19,12 @@ from flashsloth.model.positions import rows_of_pictures
 
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
 PICTURE_INPUTS = ("pixel_values", "image_row", "mm_encoder_outputs")
+_REFUSED = {
+    "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
+    "prompt_lookup_num_tokens": "it would copy placeholders of the prompt into the answer",
+    "assistant_model": "a draft model is not given the positions of pictures and queries",
+}
+"""Settings of `generate` that would lose pictures, and why."""
 
 
 class FlashSlothGenerationMixin(GenerationMixin):
@@ -27,23 +34,33 @@ class FlashSlothGenerationMixin(GenerationMixin):
         """As transformers' `generate`; see there.
 
         Raises:
-            ValueError: for `prefill_chunk_size` and prompt lookup, which would lose pictures or copy placeholders.
+            ValueError: for what would lose pictures or copy placeholders: `prefill_chunk_size`, prompt lookup, a draft
+                model.
         """
-        refused = {
-            "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
-            "prompt_lookup_num_tokens": "it would copy placeholders of the prompt into the answer",
-        }
-        for name, reason in refused.items():
-            if kwargs.get(name, getattr(generation_config, name, None)) is not None:
+
+        def setting(name: str) -> Any:
+            """As transformers settles it: the call's, or the given configuration's, or the model's own."""
+            configs = (generation_config, self.generation_config)
+            given = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
+            return next((value for value in given if value is not None), None)
+
+        for name, reason in _REFUSED.items():
+            if setting(name) is not None:
                 raise ValueError(f"{name} does not work with FlashSloth: {reason}. Generate without it")
+        kwargs["suppress_tokens"] = sorted({*self._placeholders(), *(setting("suppress_tokens") or ())})
         return super().generate(inputs, generation_config, **kwargs)
 
     def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
+        self,
+        input_ids: torch.Tensor,
+        *args: Any,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Keep pictures and position tensors for passes that hold the prompt, drop them from cached steps."""
         model_inputs = super().prepare_inputs_for_generation(
-            input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
+            input_ids, *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         holds_prompt = is_first_iteration or not kwargs.get("use_cache", True)
         if not holds_prompt:
@@ -53,6 +70,10 @@ class FlashSlothGenerationMixin(GenerationMixin):
         ids = model_inputs.get("input_ids")
         length = ids.shape[1] if ids is not None else model_inputs["inputs_embeds"].shape[1]
         total = max(input_ids.shape[1], length)
+        pictures = _count(model_inputs)
+        if pictures and model_inputs.get("image_row") is None and model_inputs.get("image_index") is not None:
+            # Some may stand in the part of the prompt that is cached, which is cut off below.
+            model_inputs["image_row"] = rows_of_pictures(pictures, None, model_inputs["image_index"])
         for name in POSITION_TENSORS:
             if (marks := model_inputs.get(name)) is not None:
                 grown = torch.nn.functional.pad(marks, (0, total - marks.shape[1]))  # generated tokens are unmarked
@@ -81,8 +102,10 @@ class FlashSlothGenerationMixin(GenerationMixin):
     def _suppress_placeholders(self) -> None:
         """Never generate a placeholder: it would stand for a picture or a query that is not there."""
         if self.generation_config is not None:
-            placeholders = [self.config.image_token_id, self.config.query_token_id]
-            self.generation_config.suppress_tokens = placeholders
+            self.generation_config.suppress_tokens = self._placeholders()
+
+    def _placeholders(self) -> list[int]:
+        return [self.config.image_token_id, self.config.query_token_id]
 
 
 def _count(pictures: dict[str, Any]) -> int:
@@ -90,7 +113,8 @@ def _count(pictures: dict[str, Any]) -> int:
     encoded = (pictures.get("mm_encoder_outputs") or {}).get("image")
     if encoded is not None:
         return len(encoded.pooler_output)
-    return len(pictures.get("pixel_values", ()))
+    pixel_values = pictures.get("pixel_values")
+    return 0 if pixel_values is None else len(pixel_values)
 
 
 def _expand_pictures(
