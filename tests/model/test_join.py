@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from published_files import PUBLISHED_TOKENIZER
 from tokenizers import processors
 from transformers import CLIPConfig, CLIPVisionConfig, PreTrainedTokenizerFast, SiglipConfig, SiglipVisionConfig
 
@@ -264,6 +265,16 @@ def test_a_pool_that_does_not_divide_the_grid_is_refused(siglip: Path, phi: Path
 def test_an_existing_folder_is_not_written_over(siglip: Path, phi: Path) -> None:
     with pytest.raises(CheckpointError, match="not an empty folder"):
         join(siglip, phi, phi)
+
+
+@pytest.mark.skipif(not PUBLISHED_TOKENIZER.is_dir(), reason=f"no published tokenizer at {PUBLISHED_TOKENIZER}")
+def test_phi_with_the_published_tokenizer_gets_the_published_ids(siglip: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    llm = save_llm(tmp_path / "llm", "phi", AutoTokenizer.from_pretrained(PUBLISHED_TOKENIZER), vocab_size=51200)
+    config = load(join(siglip, llm, tmp_path / "out"))[0].config
+    assert (config.query_token_id, config.image_token_id, config.anchor_token_id) == (50295, 50297, 764)
+    assert (config.text_config.vocab_size, config.text_config.eos_token_id) == (51200, 50296)
 
 
 def test_divisors() -> None:
