@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-SMOOTHING = 0.95
+SMOOTHING = 0.85
 """Share of the running mean that is kept at each point."""
 
 
