@@ -35,7 +35,7 @@ class FlashSlothGenerationMixin(GenerationMixin):
 
         Raises:
             ValueError: for what would lose pictures or copy placeholders: `prefill_chunk_size`, prompt lookup, a draft
-                model.
+                model; and for prompts padded on the right.
         """
 
         def setting(name: str) -> Any:
@@ -47,6 +47,12 @@ class FlashSlothGenerationMixin(GenerationMixin):
         for name, reason in _REFUSED.items():
             if setting(name) is not None:
                 raise ValueError(f"{name} does not work with FlashSloth: {reason}. Generate without it")
+        mask = kwargs.get("attention_mask")
+        if mask is not None and mask.ndim == 2 and bool((mask[:, -1] == 0).any()):
+            raise ValueError(
+                f"{int((mask[:, -1] == 0).sum())} of {len(mask)} prompts end in padding, and their answers would begin "
+                f"after it: pad on the left (padding_side='left')"
+            )
         kwargs["suppress_tokens"] = sorted({*self._placeholders(), *(setting("suppress_tokens") or ())})
         return super().generate(inputs, generation_config, **kwargs)
 

@@ -201,6 +201,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         self._check_placeholders(input_ids, image_index, query_turn)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
+        self._check_precision(inputs_embeds)
         image = self._image_features(pixel_values, mm_encoder_outputs)
         embq_inputs = None
         if image is not None:
@@ -335,6 +336,16 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
                     f"{name} {tuple(marks.shape)} does not mark exactly the {int(is_token.sum())} placeholders "
                     f"{token_id} of input_ids {tuple(input_ids.shape)}: use the processor's tensors together"
                 )
+
+    def _check_precision(self, inputs_embeds: torch.Tensor) -> None:
+        """Phi's attention scores overflow float16 where they are multiplied before they are scaled."""
+        device = inputs_embeds.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs_embeds.dtype
+        text = self.language_model.config
+        if dtype == torch.float16 and text.model_type == "phi" and text._attn_implementation == "eager":
+            raise ValueError(
+                "float16 with eager attention overflows in Phi: use bfloat16, or attn_implementation='sdpa'"
+            )
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Views in one row: float [N*W, 3, size, size]."""
