@@ -73,6 +73,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         pad_token=PAD,
         unk_token=PAD,
         additional_special_tokens=[QUERY_TOKEN, IMAGE_TOKEN],
+        padding_side="left",
     )
 
 

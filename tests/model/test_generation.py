@@ -236,3 +236,11 @@ def test_hd_generates_as_well(make_tiny_model: TinyModelMaker, tiny_tokenizer: A
     for row, chat in enumerate(CHATS):
         alone = encode(processor, chat)
         assert new_tokens(model.generate(**alone, num_beams=2, max_new_tokens=NEW_TOKENS), alone)[0] == together[row]
+
+
+def test_prompts_padded_on_the_right_are_refused(
+    tiny_model: FlashSlothForConditionalGeneration, tiny_processor: FlashSlothProcessor
+) -> None:
+    inputs = encode(tiny_processor, CHATS, padding_side="right")
+    with pytest.raises(ValueError, match="3 of 4 prompts end in padding"):
+        tiny_model.generate(**inputs, max_new_tokens=1)
