@@ -61,7 +61,8 @@ def edit_tensors(folder: Path, **changes: Any) -> None:
 def drop_stage_2(folder: Path) -> None:
     """Leave out what stage 1 does not train."""
     tensors = load_file(folder / WEIGHTS)
-    kept = {name: tensor for name, tensor in tensors.items() if "lqformer" not in name and "learnable" not in name}
+    of_stage_2 = ("lqformer", "learnable", "embedded_query", "query_tokens")
+    kept = {name: tensor for name, tensor in tensors.items() if not any(part in name for part in of_stage_2)}
     save_file(kept, folder / WEIGHTS)
 
 

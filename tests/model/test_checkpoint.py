@@ -253,6 +253,16 @@ class TestLoading:
         assert f"{WEIGHTS}: lm_head.bias is [3], expected [384]" in str(caught.value)
         assert f"{WEIGHTS}: stranger is unexpected" in str(caught.value)
 
+    def test_ours_lacks_embq_only_if_it_says_so(
+        self, tiny_model: FlashSlothForConditionalGeneration, tmp_path: Path
+    ) -> None:
+        tiny_model.save_pretrained(tmp_path)
+        drop_stage_2(tmp_path)
+        with pytest.raises(CheckpointError, match=r"embedded_query.* is missing"):
+            FlashSlothForConditionalGeneration.from_pretrained(tmp_path)
+        edit_json(tmp_path / "config.json", training_stage=1)
+        FlashSlothForConditionalGeneration.from_pretrained(tmp_path)
+
     def test_a_name_that_is_nowhere_is_reported_by_transformers(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="nothing"):
             FlashSlothForConditionalGeneration.from_pretrained(tmp_path / "nothing")
@@ -363,6 +373,7 @@ class TestConversion:
         drop_stage_2(published)
         convert(published, tmp_path / "ours", **TINY_IDS)
         assert "model.query_tokens.weight" not in load_file(tmp_path / "ours" / WEIGHTS)
+        FlashSlothForConditionalGeneration.from_pretrained(tmp_path / "ours")
         convert(tmp_path / "ours", tmp_path / "back", to="published")
         assert (tmp_path / "back" / WEIGHTS).read_bytes() == convert(
             published, tmp_path / "same", to="published", **TINY_IDS

@@ -16,7 +16,7 @@ from typing import Any
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.checkpoint.loading import expected_shapes, joined
-from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours
+from flashsloth.model.checkpoint.names import forgiven, to_ours
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
 from flashsloth.model.checkpoint.vocabulary import tokenizer_ids
@@ -219,9 +219,7 @@ def _tensor_remarks(config: FlashSlothConfig, named: Mapping[str, StoredTensor])
     """What the tensors lack, have too many of, or have in another shape or in several types."""
     expected = expected_shapes(config)
     missing = set(expected) - set(named)
-    stage_2 = {name for name in expected if is_stage_2_only(name)}
-    if stage_2 <= missing:
-        missing -= stage_2
+    missing -= forgiven(config, missing, expected)
     remarks = []
     if missing:
         remarks.append(f"missing tensors: {joined([f'{name} {list(expected[name])}' for name in sorted(missing)])}")

@@ -25,7 +25,7 @@ from flashsloth.model.checkpoint.companions import (
 )
 from flashsloth.model.checkpoint.flat_config import flat_config
 from flashsloth.model.checkpoint.loading import expected_shapes, joined
-from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours, to_published
+from flashsloth.model.checkpoint.names import forgiven, to_ours, to_published
 from flashsloth.model.checkpoint.new_folder import appearing_folder
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
@@ -108,10 +108,9 @@ def _check_whole(folder: Path, config: FlashSlothConfig, named: Mapping[str, Sto
     """Every tensor of the model there, of its shape, and no other; stage 1 may lack what stage 2 trains."""
     expected = expected_shapes(config)
     missing = set(expected) - set(named)
-    stage_2 = {name for name in expected if is_stage_2_only(name)}
-    if stage_2 <= missing:
+    if lacking := forgiven(config, missing, expected):
         logger.warning("%s has no query tokens and no EmbQ (stage 1), and so will its copy", folder)
-        missing -= stage_2
+        missing -= lacking
     problems = [f"{name} is missing, expected {list(expected[name])}" for name in sorted(missing)]
     for name, tensor in sorted(named.items()):
         if name not in expected:

@@ -3,8 +3,8 @@
 In: a folder or a name on the hub, in our layout or the published one. Out: a model, a configuration or a processor. The
 work is transformers'; here names are translated and what it reports is judged.
 
-One exception is made, aloud: stage 1 does not train the query tokens and EmbQ, so a checkpoint that lacks all of them
-is taken for one of stage 1, and they are drawn anew.
+One exception is made, aloud: stage 1 does not train the query tokens and EmbQ, so a published checkpoint that lacks all
+of them (or a conversion of one) is taken for one of stage 1, and they are drawn anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flashsloth.model.checkpoint.companions import published_processor
-from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours, to_published
+from flashsloth.model.checkpoint.names import forgiven, to_ours, to_published
 from flashsloth.model.checkpoint.published import is_published, is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import local_folder, read_config_dict, split_hub_options
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, load_tensors, stored_tensors
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _CONFIG_FIELDS = frozenset(FlashSlothConfig.__annotations__) - {"sub_configs"}
 _BASE_PREFIX = "model."
 _HEAD = "lm_head."
+_REASON = 200
+"""Characters of another library's error that are passed on."""
 _NAMED = 5
 """Tensors named in an error before it says how many more."""
 
@@ -73,14 +75,22 @@ def load_config(name_or_path: Any, **options: Any) -> FlashSlothConfig:
 
 
 def load_processor(name_or_path: Any, **options: Any) -> Any:
-    """The processor of a checkpoint of either layout; options as for :func:`load_model`."""
+    """The processor of a checkpoint of either layout; options as for :func:`load_model`.
+
+    Raises:
+        CheckpointError: if there is none that works.
+    """
     from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
     hub, overrides = split_hub_options(options)
     if is_published(name_or_path, **hub):
         folder = local_folder(name_or_path, **hub)
         return published_processor(folder, published_config(folder, **overrides))
-    return FlashSlothProcessor.from_pretrained(name_or_path, **options)
+    try:
+        return FlashSlothProcessor.from_pretrained(name_or_path, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:_REASON]
+        raise CheckpointError(f"{name_or_path} has no usable processor ({reason}): save it beside the model") from error
 
 
 def expected_shapes(config: FlashSlothConfig) -> dict[str, tuple[int, ...]]:
@@ -119,10 +129,9 @@ def _judge(
     prefix = "" if has_head else _BASE_PREFIX  # the base model's own names lack it
     shapes = {prefix + name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = {prefix + name for name in info["missing_keys"]}
-    stage_2 = {name for name in shapes if is_stage_2_only(name)}
-    if stage_2 <= missing:
+    if drawn := forgiven(model.config, missing, shapes):
         logger.warning("%s has no query tokens and no EmbQ (stage 1): they are drawn anew", name_or_path)
-        missing -= stage_2
+        missing -= drawn
     unexpected = {name for name in info["unexpected_keys"] if has_head or not name.startswith(_HEAD)}
     misshapen = [] if tolerates_shapes else list(info["mismatched_keys"])
     if not (missing or unexpected or misshapen):

@@ -5,6 +5,9 @@ In: a tensor's name in one layout. Out: its name in the other. Values, shapes an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 NAMES: tuple[tuple[str, str], ...] = (
     ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower."),
     ("model.pooling.mlp.0.", "model.spatial_attention_pooling.score_in."),
@@ -46,6 +49,19 @@ def is_stage_2_only(name: str) -> bool:
     return name.startswith(STAGE_2_PARTS)
 
 
+def forgiven(config: Any, missing: Iterable[str], expected: Iterable[str]) -> set[str]:
+    """Which missing tensors are no fault: what stage 2 trains, in a checkpoint of stage 1, where all of it is missing.
+
+    Args:
+        config: the checkpoint's configuration; `training_stage` 1 says that it is one of stage 1.
+        missing: our names of what is missing.
+        expected: our names of every tensor of the model.
+    """
+    stage_2 = {name for name in expected if is_stage_2_only(name)}
+    is_stage_1 = getattr(config, "training_stage", None) == 1
+    return stage_2 if is_stage_1 and stage_2 <= set(missing) else set()
+
+
 def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
     for old, new in table:
         if name.startswith(old):
@@ -53,4 +69,4 @@ def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
     return None
 
 
-__all__ = ["NAMES", "STAGE_2_PARTS", "is_stage_2_only", "to_ours", "to_published"]
+__all__ = ["NAMES", "STAGE_2_PARTS", "forgiven", "is_stage_2_only", "to_ours", "to_published"]

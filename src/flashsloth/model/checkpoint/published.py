@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flashsloth.model.checkpoint.names import to_ours
+from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours
 from flashsloth.model.checkpoint.sources import CONFIG, read_config_dict
 from flashsloth.model.checkpoint.vocabulary import Vocabulary, read_vocabulary
 from flashsloth.model.checkpoint.weight_files import (
@@ -92,7 +92,8 @@ def published_config(
             file does not say so.
 
     Returns:
-        The configuration, with the flat one inside as `published_config`, for the way back.
+        The configuration, with the flat one inside as `published_config`, for the way back, and `training_stage` 1 if
+        there are neither query tokens nor EmbQ.
 
     Raises:
         CheckpointError: if the folder is not of that layout, or its sizes cannot be read off.
@@ -121,6 +122,8 @@ def published_config(
         "dtype": stored_dtype(tensors.values()) or flat.get("torch_dtype"),
         "published_config": flat,
     }
+    if not any(is_stage_2_only(name) for name in shapes):
+        fields["training_stage"] = 1
     fields.update(overrides)
     return FlashSlothConfig(**fields)
 
