@@ -1,6 +1,6 @@
 """Ask the small model about the pictures in examples/, and say how long each answer took.
 
-    make demo        or, where flashsloth is installed:        python examples/demo.py
+make demo        or, where flashsloth is installed:        python examples/demo.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Hold the door open: importing the package and printing the help are quick and need no optional extra.
 
-Run as a script (`make budgets`); not a test, because it measures time. Each figure is the best of three fresh processes.
+Run as a script (`make budgets`); not a test, because it measures time. Each figure is the best of three processes.
 """
 
 from __future__ import annotations

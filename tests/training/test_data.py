@@ -61,7 +61,7 @@ def test_several_pictures_stand_in_front(folder: Path) -> None:
         ({"image": "absent.png"}, "sample 0"),
         ({"conversations": []}, "has no conversations"),
         ({"conversations": [{"from": "gpt", "value": "x"}]}, "expected the user's"),
-        ({"conversations": [{"from": "human", "value": "x"}, {"from": "robot", "value": "y"}]}, "turn 1 is from 'robot'"),
+        ({"conversations": [{"from": "human", "value": "x"}, {"from": "robot", "value": "y"}]}, "is from 'robot'"),
     ],
 )
 def test_a_bad_sample_is_named(folder: Path, changes: dict, message: str) -> None:

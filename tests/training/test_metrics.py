@@ -33,4 +33,4 @@ def test_patches_that_show_nothing_do_not_count() -> None:
     labels = tuple(np.array([[0, 1, 2]]) for _ in range(4))
     predictions = np.stack([np.array([[5, 1, 1]])] * 4, axis=-1)
     scores = patch_accuracy(SimpleNamespace(predictions=predictions, label_ids=labels))
-    assert scores == {name: 0.5 for name in ("right_shape", "right_color", "right_character", "right_center")}
+    assert scores == dict.fromkeys(("right_shape", "right_color", "right_character", "right_center"), 0.5)

@@ -49,9 +49,9 @@ def test_the_papers_stages_stand_in_the_table() -> None:
 
 
 def test_overrides_reach_into_lists(tmp_path: Path) -> None:
-    recipe = load_recipe(write(tmp_path, GOOD), ["stages.1.steps=99", "model.path=elsewhere", "stages.1.data.0.count=7"])
+    recipe = load_recipe(write(tmp_path, GOOD), ["stages.1.steps=99", "model.path=other", "stages.1.data.0.count=7"])
     assert recipe.stages[1].steps == 99
-    assert recipe.model.path == "elsewhere"
+    assert recipe.model.path == "other"
     assert recipe.stages[1].data[0].count == 7
 
 
@@ -59,7 +59,7 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("stage: alignment", "stage: alignmnt", "stages.0.stage is 'alignmnt', expected one of"),
-        ("learning_rate: 2e-3", "learning_rat: 2e-3", "stages.0 has no key 'learning_rat': did you mean 'learning_rate'"),
+        ("learning_rate: 2e-3", "learning_rat: 2e-3", "has no key 'learning_rat': did you mean 'learning_rate'"),
         ("learning_rate: 2e-3", "learning_rate: fast", "stages.0.learning_rate is 'fast', expected float"),
         ("steps: 10", "steps: ten", "stages.1.steps is 'ten', expected int"),
         ("{path: somewhere}", "{}", "model needs exactly one of path"),

@@ -165,7 +165,7 @@ def _visible_pictures(
 def _features_per_row(
     features: torch.Tensor, image_row: torch.Tensor, batch: int, row: torch.Tensor, visible: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Lay each row's pictures side by side: (float [B, M*P, V], bool [n, M*P] or None if every turn sees everything)."""
+    """Lay each row's pictures side by side: (float [B, M*P, V], bool [n, M*P]; None if every turn sees everything)."""
     ordinal = picture_ordinals(image_row)  # [N]
     most = int(ordinal.max())
     pictures, patches, width = features.shape

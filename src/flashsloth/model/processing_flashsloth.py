@@ -29,7 +29,8 @@ IGNORED_LABEL = -100
 _USER_TAG = "USER"
 _FILLERS = {"labels": IGNORED_LABEL}
 _TEXT_OPTIONS = frozenset(
-    {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens", "return_labels", "return_pixel_values"}
+    {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens"}
+    | {"return_labels", "return_pixel_values"}
 )
 """What `__call__` accepts beside pictures and text."""
 

@@ -16,7 +16,7 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 
 class SpatialAttentionPooling(nn.Module):
-    """Weighted pooling of every window by its own saliency. The window loop of the published code is one reshape here."""
+    """Pools every window by its own saliency. The published code's loop over windows is one reshape here."""
 
     def __init__(self, config: FlashSlothConfig) -> None:
         super().__init__()

@@ -53,7 +53,8 @@ class ConversationCollator:
             alone = one_by_one(sample.messages) if sample.independent else [sample.messages]
             encoded = self._encode(alone, padding=False, return_pixel_values=False)
             del encoded["attention_mask"]
-            rows.append(pack_rows([dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]))
+            by_question = zip(*encoded.values(), strict=True)
+            rows.append(pack_rows([dict(zip(encoded, row, strict=True)) for row in by_question]))
             pictures += pictures_of(sample.messages)
         fillers = {
             "input_ids": self.processor.tokenizer.pad_token_id,

@@ -37,7 +37,8 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     for name in names:
         points = np.array([(entry["step"], entry[name]) for entry in log if name in entry])
         label = name.removeprefix("eval_right").removeprefix("_") or "all"
-        axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=2.5 if label == "all" else 1.2)
+        width = 2.5 if label == "all" else 1.2
+        axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=width)
     if names:
         axes[1].set(xlabel="optimizer steps", ylabel="right on held-out pictures, %", ylim=(0, 100))
         axes[1].legend(frameon=False, fontsize=8, ncols=2)

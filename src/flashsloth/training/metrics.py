@@ -20,7 +20,7 @@ _PROPERTIES = ("shape", "color", "character", "center")
 
 
 def most_likely(logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Keep only the most likely token of each position, int64 [B, T]: logits of a whole evaluation would fill memory."""
+    """Keep only the most likely token of each position, int64 [B, T]: a whole evaluation's logits would fill memory."""
     scores = logits[0] if isinstance(logits, tuple) else logits
     return scores.argmax(dim=-1)
 

@@ -24,8 +24,6 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
     def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
         self.parts = (muon, adamw)
-        self.defaults: dict[str, Any] = {}
-        self.state = muon.state  # replaced below by both; the base class is never initialised with parameters of its own
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
         self._share()
 

@@ -37,7 +37,7 @@ def pack_rows(rows: list[dict[str, list[int]]]) -> dict[str, list[int]]:
     Returns:
         One row with two lists more, `segment` and `position_ids`. Turns are numbered in order.
     """
-    shared = min(row["question_turn"].index(1) if 1 in row["question_turn"] else row["query_turn"].index(1) for row in rows)
+    shared = min(_question_start(row) for row in rows)
     first = rows[0]
     if any(row["input_ids"][:shared] != first["input_ids"][:shared] for row in rows):
         raise ValueError("rows to be packed do not begin alike: pack questions about the same pictures only")
@@ -52,6 +52,12 @@ def pack_rows(rows: list[dict[str, list[int]]]) -> dict[str, list[int]]:
         packed["segment"] += [turn] * tail
         packed["position_ids"] += range(shared, shared + tail)
     return packed
+
+
+def _question_start(row: dict[str, list[int]]) -> int:
+    """Where the first turn's question begins; an empty one begins with its queries."""
+    marks = row["question_turn"] if 1 in row["question_turn"] else row["query_turn"]
+    return marks.index(1)
 
 
 def apart(segments: torch.Tensor, attention: str) -> torch.Tensor:

@@ -47,8 +47,12 @@ class PatchClassifier(nn.Module):
         character: torch.Tensor,
         center: torch.Tensor,
     ) -> ModelOutput:
-        """Loss, and predictions int64 [B, P, properties], of `pixel_values` float [B, 1, 3, size, size] and int64 [B, P]
-        labels."""
+        """Loss, and predictions int64 [B, P, properties].
+
+        Args:
+            pixel_values: float [B, 1, 3, size, size].
+            shape, color, character, center: int64 [B, P], the class of each patch.
+        """
         targets = {"shape": shape, "color": color, "character": character, "center": center}
         output = self.vision_tower(pixel_values=pixel_values.flatten(0, 1), return_dict=True)
         features = self.norm(output.last_hidden_state[:, -self.num_patches :])  # [B, P, V]

@@ -184,7 +184,11 @@ def _last_step(folder: Path) -> str | None:
 
 
 def _save(
-    model: FlashSlothForConditionalGeneration, processor: FlashSlothProcessor, folder: Path, trainer: Trainer, title: str
+    model: FlashSlothForConditionalGeneration,
+    processor: FlashSlothProcessor,
+    folder: Path,
+    trainer: Trainer,
+    title: str,
 ) -> None:
     """Log, curve and processor first, the model's config last: a folder with it is complete."""
     if not trainer.is_world_process_zero():

@@ -42,8 +42,8 @@ def start_model(source: ModelSource, attention: str) -> tuple[FlashSlothForCondi
 def world_tokenizer() -> Any:
     """A tokenizer that gives every word of the drawn world one token and spells everything else, byte by byte.
 
-    Byte-level BPE without merges: a word that stands in the vocabulary is one token, any other text falls into bytes, so
-    nothing is unknown, and words that are read off a picture are spelled letter by letter.
+    Byte-level BPE without merges: a word that stands in the vocabulary is one token, any other text falls into bytes,
+    so nothing is unknown, and words that are read off a picture are spelled letter by letter.
     """
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
