@@ -66,7 +66,8 @@ def test_save_and_load(
     loaded, report = FlashSlothForConditionalGeneration.from_pretrained(
         tmp_path / "again", dtype="auto", attn_implementation="eager", output_loading_info=True
     )
-    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
     assert loaded.dtype == dtype
     assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) == tied
     expected, found = model.state_dict(), loaded.state_dict()
@@ -178,5 +179,5 @@ def test_fp16_with_eager_attention_is_refused(
     """Phi-2's attention scores overflow in float16 where they are multiplied before they are scaled."""
     model = make_tiny_model("eager").to(torch.float16)
     inputs = encode(tiny_processor, [user("What?", picture())])
-    with pytest.raises(ValueError, match="float16 .* eager"):
+    with pytest.raises(ValueError, match="float16 with eager"):
         model(**inputs)
