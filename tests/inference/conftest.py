@@ -6,43 +6,17 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 from PIL import Image
-from transformers import PreTrainedTokenizerFast
+from talkative import save_talkative
 
 import flashsloth
 from flashsloth.inference import FlashSloth
-from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-
-
-NEVER = 1000.0
-"""Taken from the scores of tokens that are no whole text."""
-
-
-def make_talkative(model: FlashSlothForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let answers have text, and let it hang on everything that was asked: deeper layers, wider scores, only words."""
-    vocabulary = range(model.config.text_config.vocab_size)
-    words = [i for i in vocabulary if i not in tokenizer.all_special_ids and tokenizer.decode([i]).strip("\ufffd")]
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.model.language_model.layers.parameters():
-            parameter.mul_(2)
-        model.lm_head.weight.normal_()
-        model.lm_head.bias.fill_(-NEVER)
-        model.lm_head.bias[words] = 0
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved tiny model with its processor."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = tiny.make_tokenizer()
-    config = tiny.make_config(tokenizer)
-    model = tiny.make_model(config, attention="sdpa")
-    make_talkative(model, tokenizer)
-    model.save_pretrained(folder)
-    tiny.make_processor(tokenizer, config).save_pretrained(folder)
-    return folder
+    return save_talkative(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,9 @@ def one_by_one(sloth: FlashSloth, pairs: list[tuple[Any, str]]) -> list[str]:
     return [sloth.answer(picture, question, max_new_tokens=LENGTH) for picture, question in pairs]
 
 
-def test_the_picture_and_the_question_and_the_system_text_decide(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
+def test_the_picture_and_the_question_and_the_system_text_decide(
+    sloth: FlashSloth, pictures: list[Image.Image]
+) -> None:
     asked = [
         sloth.answer(pictures[0], QUESTIONS[0], max_new_tokens=LENGTH),
         sloth.answer(pictures[1], QUESTIONS[0], max_new_tokens=LENGTH),

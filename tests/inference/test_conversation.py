@@ -22,9 +22,7 @@ def uncached(sloth: FlashSloth, turns: list[tuple[str, str]], question: str, *pi
         messages += [tiny.user(asked, *images), tiny.assistant(answered)]
     messages.append(tiny.user(question, *shown[len(turns)]))
     inputs = tiny.encode(sloth.processor, messages)
-    ids = sloth.model.generate(
-        **inputs, max_new_tokens=LENGTH, do_sample=False, eos_token_id=sloth.generator.end_ids
-    )
+    ids = sloth.model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False, eos_token_id=sloth.generator.end_ids)
     return sloth.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 

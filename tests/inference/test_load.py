@@ -26,7 +26,9 @@ def test_a_folder_loads_whole(checkpoint: Path) -> None:
     assert sloth.dtype == torch.float32
     assert sloth.device == CPU
     assert not sloth.model.training
-    assert torch.equal(sloth.model.state_dict()["model.projector.linear_1.weight"], stored["model.projector.linear_1.weight"])
+    assert torch.equal(
+        sloth.model.state_dict()["model.projector.linear_1.weight"], stored["model.projector.linear_1.weight"]
+    )
 
 
 def test_precision_is_as_asked(checkpoint: Path) -> None:
@@ -43,7 +45,9 @@ def test_precision_is_as_asked(checkpoint: Path) -> None:
         (torch.bfloat16, CPU, torch.float32, 1, torch.bfloat16),
     ],
 )
-def test_auto_precision(dtype: Any, device: torch.device, stored: torch.dtype, size: int, expected: torch.dtype) -> None:
+def test_auto_precision(
+    dtype: Any, device: torch.device, stored: torch.dtype, size: int, expected: torch.dtype
+) -> None:
     assert choose_dtype(dtype, device, stored, size) == expected
 
 
@@ -79,7 +83,9 @@ def broken(checkpoint: Path, tmp_path: Path, change: str) -> Path:
     elif change == "no-tokenizer":
         (folder / "tokenizer.json").unlink()
     elif change == "few-weights":
-        weights = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "query" not in name}
+        weights = {
+            name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "projector" not in name
+        }
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -93,11 +99,11 @@ def broken(checkpoint: Path, tmp_path: Path, change: str) -> Path:
         ("no-weights", "has no weights"),
         ("no-processor", "has no processor_config.json"),
         ("no-tokenizer", "has no usable processor"),
-        ("few-weights", r"missing weights .* and \d+ more: the checkpoint is incomplete"),
+        ("few-weights", r"model.projector.linear_1.bias is missing, expected"),
     ],
 )
 def test_a_broken_checkpoint_is_named_in_one_line(checkpoint: Path, tmp_path: Path, change: str, message: str) -> None:
-    with pytest.raises(LoadError, match=message) as raised:
+    with pytest.raises(ValueError, match=message) as raised:
         flashsloth.load(broken(checkpoint, tmp_path, change), device="cpu")
     assert "\n" not in str(raised.value)
 
@@ -109,9 +115,9 @@ def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name, message in (
         ("no/such/folder", "there is no folder 'no/such/folder'; expected"),
         ("nobody/nothing", "no folder 'nobody/nothing', and the hub cannot be reached"),
-        ("file", "is a file; expected the folder"),
+        ("file", "is a file, expected the folder"),
     ):
-        with pytest.raises(LoadError, match=message):
+        with pytest.raises(ValueError, match=message):
             flashsloth.load(name)
 
 

@@ -18,7 +18,8 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "text", [" a red dog", "grün – 日本語 🙂", " two  spaces\n\nand lines \n", "   ", "", " 🙂🙂", "a\ufffdb", "e\u0301"]
+    "text",
+    [" a red dog", "grün – 日本語 🙂", " two  spaces\n\nand lines \n", "   ", "", " 🙂🙂", "a\ufffdb", "e\u0301"],
 )
 def test_pieces_join_to_the_answer(text: str) -> None:
     tokenizer = tiny.make_tokenizer()

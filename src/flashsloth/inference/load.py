@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from flashsloth.inference.answering import FlashSloth
 from flashsloth.inference.errors import LoadError
 from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype
-from flashsloth.model.checkpoint import is_published, load_processor
+from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -80,7 +81,15 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
     folder = Path(name).expanduser()
     if not folder.exists() and not HUB_NAME.fullmatch(name):
         raise LoadError(f"there is no folder {name!r}; expected one, or a name on the hub (owner/model)")
-    return local_folder(folder if folder.exists() else name)
+    try:
+        return local_folder(folder if folder.exists() else name)
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, OSError) or isinstance(error.__cause__, RepositoryNotFoundError):
+            raise
+        raise LoadError(
+            f"there is no folder {name!r}, and the hub cannot be reached: check the name, or download it where "
+            f"there is a network and give its folder"
+        ) from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -120,7 +129,7 @@ def _load_processor(folder: Path) -> Any:
         raise LoadError(f"{folder} has no {PROCESSOR_FILE}: save the processor beside the model")
     try:
         return load_processor(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise LoadError(f"{folder} has no usable processor ({_cause(error)}): save it anew beside the model") from error
 
 
