@@ -5,12 +5,13 @@ when they are first used.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flashsloth.registration import register
+from flashsloth.version import __version__
 
 if TYPE_CHECKING:
+    from flashsloth.inference.answering import FlashSloth
     from flashsloth.inference.load import load
     from flashsloth.model.checkpoint import CheckpointError, convert
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CheckpointError": "flashsloth.model.checkpoint",
+    "FlashSloth": "flashsloth.inference.answering",
     "FlashSlothConfig": "flashsloth.model.configuration_flashsloth",
     "FlashSlothForConditionalGeneration": "flashsloth.model.modeling_flashsloth",
     "FlashSlothImageProcessorPil": "flashsloth.model.image_processing_flashsloth",
@@ -33,8 +35,6 @@ _HOMES = {
     "load": "flashsloth.inference.load",
 }
 """Public name -> the module it lives in."""
-
-__version__ = version("flashsloth")
 
 register()
 
@@ -53,6 +53,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "CheckpointError",
+    "FlashSloth",
     "FlashSlothConfig",
     "FlashSlothForConditionalGeneration",
     "FlashSlothImageProcessorPil",
