@@ -130,8 +130,8 @@ class FlashSloth:
         sources: dict[Hashable, Picture] = {}
         for picture, _ in pairs:
             sources.setdefault(picture_key(picture), picture)
-        opened = {key: self.looker.open(source, options.image_policy) for key, source in sources.items()}
-        seen = {key: self.looker.look(pictures) for key, pictures in opened.items()}
+        opened = [self.looker.open(source, options.image_policy) for source in sources.values()]
+        seen = dict(zip(sources, self.looker.look_each(opened), strict=True))
         groups = {key: number for number, key in enumerate(sources)}
         jobs = []
         for picture, question in pairs:

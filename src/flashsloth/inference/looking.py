@@ -51,12 +51,29 @@ class Looker:
         return join_features(parts)
 
 
+    def look_each(self, sets: list[list[Image.Image]]) -> list[FlashSlothImageFeatures | None]:
+        """As :meth:`look` for several sets of pictures, all of them in the same passes."""
+        features = self.look([picture for pictures in sets for picture in pictures])
+        parts: list[FlashSlothImageFeatures | None] = []
+        start = 0
+        for pictures in sets:
+            parts.append(_part_of(features, start, start + len(pictures)) if features and pictures else None)
+            start += len(pictures)
+        return parts
+
+
 def join_features(parts: list[FlashSlothImageFeatures]) -> FlashSlothImageFeatures:
     """Pictures of several sets as one set, in order."""
     if len(parts) == 1:
         return parts[0]
     joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return FlashSlothImageFeatures(**joined)
+
+
+def _part_of(features: FlashSlothImageFeatures, start: int, stop: int) -> FlashSlothImageFeatures:
+    """Some pictures of a set, in order."""
+    part: dict[str, Any] = {name: tensor[start:stop] for name, tensor in features.items()}
+    return FlashSlothImageFeatures(**part)
 
 
 def count_pictures(features: FlashSlothImageFeatures | None) -> int:
