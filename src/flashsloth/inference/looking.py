@@ -50,7 +50,6 @@ class Looker:
             parts.append(self._model.get_image_features(views.to(self._model.device)))
         return join_features(parts)
 
-
     def look_each(self, sets: list[list[Image.Image]]) -> list[FlashSlothImageFeatures | None]:
         """As :meth:`look` for several sets of pictures, all of them in the same passes."""
         features = self.look([picture for pictures in sets for picture in pictures])
