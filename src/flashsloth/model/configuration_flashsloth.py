@@ -138,8 +138,7 @@ class FlashSlothConfig(PreTrainedConfig):
         """The encoder's configuration cut down to the layers that are run, without a pooling head."""
         config = copy.deepcopy(self.vision_config)
         config.num_hidden_layers = self.num_vision_layers
-        if hasattr(config, "vision_use_head"):
-            config.vision_use_head = False
+        config.vision_use_head = False  # SigLIP's; some versions of transformers read it without declaring it
         return config
 
 
