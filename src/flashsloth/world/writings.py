@@ -17,6 +17,9 @@ NAMED_LINES = {2: (("top", "first", "upper"), ("bottom", "second", "lower")),
 GROUND_SHARE = 0.12  # of the questions of colour are about the background
 SINGLE_DIGIT_SHARE = 0.1  # of the lone digits are counted
 
+ABSENT_TRIES = 50
+"""Texts tried before a question about one that is not there is given up."""
+
 
 def _wrong_texts(rng: Random, scene: Scene, writing: Writing) -> list[str]:
     others = [other.text for other in scene.writings if other is not writing]
@@ -77,19 +80,21 @@ def ask_text_presence(rng: Random, scene: Scene) -> Draft | None:
         if writing.text.istitle() and yes and letter not in writing.text:
             letter = letter.upper()
         return Draft("presence", say(rng, "has letter", text=letter), YES if yes else NO)
-    text = writing.text if yes else _absent_text(rng, scene, writing)
+    absent = None if yes else _absent_text(rng, scene, writing)
+    yes, text = absent is None, absent or writing.text
     if len(scene.writings) > 1:
         return Draft("presence", say(rng, "shows", text=text), YES if yes else NO)
     return Draft("presence", say(rng, "says", sign=writing.kind, text=text), YES if yes else NO)
 
 
-def _absent_text(rng: Random, scene: Scene, writing: Writing) -> str:
-    """A text much like `writing` that neither holds nor is part of any text in the picture."""
+def _absent_text(rng: Random, scene: Scene, writing: Writing) -> str | None:
+    """A text much like `writing` that neither holds nor is part of any text in the picture; None if none was found."""
     drawn = [other.text.lower() for other in scene.writings]
-    while True:
+    for _ in range(ABSENT_TRIES):
         text = altered(rng, writing.text)
         if not any(text.lower() in other or other in text.lower() for other in drawn):
             return text
+    return None
 
 
 def ask_text_count(rng: Random, scene: Scene) -> Draft | None:
