@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import TinyModelMaker, assistant, encode, make_processor, picture, user
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from flashsloth.model.chat_template import PLAIN_TEMPLATE
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -97,6 +98,9 @@ def test_a_stage_without_queries_leaves_embq_alone(tiny_model: Any, tiny_process
 def test_recomputation_changes_no_gradient(
     make_tiny_model: TinyModelMaker, tiny_processor: Any, batch: str, reentrant: bool
 ) -> None:
+    hooks_are_recomputed = "__init_subclass__" not in vars(GradientCheckpointingLayer)
+    if reentrant and hooks_are_recomputed:
+        pytest.skip("this transformers recomputes hooks as well, which torch refuses where `use_reentrant` is on")
     inputs = batch_of(batch, tiny_processor)
     model = make_tiny_model(sap_dropout=0.0).train()
     expected = gradients(model, inputs)
