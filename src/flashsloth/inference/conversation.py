@@ -18,7 +18,7 @@ from flashsloth.inference.looking import Picture, count_pictures, join_features
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Messages, Prompt
 from flashsloth.inference.streaming import AnswerText, TokenThread
-from flashsloth.model.modeling_flashsloth import FlashSlothImageFeatures
+from flashsloth.model.outputs import FlashSlothImageFeatures
 
 if TYPE_CHECKING:
     from flashsloth.inference.answering import FlashSloth

@@ -25,7 +25,8 @@ from flashsloth.inference.errors import PromptError
 from flashsloth.inference.looking import count_pictures, join_features
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Prompt, pad_left, shared_beginning, split
-from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothImageFeatures
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.outputs import FlashSlothImageFeatures
 
 ROWS_AT_A_TIME = 32
 """Jobs of one batch: beyond, a step costs as much more as it does more."""

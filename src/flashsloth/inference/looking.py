@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from flashsloth.media import ImagePolicy, open_pictures
-from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothImageFeatures
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.outputs import FlashSlothImageFeatures
 
 Picture = Any
 """A path, bytes, data URL, PIL image, array or tensor; a list or tuple of those; or None."""

@@ -32,6 +32,9 @@ PHI2_TEXT_CONFIG: dict[str, Any] = {
     "hidden_act": "gelu_new",
     "layer_norm_eps": 1e-5,
     "resid_pdrop": 0.1,
+    "bos_token_id": None,
+    "eos_token_id": 50296,
+    "pad_token_id": 50256,
 }
 SO400M_VISION_CONFIG: dict[str, Any] = {
     "model_type": "siglip_vision_model",
@@ -79,8 +82,8 @@ class FlashSlothConfig(PreTrainedConfig):
     model_type = "flashsloth"
     sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None
+    text_config: Any = None
     image_token_id: int = 50297
     query_token_id: int = 50295
     anchor_token_id: int = 764

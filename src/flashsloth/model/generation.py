@@ -123,9 +123,7 @@ def _count(pictures: dict[str, Any]) -> int:
     return 0 if pixel_values is None else len(pixel_values)
 
 
-def _expand_pictures(
-    pictures: dict[str, Any], image_row: torch.Tensor, batch: int, expand_size: int
-) -> dict[str, Any]:
+def _expand_pictures(pictures: dict[str, Any], image_row: torch.Tensor, batch: int, expand_size: int) -> dict[str, Any]:
     """Repeat each row's pictures as a group, for `expand_size` copies of each of `batch` rows."""
     groups = [(image_row == row).nonzero().flatten() for row in range(batch)]
     order = torch.cat([group for group in groups for _ in range(expand_size)])

@@ -38,7 +38,7 @@ STRIP_ROWS = 256
 """Rows of a tall picture that are laid on grey at a time."""
 
 
-class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):
+class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """
     image_grid (`int`, *optional*):
         1 for one view a picture, g for the whole picture and g x g tiles of it.

@@ -118,7 +118,7 @@ def load_language_half(name: str | Path) -> LanguageHalf:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from flashsloth.model.modeling_flashsloth import decoder_layers
+    from flashsloth.model.halves import decoder_layers
 
     config = _load(AutoConfig.from_pretrained, name)
     expected = "expected a decoder-only language model (Phi, Qwen, Llama, ...)"

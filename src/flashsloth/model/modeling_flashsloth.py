@@ -12,78 +12,32 @@ width, D language-model width, Q query tokens a turn.
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, QueryTokens, ZeroLinear
 from flashsloth.model.generation import FlashSlothGenerationMixin
-from flashsloth.model.positions import embedded_query_inputs, rows_of_pictures, visual_slots
+from flashsloth.model.halves import check_precision, decoder_layers, embedding_name, make_vision_tower
+from flashsloth.model.idle import touch_idle_parameters
+from flashsloth.model.outputs import FlashSlothCausalLMOutput, FlashSlothImageFeatures, FlashSlothModelOutput
+from flashsloth.model.positions import (
+    check_placeholders,
+    embedded_query_inputs,
+    place_visual_tokens,
+    positions_without_padding,
+    rows_of_pictures,
+    visual_slots,
+)
+from flashsloth.model.projector import FlashSlothProjector
 from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
 
 _EMBQ_KWARG = "embedded_query_inputs"
-_DECODER_INPUTS = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values"}
-_FINAL_NORMS = ("post_layernorm", "layernorm", "layer_norm", "norm")
-"""What encoders call the normalisation after their last layer, which F does not pass through."""
-
-
-@dataclass
-class FlashSlothImageFeatures(ModelOutput):
-    """What the encoder side makes of N pictures.
-
-    Attributes:
-        last_hidden_state: float [N, W*P, V], F: the uncompressed features, views one after the other.
-        pooler_output: float [N, W*R, D], the visual tokens.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-
-
-@dataclass
-class FlashSlothModelOutput(ModelOutput):
-    """`last_hidden_state` float [B, T, D] and what the language model was asked to return beside it."""
-
-    last_hidden_state: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    image_hidden_states: FlashSlothImageFeatures | None = None
-
-
-@dataclass
-class FlashSlothCausalLMOutput(ModelOutput):
-    """`loss` [], `logits` float [B, T or fewer, vocabulary] and what the language model returned beside them."""
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    image_hidden_states: FlashSlothImageFeatures | None = None
-
-
-class FlashSlothProjector(nn.Module):
-    """Linear, GELU, Linear: vision width [.., V] to language-model width [.., D]."""
-
-    def __init__(self, config: FlashSlothConfig) -> None:
-        super().__init__()
-        text_size = config.text_config.hidden_size
-        self.linear_1 = nn.Linear(config.vision_config.hidden_size, text_size)
-        self.act = ACT2FN[config.projector_hidden_act]
-        self.linear_2 = nn.Linear(text_size, text_size)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.linear_2(self.act(self.linear_1(features)))
 
 
 class FlashSlothPreTrainedModel(PreTrainedModel):
@@ -125,8 +79,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
 
     def __init__(self, config: FlashSlothConfig) -> None:
         super().__init__(config)
-        self.vision_tower = AutoModel.from_config(config.vision_tower_config())
-        _drop_final_norm(self.vision_tower)
+        self.vision_tower = make_vision_tower(config)
         self.spatial_attention_pooling = SpatialAttentionPooling(config)
         self.projector = FlashSlothProjector(config)
         self.query_tokens = QueryTokens(config)
@@ -167,14 +120,14 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        image_row: torch.LongTensor | None = None,
-        image_index: torch.LongTensor | None = None,
-        query_turn: torch.LongTensor | None = None,
-        question_turn: torch.LongTensor | None = None,
+        image_row: torch.Tensor | None = None,
+        image_index: torch.Tensor | None = None,
+        query_turn: torch.Tensor | None = None,
+        question_turn: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -198,33 +151,22 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        self._check_placeholders(input_ids, image_index, query_turn)
-        if inputs_embeds is None:
+        if input_ids is not None:
+            check_placeholders(input_ids, self.config.image_token_id, "image_index", image_index)
+            check_placeholders(input_ids, self.config.query_token_id, "query_turn", query_turn)
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        self._check_precision(inputs_embeds)
+        assert inputs_embeds is not None
+        check_precision(self.language_model, inputs_embeds)
         image = self._image_features(pixel_values, mm_encoder_outputs)
-        embq_inputs = None
-        if image is not None:
-            if image_index is None:
-                image_index = torch.zeros(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
-            image_row = rows_of_pictures(image.pooler_output.shape[0], image_row, image_index)
-            slots = visual_slots(image_index, image_row, self.config.num_image_tokens)  # [N, T]
-            inputs_embeds = _place_visual_tokens(inputs_embeds, image, image_row, slots)
-            if query_turn is not None and question_turn is not None:
-                embq_inputs = embedded_query_inputs(
-                    query_turn, question_turn, image.last_hidden_state, image_row, slots, self.config.num_query_tokens
-                )
-        elif image_index is not None and bool((image_index > 0).any()):
-            raise ValueError(
-                f"image_index marks {int((image_index > 0).sum())} visual positions, but no pictures were given: "
-                f"pass pixel_values"
-            )
+        inputs_embeds, embq_inputs = self._place_pictures(
+            inputs_embeds, image, image_row, image_index, query_turn, question_turn
+        )
         if query_turn is not None:
             inputs_embeds = self._place_query_tokens(inputs_embeds, query_turn)
         if self.training:
-            inputs_embeds = self._touch_idle_parameters(inputs_embeds, image, embq_inputs)
+            inputs_embeds = touch_idle_parameters(self, inputs_embeds, image, embq_inputs)
         if position_ids is None:
-            position_ids = _positions_without_padding(attention_mask, inputs_embeds.shape[1])
+            position_ids = positions_without_padding(attention_mask, inputs_embeds.shape[1])
         if embq_inputs is not None:
             kwargs[_EMBQ_KWARG] = embq_inputs
         outputs = self.language_model(
@@ -274,6 +216,36 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             return self.get_image_features(pixel_values)
         return given
 
+    def _place_pictures(
+        self,
+        inputs_embeds: torch.Tensor,
+        image: FlashSlothImageFeatures | None,
+        image_row: torch.Tensor | None,
+        image_index: torch.Tensor | None,
+        query_turn: torch.Tensor | None,
+        question_turn: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, EmbeddedQueryInputs | None]:
+        """Put the visual tokens in their places, float [B, T, D], and say what EmbQ will look at."""
+        if image is None:
+            if image_index is not None and bool((image_index > 0).any()):
+                raise ValueError(
+                    f"image_index marks {int((image_index > 0).sum())} visual positions, but no pictures were given: "
+                    f"pass pixel_values"
+                )
+            return inputs_embeds, None
+        if image_index is None:
+            image_index = torch.zeros(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+        image_row = rows_of_pictures(image.pooler_output.shape[0], image_row, image_index)
+        slots = visual_slots(image_index, image_row, self.config.num_image_tokens)  # [N, T]
+        inputs_embeds = place_visual_tokens(inputs_embeds, image.pooler_output, image_row, slots)
+        if query_turn is None or question_turn is None:
+            if query_turn is not question_turn:
+                raise ValueError("query_turn and question_turn go together: use the processor's tensors together")
+            return inputs_embeds, None
+        return inputs_embeds, embedded_query_inputs(
+            query_turn, question_turn, image.last_hidden_state, image_row, slots, self.config.num_query_tokens
+        )
+
     def _place_query_tokens(self, inputs_embeds: torch.Tensor, query_turn: torch.Tensor) -> torch.Tensor:
         """Put the Q query vectors, each with the anchor's embedding, at every turn's query positions."""
         mask = query_turn > 0
@@ -284,68 +256,6 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         queries = self.query_tokens(self.get_input_embeddings()(anchor_id))  # [Q, D]
         repeated = queries.to(inputs_embeds.dtype).repeat(count // size, 1)  # [n*Q, D]
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), repeated)
-
-    def _touch_idle_parameters(
-        self,
-        inputs_embeds: torch.Tensor,
-        image: FlashSlothImageFeatures | None,
-        embq_inputs: EmbeddedQueryInputs | None,
-    ) -> torch.Tensor:
-        """Add zero times every trained part this batch does not use: sharded training needs all ranks to use all."""
-        idle: list[torch.Tensor] = []
-        parts = (self.vision_tower, self.spatial_attention_pooling, self.projector)
-        if image is None and any(_trains(part) for part in parts):
-            size = self.config.vision_config.image_size
-            image = self.get_image_features(inputs_embeds.new_zeros(1, self.config.num_views, 3, size, size))
-            idle.append(image.pooler_output)
-        if embq_inputs is None and (_trains(self.embedded_query) or _trains(self.query_tokens)):
-            idle.append(self._idle_embedded_query(inputs_embeds, image))
-        for output in idle:
-            inputs_embeds = inputs_embeds + 0.0 * output.sum().to(inputs_embeds.dtype)
-        return inputs_embeds
-
-    def _idle_embedded_query(
-        self, inputs_embeds: torch.Tensor, image: FlashSlothImageFeatures | None
-    ) -> torch.Tensor:
-        """EmbQ's answer to its own query tokens, for :meth:`_touch_idle_parameters`: float [1, Q, D]."""
-        queries = self.query_tokens(inputs_embeds.new_zeros(inputs_embeds.shape[-1]))[None]  # [1, Q, D]
-        if image is None:
-            features = queries.new_zeros(1, 1, self.config.vision_config.hidden_size)
-        else:
-            features = image.last_hidden_state[:1]
-        everything = torch.ones(queries.shape[:2], dtype=torch.bool, device=queries.device)
-        place = torch.arange(queries.shape[1], device=queries.device)[None]
-        inputs = EmbeddedQueryInputs(place, place, everything, features, torch.zeros_like(place[0, :1]))
-        return self.embedded_query.look(queries, queries, inputs)
-
-    def _check_placeholders(
-        self, input_ids: torch.Tensor | None, image_index: torch.Tensor | None, query_turn: torch.Tensor | None
-    ) -> None:
-        """Every placeholder id needs its mark: ids without position tensors would be read as words."""
-        if input_ids is None:
-            return
-        for name, marks, token_id in (
-            ("image_index", image_index, self.config.image_token_id),
-            ("query_turn", query_turn, self.config.query_token_id),
-        ):
-            is_token = input_ids == token_id
-            if marks is None and bool(is_token.any()):
-                raise ValueError(f"input_ids holds placeholder {token_id}, but {name} was not given: use the processor")
-            if marks is not None and (marks.shape != input_ids.shape or bool(((marks > 0) != is_token).any())):
-                raise ValueError(
-                    f"{name} {tuple(marks.shape)} does not mark exactly the {int(is_token.sum())} placeholders "
-                    f"{token_id} of input_ids {tuple(input_ids.shape)}: use the processor's tensors together"
-                )
-
-    def _check_precision(self, inputs_embeds: torch.Tensor) -> None:
-        """Phi's attention scores overflow float16 where they are multiplied before they are scaled."""
-        device = inputs_embeds.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs_embeds.dtype
-        text = self.language_model.config
-        if dtype == torch.float16 and text.model_type == "phi" and text._attn_implementation == "eager":
-            raise ValueError(
-                "float16 with eager attention overflows in Phi: use bfloat16, or attn_implementation='sdpa'"
-            )
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Views in one row: float [N*W, 3, size, size]."""
@@ -370,7 +280,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         self.model = FlashSlothModel(config)
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
-        self._tied_weights_keys = {"lm_head.weight": _embedding_name(self)}
+        self._tied_weights_keys = {"lm_head.weight": embedding_name(self)}
         self.post_init()
         self._suppress_placeholders()
 
@@ -383,7 +293,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, value: nn.Module) -> None:
+    def set_output_embeddings(self, value: Any) -> None:
         self.lm_head = value
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> FlashSlothImageFeatures:
@@ -393,17 +303,17 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        image_row: torch.LongTensor | None = None,
-        image_index: torch.LongTensor | None = None,
-        query_turn: torch.LongTensor | None = None,
-        question_turn: torch.LongTensor | None = None,
+        image_row: torch.Tensor | None = None,
+        image_index: torch.Tensor | None = None,
+        query_turn: torch.Tensor | None = None,
+        question_turn: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, FlashSlothImageFeatures] | None = None,
@@ -449,67 +359,8 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         )
 
 
-def decoder_layers(language_model: nn.Module) -> nn.ModuleList:
-    """The stack of decoder layers of any decoder-only model of transformers.
-
-    Raises:
-        ValueError: if there is not exactly one list of as many modules as the configuration has layers, or the model
-            does not take what FlashSloth gives it.
-    """
-    missing = sorted(_DECODER_INPUTS - set(inspect.signature(language_model.forward).parameters))
-    if missing:
-        raise ValueError(
-            f"{type(language_model).__name__} takes no {', '.join(missing)}: FlashSloth needs a decoder-only language "
-            f"model of transformers with attention and positions"
-        )
-    count = language_model.config.num_hidden_layers
-    stacks = [m for m in language_model.children() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if len(stacks) != 1:
-        raise ValueError(
-            f"{type(language_model).__name__} has {len(stacks)} lists of {count} layers, expected one: FlashSloth "
-            f"needs a decoder-only language model of transformers"
-        )
-    return stacks[0]
-
-
-def _drop_final_norm(vision_tower: nn.Module) -> None:
-    """F is what leaves the last layer, not normalised: replace the encoder's final norm by nothing."""
-    for name in _FINAL_NORMS:
-        if isinstance(getattr(vision_tower, name, None), nn.Module):
-            setattr(vision_tower, name, nn.Identity())
-
-
-def _embedding_name(model: FlashSlothForConditionalGeneration) -> str:
-    """The parameter name of the input embeddings, whatever the language model calls them."""
-    weight = model.get_input_embeddings().weight
-    return next(name for name, parameter in model.named_parameters() if parameter is weight)
-
-
-def _trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def _place_visual_tokens(
-    inputs_embeds: torch.Tensor, image: FlashSlothImageFeatures, image_row: torch.Tensor, slots: torch.Tensor
-) -> torch.Tensor:
-    """Put every picture's visual tokens where its placeholders stand: float [B, T, D]."""
-    picture, position = slots.nonzero(as_tuple=True)  # [k*R] each, pictures and positions in order
-    present = slots.any(dim=1)  # pictures of this pass; the others' keys and values are cached
-    tokens = image.pooler_output[present].flatten(0, 1).to(inputs_embeds)  # [k*R, D]
-    return inputs_embeds.index_put((image_row[picture], position), tokens)
-
-
-def _positions_without_padding(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    """Positions counted over real tokens: int64 [B, T], or None where the language model's own default is right."""
-    if attention_mask is None or attention_mask.ndim != 2 or bool(attention_mask.all()):
-        return None
-    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -length:]
-
-
 __all__ = [
     "FlashSlothForConditionalGeneration",
-    "FlashSlothImageFeatures",
     "FlashSlothModel",
     "FlashSlothPreTrainedModel",
-    "decoder_layers",
 ]

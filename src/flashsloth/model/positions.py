@@ -37,6 +37,47 @@ def picture_ordinals(image_row: torch.Tensor) -> torch.Tensor:
     return same_row_before.sum(dim=1)
 
 
+def check_placeholders(input_ids: torch.Tensor, token_id: int, name: str, marks: torch.Tensor | None) -> None:
+    """Every placeholder id needs its mark, and every mark its placeholder.
+
+    Raises:
+        ValueError: if position tensor `name`, int64 [B, T], does not mark exactly the ids that are `token_id`.
+    """
+    is_token = input_ids == token_id
+    if marks is None:
+        if bool(is_token.any()):
+            raise ValueError(f"input_ids holds placeholder {token_id}, but {name} was not given: use the processor")
+    elif marks.shape != input_ids.shape or bool(((marks > 0) != is_token).any()):
+        raise ValueError(
+            f"{name} {tuple(marks.shape)} does not mark exactly the {int(is_token.sum())} placeholders {token_id} of "
+            f"input_ids {tuple(input_ids.shape)}: use the processor's tensors together"
+        )
+
+
+def positions_without_padding(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
+    """Positions counted over real tokens: int64 [B, T], or None where the language model's own default is right."""
+    if attention_mask is None or attention_mask.ndim != 2 or bool(attention_mask.all()):
+        return None
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -length:]
+
+
+def place_visual_tokens(
+    inputs_embeds: torch.Tensor, visual_tokens: torch.Tensor, image_row: torch.Tensor, slots: torch.Tensor
+) -> torch.Tensor:
+    """Put every picture's visual tokens where its placeholders stand.
+
+    Args:
+        inputs_embeds: float [B, T, D].
+        visual_tokens: float [N, R, D].
+        image_row: int64 [N].
+        slots: bool [N, T], from :func:`visual_slots`.
+    """
+    picture, position = slots.nonzero(as_tuple=True)  # [k*R] each, pictures and positions in order
+    present = slots.any(dim=1)  # pictures of this pass; the others' keys and values are cached
+    tokens = visual_tokens[present].flatten(0, 1).to(inputs_embeds)  # [k*R, D]
+    return inputs_embeds.index_put((image_row[picture], position), tokens)
+
+
 def rows_of_pictures(pictures: int, image_row: torch.Tensor | None, image_index: torch.Tensor) -> torch.Tensor:
     """The batch row of each picture, as given, or as `image_index` counts them: int64 [N].
 
@@ -71,8 +112,9 @@ def visual_slots(image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_
     Raises:
         ValueError: if a picture has some, but not all, of its positions, or a position names a picture not given.
     """
-    if image_row.numel() and int(image_row.max()) >= image_index.shape[0]:
-        raise ValueError(f"image_row names row {int(image_row.max())} of a batch of {image_index.shape[0]}")
+    outside = image_row[(image_row < 0) | (image_row >= image_index.shape[0])]
+    if outside.numel():
+        raise ValueError(f"image_row names row {int(outside[0])} of a batch of {image_index.shape[0]}")
     slots = image_index[image_row] == picture_ordinals(image_row)[:, None]  # [N, T]
     counts = slots.sum(dim=1)
     wrong = (counts != 0) & (counts != tokens_per_image)
@@ -183,4 +225,13 @@ def _features_per_row(
     return per_row, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
 
 
-__all__ = ["embedded_query_inputs", "picture_ordinals", "query_positions", "rows_of_pictures", "visual_slots"]
+__all__ = [
+    "check_placeholders",
+    "embedded_query_inputs",
+    "picture_ordinals",
+    "place_visual_tokens",
+    "positions_without_padding",
+    "query_positions",
+    "rows_of_pictures",
+    "visual_slots",
+]

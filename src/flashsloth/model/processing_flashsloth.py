@@ -12,9 +12,8 @@ Legend: B batch, T longest row, N pictures, W views a picture.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -22,33 +21,17 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from flashsloth.model.chat_template import ESCAPE, IMAGE_TOKEN, QUERY_TOKEN, QUESTION_START
+from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.conversation import check_conversation, pictures_of, with_texts
+from flashsloth.model.prompt_text import Prompt, PromptText, QuestionFinder
 
 IGNORED_LABEL = -100
-_USER_TAG = "USER"
 _FILLERS = {"labels": IGNORED_LABEL}
 _TEXT_OPTIONS = frozenset(
     {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens"}
     | {"return_labels", "return_pixel_values"}
 )
 """What `__call__` accepts beside pictures and text."""
-
-
-class _Piece(NamedTuple):
-    """A run of text to tokenize, or one structural token; `origin` maps its characters to the prompt's."""
-
-    text: str
-    token_id: int | None
-    origin: list[int]
-
-
-class _Prompt(NamedTuple):
-    """A prompt taken apart: its pieces, the characters where questions begin, the (start, end) of its answers."""
-
-    pieces: list[_Piece]
-    question_starts: list[int]
-    answers: list[tuple[int, int]]
 
 
 class FlashSlothProcessor(ProcessorMixin):
@@ -79,19 +62,7 @@ class FlashSlothProcessor(ProcessorMixin):
         self.query_token = QUERY_TOKEN
         self.image_token_id = _token_id(tokenizer, IMAGE_TOKEN)
         self.query_token_id = _token_id(tokenizer, QUERY_TOKEN)
-        tokens = _structural_tokens(tokenizer)
-        self._structure = re.compile(
-            "|".join(
-                (
-                    f"(?P<escaped>{ESCAPE}.)",
-                    f"(?P<start>{QUESTION_START})",
-                    f"(?P<token>{'|'.join(re.escape(token) for token in tokens)})",
-                )
-            ),
-            re.DOTALL,
-        )
-        openings = {token[0] for token in tokens} | {ESCAPE, QUESTION_START}
-        self._opening = re.compile("|".join(re.escape(character) for character in sorted(openings)))
+        self._text = PromptText(tokenizer)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
     @property
@@ -116,7 +87,7 @@ class FlashSlothProcessor(ProcessorMixin):
         Raises:
             ValueError: if pictures and placeholders differ in number, or an option is not known.
         """
-        return self._encode([self._take_apart(prompt, []) for prompt in _prompts(text)], images, options)
+        return self._encode([self._text.take_apart(prompt, []) for prompt in _prompts(text)], images, options)
 
     def apply_chat_template(
         self,
@@ -155,7 +126,7 @@ class FlashSlothProcessor(ProcessorMixin):
         wants_spans = tokenize and (return_labels or return_assistant_tokens_mask)
         texts, spans = self._write(
             conversations,
-            self._escape if sanitize_control_tokens else str,
+            self._text.escape if sanitize_control_tokens else str,
             chat_template=self._template(chat_template),
             return_assistant_tokens_mask=wants_spans,
             continue_final_message=continue_final_message,
@@ -165,7 +136,7 @@ class FlashSlothProcessor(ProcessorMixin):
         if not tokenize:
             return texts if batched else texts[0]
         answers = spans if wants_spans else [[] for _ in texts]
-        prompts = [self._take_apart(text, found) for text, found in zip(texts, answers, strict=True)]
+        prompts = [self._text.take_apart(text, found) for text, found in zip(texts, answers, strict=True)]
         with_pixels = options.get("return_pixel_values", True)
         pictures = [pictures_of(chat) for chat in conversations] if with_pixels else []
         options.setdefault("return_tensors", return_tensors)
@@ -192,44 +163,7 @@ class FlashSlothProcessor(ProcessorMixin):
             raise ValueError("there is no chat template: pass chat_template, see flashsloth.model.chat_template")
         return template
 
-    def _escape(self, text: str) -> str:
-        """Mark every character that could open something with a meaning, so that it opens nothing.
-
-        Not only those that do: texts are joined when they are written down, and two halves may make a placeholder.
-        """
-        return self._opening.sub(lambda match: ESCAPE + match.group(), text)
-
-    def _take_apart(self, prompt: str, answers: list[tuple[int, int]]) -> _Prompt:
-        """Split a written prompt at its structural tokens, undo escapes, and note where questions begin."""
-        pieces: list[_Piece] = []
-        starts: list[int] = []
-        text, place = "", 0
-        origin: list[int] = []
-
-        def add_text(run: str, position: int) -> None:
-            nonlocal text
-            text += run
-            origin.extend(range(position, position + len(run)))
-
-        for match in self._structure.finditer(prompt):
-            add_text(prompt[place : match.start()], place)
-            place = match.end()
-            if match.lastgroup == "escaped":
-                add_text(match.group()[1:], match.start() + 1)
-            elif match.lastgroup == "start":
-                starts.append(match.start())
-            else:
-                if text:
-                    pieces.append(_Piece(text, None, origin))
-                    text, origin = "", []
-                token_id = self.tokenizer.convert_tokens_to_ids(match.group())
-                pieces.append(_Piece(match.group(), token_id, [match.start()]))
-        add_text(prompt[place:], place)
-        if text:
-            pieces.append(_Piece(text, None, origin))
-        return _Prompt(pieces, starts, answers)
-
-    def _encode(self, prompts: list[_Prompt], images: Any, options: dict[str, Any]) -> BatchFeature:
+    def _encode(self, prompts: list[Prompt], images: Any, options: dict[str, Any]) -> BatchFeature:
         """Prompts and pictures to padded tensors."""
         unknown = set(options) - _TEXT_OPTIONS
         if unknown:
@@ -261,12 +195,12 @@ class FlashSlothProcessor(ProcessorMixin):
         ends = [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
         return list(zip(encoded["input_ids"], ends, strict=True))
 
-    def _row(self, prompt: _Prompt, tokenized: Any, with_labels: bool) -> dict[str, list[int]]:
+    def _row(self, prompt: Prompt, tokenized: Any, with_labels: bool) -> dict[str, list[int]]:
         """One prompt's ids and marks, placeholders written out."""
         row: dict[str, list[int]] = {name: [] for name in ("input_ids", "image_index", "query_turn", "question_turn")}
         labels: list[int] = []
         pictures = turn = 0
-        question = _QuestionFinder(prompt.question_starts)
+        question = QuestionFinder(prompt.question_starts)
         for piece in prompt.pieces:
             count, image, query = 1, 0, 0
             if piece.token_id is None:
@@ -320,38 +254,6 @@ class FlashSlothProcessor(ProcessorMixin):
         return {name: np.stack([_padded(r, longest, fillers.get(name, 0), side) for r in data[name]]) for name in data}
 
 
-class _QuestionFinder:
-    """Where the question of the turn being read begins: at its mark; unmarked, where the published prompt has it."""
-
-    def __init__(self, marks: list[int]) -> None:
-        self.marks = list(marks)
-        self.marked: int | None = None
-        self.unmarked = 0
-        self.after_image = False
-
-    def text(self, piece: _Piece, ends: list[int], first: int) -> None:
-        """Look for a mark inside a text piece whose tokens end at `ends` and stand from position `first`."""
-        if self.after_image and piece.text.startswith("\n"):
-            self.unmarked = first + sum(end <= 1 for end in ends)
-        elif not self.after_image and piece.text.startswith(_USER_TAG):
-            self.unmarked = first + sum(end <= len(_USER_TAG) for end in ends)
-        self.after_image = False
-        while self.marks and self.marks[0] <= piece.origin[-1] + 1:
-            mark = self.marks.pop(0)
-            if self.marked is None:
-                self.marked = first + sum(piece.origin[max(end - 1, 0)] < mark for end in ends)
-
-    def structure(self, position: int, *, is_image: bool) -> None:
-        """A structural token was passed; the next text begins at `position`."""
-        self.unmarked, self.after_image = position, is_image
-
-    def end(self, position: int) -> range:
-        """The question's positions, at its queries; the next one is looked for from here."""
-        start = self.unmarked if self.marked is None else self.marked
-        self.marked = None
-        return range(min(start, position), position)
-
-
 def _token_id(tokenizer: Any, token: str) -> int:
     token_id = tokenizer.convert_tokens_to_ids(token)
     if token_id is None or token_id == tokenizer.unk_token_id:
@@ -370,11 +272,6 @@ def _prompts(text: Any) -> list[str]:
         if not isinstance(prompt, str):
             raise ValueError(f"text holds {type(prompt).__name__}, expected a prompt or a list of prompts")
     return prompts
-
-
-def _structural_tokens(tokenizer: Any) -> list[str]:
-    """Placeholders and special tokens, longest first, so that none hides behind its own beginning."""
-    return sorted({IMAGE_TOKEN, QUERY_TOKEN, *tokenizer.all_special_tokens}, key=len, reverse=True)
 
 
 def _flat_pictures(images: Any, wanted: list[int]) -> list[Any]:

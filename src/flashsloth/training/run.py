@@ -43,8 +43,8 @@ class StageTrainer(Trainer):
     stage: Stage | None = None
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        if self.optimizer is None and self.stage is not None:
-            self.optimizer = make_optimizer(self.model, self.stage)
+        assert self.stage is not None
+        self.optimizer: Any = make_optimizer(self.model, self.stage)
         return self.optimizer
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:

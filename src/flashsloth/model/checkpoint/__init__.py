@@ -1,14 +1,14 @@
 """Checkpoints: the published layout and ours, read, loaded and turned into each other.
 
-    names          what the two layouts call the same tensor: one table, both ways
-    weight_files   safetensors files by their headers
-    sources        a folder's path or a hub's name -> a folder
-    vocabulary     the token ids that matter
-    published      the published layout's flat configuration -> ours
-    flat_config    ours -> the flat one
-    companions     processor, tokenizer and generation settings, which published folders lack
-    loading        strictly: every tensor from a file, every tensor of the files used
-    conversion     one layout to the other, bit for bit
+names          what the two layouts call the same tensor: one table, both ways
+weight_files   safetensors files by their headers
+sources        a folder's path or a hub's name -> a folder
+vocabulary     the token ids that matter
+published      the published layout's flat configuration -> ours
+flat_config    ours -> the flat one
+companions     processor, tokenizer and generation settings, which published folders lack
+loading        strictly: every tensor from a file, every tensor of the files used
+conversion     one layout to the other, bit for bit
 """
 
 from flashsloth.model.checkpoint.companions import published_processor

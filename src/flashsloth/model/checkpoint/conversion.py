@@ -137,9 +137,7 @@ def _write_ours(folder: Path, work: Path, config: FlashSlothConfig, *, is_publis
         FlashSlothProcessor.from_pretrained(folder).save_pretrained(work)
 
 
-def _write_published(
-    folder: Path, work: Path, config: FlashSlothConfig, tensors: Mapping[str, StoredTensor]
-) -> None:
+def _write_published(folder: Path, work: Path, config: FlashSlothConfig, tensors: Mapping[str, StoredTensor]) -> None:
     """The flat configuration and what stands beside it."""
     flat = flat_config(config, stored_dtype(tensors.values()))
     text = json.dumps(flat, indent=2, sort_keys=True)

@@ -121,9 +121,7 @@ def _load_published(
     return model, info
 
 
-def _judge(
-    model: Any, info: Mapping[str, Any], name_or_path: Any, *, published: bool, tolerates_shapes: bool
-) -> None:
+def _judge(model: Any, info: Mapping[str, Any], name_or_path: Any, *, published: bool, tolerates_shapes: bool) -> None:
     """Raise for what does not fit, say aloud what is drawn anew."""
     has_head = hasattr(model, "lm_head")
     prefix = "" if has_head else _BASE_PREFIX  # the base model's own names lack it
