@@ -14,13 +14,11 @@ Legend: B batch, T positions.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 
 from flashsloth.inference.errors import PromptError
 from flashsloth.model.generation import POSITION_TENSORS
@@ -60,14 +58,11 @@ class Prompt:
 class PromptWriter:
     """Writes conversations down with a model's processor, without its pictures' pixels.
 
-    The same picture is asked about many times; its views are made once, elsewhere. Here only its place matters, so
-    the processor is given a dot for each picture, and a copy of it makes no views of them.
+    The same picture is asked about many times; its views are made once, elsewhere. Here only its place matters.
     """
 
     def __init__(self, processor: Any) -> None:
-        self._processor = copy.copy(processor)
-        self._processor.image_processor = _no_views
-        self._dot = Image.new("RGB", (1, 1))
+        self._processor = processor
 
     def check_question(self, question: Any) -> None:
         """Refuse what is no question.
@@ -82,7 +77,7 @@ class PromptWriter:
 
     def user_message(self, question: str, pictures: int) -> dict[str, Any]:
         """A user's turn: its pictures, then its question."""
-        parts: list[dict[str, Any]] = [{"type": "image", "image": self._dot} for _ in range(pictures)]
+        parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(pictures)]
         return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
 
     def write(self, messages: Messages, system: str | None) -> Prompt:
@@ -93,7 +88,8 @@ class PromptWriter:
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
-            processor_kwargs={"padding": False},
+            padding=False,
+            return_pixel_values=False,
         )
         return Prompt(**{name: list(encoded[name][0]) for name in FIELDS})
 
@@ -122,8 +118,3 @@ def split(prompt: Prompt, place: int) -> tuple[Prompt, Prompt]:
 
 def _padded(values: list[int], length: int, filler: int) -> list[int]:
     return [filler] * (length - len(values)) + values
-
-
-def _no_views(images: list[Any], return_tensors: str | None = None) -> dict[str, Any]:
-    """In the image processor's place: nothing for every picture."""
-    return {"pixel_values": [0] * len(images)}
