@@ -15,6 +15,14 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out unless markers are chosen with `-m`."""
+    if not config.option.markexpr:
+        slow = [item for item in items if "slow" in item.keywords]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tiny matrices only lose by being shared among cores."""

@@ -181,3 +181,21 @@ def test_fp16_with_eager_attention_is_refused(
     inputs = encode(tiny_processor, [user("What?", picture())])
     with pytest.raises(ValueError, match="float16 with eager"):
         model(**inputs)
+
+
+def test_parts_may_lie_on_several_devices(
+    folder: Path, tiny_model: FlashSlothForConditionalGeneration, tiny_processor: FlashSlothProcessor, tmp_path: Path
+) -> None:
+    """Some parts in memory, some on disk: what EmbQ needs is moved along."""
+    pytest.importorskip("accelerate", reason="placing parts on several devices needs accelerate")
+    places = {"model.vision_tower": "cpu", "model.spatial_attention_pooling": "disk", "model.projector": "cpu"}
+    places |= {"model.query_tokens": "disk", "model.embedded_query": "disk", "lm_head": "cpu"}
+    split = FlashSlothForConditionalGeneration.from_pretrained(
+        folder,
+        device_map={**places, "model.language_model": "disk"},
+        offload_folder=tmp_path / "offloaded",
+        attn_implementation="eager",
+    ).eval()
+    inputs = encode(tiny_processor, [user("What?", picture())])
+    assert torch.equal(logits(split, inputs), logits(tiny_model, inputs))
+    assert split.generate(**inputs, max_new_tokens=NEW_TOKENS).shape[1] == inputs["input_ids"].shape[1] + NEW_TOKENS
