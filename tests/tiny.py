@@ -102,6 +102,7 @@ def make_model(config: FlashSlothConfig, *, attention: str = "eager") -> FlashSl
             if parameter.ndim > 1:
                 parameter.normal_(std=0.2)
         model.model.embedded_query.up.weight.normal_(std=1.0)
+        model.model.embedded_query.up.bias.normal_(std=0.2)
     model.generation_config.eos_token_id = None  # random weights would end where they like
     model.generation_config.pad_token_id = 0
     return model

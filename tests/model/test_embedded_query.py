@@ -62,6 +62,7 @@ def test_embedded_query(config: FlashSlothConfig) -> None:
     torch.manual_seed(0)
     block = EmbeddedQuery(config)
     torch.nn.init.normal_(block.up.weight)
+    torch.nn.init.normal_(block.up.bias)
     states = torch.randn(2, LENGTH, config.text_config.hidden_size)
     features = torch.randn(SAMPLES, PATCHES, config.vision_config.hidden_size)
     inputs = EmbeddedQueryInputs(
