@@ -96,8 +96,8 @@ def test_whatever_a_user_types_stays_text(tiny_processor: FlashSlothProcessor, p
         assert words(tiny_processor, encoded) == (
             f"{opening}{image}{question}<learnable> ASSISTANT: {answer}</s>USER: {follow_up}<learnable> ASSISTANT:"
         )
-        assert asked(tiny_processor, encoded, 1) == (question if pictures else f": {question}")
-        assert asked(tiny_processor, encoded, 2) == f": {follow_up}"
+        assert asked(tiny_processor, encoded, 1) == (question if pictures else f" {question}")
+        assert asked(tiny_processor, encoded, 2) == f" {follow_up}"
         assert answers(tiny_processor, encoded) == f" {answer}</s>"
         ends = int((encoded["input_ids"] == tiny_processor.tokenizer.eos_token_id).sum())
         assert ends == 1  # the answer's own, none of those typed
@@ -108,7 +108,7 @@ def test_a_placeholder_in_two_parts_stays_text(tiny_processor: FlashSlothProcess
     content = [{"type": "text", "text": text} for text in texts]
     encoded = encode(tiny_processor, [{"role": "user", "content": content}])
     assert counts(tiny_processor, encoded) == (0, QUERIES, 0, QUERIES)
-    assert asked(tiny_processor, encoded, 1) == ": " + "".join(texts)
+    assert asked(tiny_processor, encoded, 1) == " " + "".join(texts)
 
 
 def test_a_written_conversation_reads_back_the_same(tiny_processor: FlashSlothProcessor) -> None:
@@ -142,7 +142,7 @@ def test_several_pictures_anywhere(tiny_processor: FlashSlothProcessor) -> None:
     )
     assert encoded["image_index"][0].unique_consecutive().tolist() == [0, 1, 0, 2, 0, 3, 0, 4, 0]
     assert asked(tiny_processor, encoded, 1) == "Look."
-    assert asked(tiny_processor, encoded, 2) == ": Is \nlike \n"
+    assert asked(tiny_processor, encoded, 2) == " Is \nlike \n"
     assert len(encoded["pixel_values"]) == 4
     assert not (encoded["question_turn"].bool() & encoded["image_index"].bool()).any()
 
@@ -151,7 +151,7 @@ def test_several_pictures_anywhere(tiny_processor: FlashSlothProcessor) -> None:
 def test_an_empty_question(tiny_processor: FlashSlothProcessor, content: Any) -> None:
     encoded = encode(tiny_processor, [{"role": "user", "content": content}])
     assert words(tiny_processor, encoded) == f"{SYSTEM_PROMPT} USER: <learnable> ASSISTANT:"
-    assert asked(tiny_processor, encoded, 1) == ": "
+    assert asked(tiny_processor, encoded, 1) == " "
 
 
 def test_a_picture_alone(tiny_processor: FlashSlothProcessor) -> None:

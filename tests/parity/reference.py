@@ -20,7 +20,7 @@ IMAGE = -200
 LEARNABLE, NEWLINE, END_OF_ANSWER, PAD = 500, 11, 510, 509
 ANCHOR, IMAGE_TOKEN = 13, 511
 USER_TAG_TOKENS = 2
-"""Tokens of `USER`, before the `:` with which a later turn's question begins."""
+"""Tokens between the end of an answer and the next turn's question: it begins with the third."""
 
 
 @dataclass

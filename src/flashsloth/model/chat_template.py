@@ -9,8 +9,8 @@ In: messages (`role` user, assistant or system; `content` text or a list of `{"t
 
     {system} USER: <image>\\n{question}<learnable> ASSISTANT: {answer}</s>USER: {question}<learnable> ASSISTANT:
 
-The first turn's question begins after the newline behind the picture; where no picture stands first, it begins with
-the `:` of `USER:`, as the published training code counts.
+The first turn's question begins after the newline behind the picture; where no picture stands first, it begins after
+`USER:`, with the third token after the previous answer's `</s>`, as the published training code counts.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _TEMPLATE = """\
       {%- set parts = message['content'] -%}
     {%- endif -%}
     {%- set place = namespace(marked=false) -%}
-    {{- 'USER' -}}
+    {{- 'USER:' -}}
     {%- if not parts or parts[0]['type'] != 'image' -%}
       {{- '@QUESTION_START@' -}}
       {%- set place.marked = true -%}
     {%- endif -%}
-    {{- ': ' -}}
+    {{- ' ' -}}
     {%- for part in parts -%}
       {%- if part['type'] == 'image' -%}
         {{- '@IMAGE@\\n' -}}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from flashsloth.model.chat_template import ESCAPE, IMAGE_TOKEN, QUERY_TOKEN, QUESTION_START
 
-_USER_TAG = "USER"
+_USER_TAG = "USER:"
 
 
 class Piece(NamedTuple):
