@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 import flashsloth
 
@@ -18,6 +19,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
+    disable_progress_bar()  # the weights are read in a blink
     console = Console()
     questions = yaml.safe_load((HERE / "questions.yaml").read_text(encoding="utf-8"))
     start = time.perf_counter()

@@ -1,0 +1,67 @@
+"""The small model that ships: its size, that it works offline, and that it is a real FlashSloth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import flashsloth
+from flashsloth.evaluation.world import evaluate_world
+from flashsloth.inference.load import shipped_folder
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+MOST_BYTES = 16 * 10**6
+WORLD_PICTURES = 40
+CHANCE = 0.45
+"""Always giving each kind's commonest answer gets less than this; an untrained model gets almost nothing."""
+
+
+@pytest.fixture(scope="module")
+def nano() -> flashsloth.FlashSloth:
+    return flashsloth.load()
+
+
+def test_the_package_holds_it_whole_and_small() -> None:
+    folder = shipped_folder()
+    assert (folder / "model.safetensors").stat().st_size <= MOST_BYTES
+    assert "cannot" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_has_every_part_of_a_flashsloth(nano: flashsloth.FlashSloth) -> None:
+    config = nano.model.config
+    assert config.num_windows * config.pool_size**2 == config.num_patches
+    assert nano.model.model.embedded_query.up.weight.abs().sum() > 0, "EmbQ was never trained"
+    assert nano.model.model.query_tokens.weight.abs().sum() > 0
+
+
+def test_it_answers_far_better_than_chance_on_pictures_it_has_not_seen(nano: flashsloth.FlashSloth) -> None:
+    report = evaluate_world(nano, count=WORLD_PICTURES, seed=1234)
+    assert report.total.share > CHANCE
+
+
+def test_the_demo_pictures_get_answers(nano: flashsloth.FlashSloth) -> None:
+    questions = yaml.safe_load((EXAMPLES / "questions.yaml").read_text(encoding="utf-8"))
+    for name, asked in questions.items():
+        answers = nano.answer_many(EXAMPLES / name, [item["question"] for item in asked])
+        assert all(answers)
+        assert answers == nano.answer_many(EXAMPLES / name, [item["question"] for item in asked])
+
+
+def test_looking_back_matters(nano: flashsloth.FlashSloth) -> None:
+    """With its way back closed, EmbQ brings nothing, and some answers change: it is in use, not decoration."""
+    import torch
+
+    report = evaluate_world(nano, count=WORLD_PICTURES, seed=1234)
+    up = nano.model.model.embedded_query.up
+    weight, bias = up.weight.data.clone(), up.bias.data.clone()
+    try:
+        with torch.no_grad():
+            up.weight.zero_()
+            up.bias.zero_()
+        without = evaluate_world(nano, count=WORLD_PICTURES, seed=1234)
+    finally:
+        up.weight.data.copy_(weight)
+        up.bias.data.copy_(bias)
+    assert without.total.right < report.total.right
