@@ -27,7 +27,7 @@ SHARED = 0
 """The segment of the shared beginning."""
 PADDING_SEGMENT = -1
 LENGTH_STEP = 16
-"""Batches are padded to a multiple of this: each new length costs a processor's kernels memory that is not given back."""
+"""Batches are padded to a multiple of this: on a processor each new length costs kernel memory that is never freed."""
 
 
 def pack_rows(rows: list[dict[str, list[int]]]) -> dict[str, list[int]]:
