@@ -1,6 +1,6 @@
 """Draw docs/figures/world.png: pictures of the drawn world, each with one of its questions.
 
-    python docs/figures/world.py
+python docs/figures/world.py
 """
 
 from __future__ import annotations
