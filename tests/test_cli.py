@@ -296,3 +296,25 @@ def test_ctrl_c_is_130_and_no_traceback(checkpoint: str, picture: str) -> None:
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert time.monotonic() - started < 60
+
+
+PUBLISHED_TINY = str(Path(__file__).parent / "parity" / "tiny")
+TINY_SETTINGS = ["--set", "query_token_id=500", "--set", "anchor_token_id=13"]
+
+
+def test_what_a_published_checkpoint_does_not_tell_is_asked_for_and_can_be_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", PUBLISHED_TINY]) == 2
+    untold = capsys.readouterr().err
+    assert "query_token_id" in untold
+    assert "--set" in untold
+
+    assert main(["info", PUBLISHED_TINY, *TINY_SETTINGS, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layout"] == "published"
+
+    assert main(["convert", PUBLISHED_TINY, str(tmp_path / "ours"), *TINY_SETTINGS]) == 0
+    assert (tmp_path / "ours" / "config.json").is_file()
+
+    assert main(["info", PUBLISHED_TINY, "--set", "colour=red"]) == 2
+    assert "expected a field of the configuration" in capsys.readouterr().err

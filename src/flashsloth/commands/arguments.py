@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from flashsloth.commands.failures import CommandError
 
 Model = Annotated[
     str | None,
@@ -16,5 +18,31 @@ MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", metavar="N", help
 Temperature = Annotated[float, typer.Option("--temperature", help="0: the likeliest words. Above: drawn, ever wilder.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Draw only from the likeliest words of this joint probability.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="What a published checkpoint's files do not tell; repeatable."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed, the same pictures.")]
 Level = Annotated[int, typer.Option("--level", help="0 (one object) to 3 (everything).")]
+
+
+def settings_of(texts: list[str] | None) -> dict[str, Any]:
+    """`["query_token_id=500"]` as a dictionary, values read as YAML.
+
+    Raises:
+        CommandError: for what is not key=value, or no field of the configuration.
+    """
+    import dataclasses
+
+    import yaml
+
+    from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+
+    fields = {field.name for field in dataclasses.fields(FlashSlothConfig)}
+    settings = {}
+    for text in texts or []:
+        key, separator, value = text.partition("=")
+        if not separator or key not in fields:
+            raise CommandError(f"--set {text!r}; expected a field of the configuration, as in query_token_id=50295")
+        settings[key] = yaml.safe_load(value)
+    return settings

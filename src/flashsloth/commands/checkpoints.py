@@ -30,6 +30,7 @@ CONVERT_EXAMPLES = (
 
 def info(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder or a name on the hub.")],
+    settings: arguments.Settings = None,
     as_json: arguments.Json = False,
 ) -> None:
     """Say what a checkpoint is, and what is odd about it.
@@ -42,7 +43,7 @@ def info(
         from flashsloth.model.inspection import inspect_checkpoint
 
         terminal.quiet_libraries()
-        found = inspect_checkpoint(checkpoint)
+        found = inspect_checkpoint(checkpoint, **arguments.settings_of(settings))
     if as_json:
         terminal.print_json(found.to_dict())
         return
@@ -94,6 +95,7 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder or a name on the hub.")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="A folder that does not exist yet, or is empty.")],
     to: Annotated[str, typer.Option("--to", help="flashsloth, or published (the authors' layout).")] = "flashsloth",
+    settings: arguments.Settings = None,
 ) -> None:
     """Write a checkpoint in the other layout, bit for bit.
 
@@ -105,7 +107,7 @@ def convert(
         from flashsloth.model.checkpoint import convert as run
 
         terminal.quiet_libraries()
-        folder = run(source, target, to=to)
+        folder = run(source, target, to=to, **arguments.settings_of(settings))
     terminal.stdout().print(str(folder), soft_wrap=True)
 
 

@@ -125,7 +125,12 @@ def published_config(
     if not any(is_stage_2_only(name) for name in shapes):
         fields["training_stage"] = 1
     fields.update(overrides)
-    return FlashSlothConfig(**fields)
+    try:
+        return FlashSlothConfig(**fields)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{folder}: {error}. Say what its files do not tell, as in query_token_id=500 (--set on the command line)"
+        ) from error
 
 
 def _our_shapes(tensors: Mapping[str, StoredTensor]) -> Shapes:
