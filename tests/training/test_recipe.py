@@ -66,6 +66,7 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         ("world: 3, count: 100", "world: 3", "stages.1.data.0.count is missing"),
         ("world: 3, count: 100", "world: 3, count: 5, json: x", "needs exactly one of json"),
         ("steps: 10", "trains: [brain]", "trains names ['brain']"),
+        ("name: small", "export_dtype: fp17", "export_dtype is 'fp17', expected one of"),
         ("name: small", "nam: small", "the recipe has no key 'nam': did you mean 'name'"),
         ("steps: 10", "template: fancy", "stages.1.template is 'fancy', expected one of"),
     ],

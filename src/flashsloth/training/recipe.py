@@ -17,6 +17,7 @@ import yaml
 from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
 
 PRECISIONS = ("auto", "bf16", "float32")
+EXPORT_DTYPES = (None, "float32", "bfloat16", "float16")
 
 
 class RecipeError(ValueError):
@@ -151,6 +152,8 @@ def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
     if model.config is not None and model.tokenizer is None:
         raise RecipeError("model.config needs model.tokenizer: 'world', or a tokenizer's name or path")
     _check_keys(tree, {"name", "output", "seed", "export_dtype"}, "the recipe")
+    if tree.get("export_dtype") not in EXPORT_DTYPES:
+        raise RecipeError(f"export_dtype is {tree['export_dtype']!r}, expected one of {EXPORT_DTYPES[1:]}, or none")
     return Recipe(
         name=name,
         output=Path(str(tree.get("output", f"runs/{name}"))),
