@@ -15,6 +15,7 @@ from flashsloth.model.conversation import Message, pictures_of
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
 from flashsloth.training.data import Sample
 from flashsloth.training.packing import PADDING_SEGMENT, pack_rows, pad_packed
+from flashsloth.training.patch_classifier import PATCHES_KEY
 from flashsloth.training.stages import Stage
 
 
@@ -44,7 +45,14 @@ class ConversationCollator:
         self.template = PLAIN_TEMPLATE if stage.template == "plain" else None
         self.space_before_queries = stage.template == "published_chat"
 
-    def __call__(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
+    def __call__(self, samples: list[Sample]) -> dict[str, Any]:
+        batch = self._answers(samples)
+        patches = [sample.patches for sample in samples if sample.patches is not None]
+        if patches:
+            batch[PATCHES_KEY] = _stacked(patches)
+        return batch
+
+    def _answers(self, samples: list[Sample]) -> dict[str, Any]:
         if not any(sample.independent for sample in samples):
             return dict(self._encode([sample.messages for sample in samples], padding=True, return_tensors="pt"))
         rows: list[dict[str, list[int]]] = []
@@ -88,12 +96,13 @@ class PatchCollator:
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         pixels = self.image_processor(images=[sample["image"] for sample in samples], return_tensors="pt")
-        labels = {
-            name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
-            for name in samples[0]
-            if name != "image"
-        }
-        return {"pixel_values": pixels["pixel_values"], **labels}
+        labels = [{name: values for name, values in sample.items() if name != "image"} for sample in samples]
+        return {"pixel_values": pixels["pixel_values"], **_stacked(labels)}
+
+
+def _stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """int64 [P] a property of each sample as int64 [B, P] a property."""
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
 
 
 __all__ = ["ConversationCollator", "PatchCollator"]

@@ -9,12 +9,15 @@ import bisect
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from flashsloth.training.recipe import DataSource
+
+if TYPE_CHECKING:
+    from flashsloth.world import WorldSample
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 _PLACEHOLDER = "<image>"
@@ -32,11 +35,13 @@ class Sample:
         messages: as the processor takes them, pictures inside.
         kinds: the kind of each answer, for evaluation.
         independent: whether each turn is a question of its own about the first turn's pictures.
+        patches: what each patch of the one picture shows, int64 [P] a property, where that was asked for.
     """
 
     messages: list[dict[str, Any]]
     kinds: list[str] = field(default_factory=list)
     independent: bool = False
+    patches: dict[str, np.ndarray] | None = None
 
 
 class LlavaData(Dataset):
@@ -91,14 +96,17 @@ class LlavaData(Dataset):
 
 
 class WorldData(Dataset):
-    """Pictures drawn on the spot, with their questions as turns of one conversation, or with their caption."""
+    """Pictures drawn on the spot, with their questions as turns of one conversation, or with their caption.
 
-    def __init__(self, source: DataSource) -> None:
+    With a `patch_grid`, samples also say what each of its patches shows.
+    """
+
+    def __init__(self, source: DataSource, patch_grid: int | None = None) -> None:
         from flashsloth.world import World
 
         assert source.world is not None
         assert source.count is not None
-        self.source = source
+        self.source, self.patch_grid = source, patch_grid
         self.world = World(seed=source.seed, split=source.split, level=source.world)
 
     def __len__(self) -> int:
@@ -107,16 +115,17 @@ class WorldData(Dataset):
     def __getitem__(self, index: int) -> Sample:
         drawn = self.world.sample(index)
         picture = {"type": "image", "image": drawn.image}
+        patches = None if self.patch_grid is None else patch_classes(drawn, self.patch_grid)
         if self.source.text == "caption":
             answer = {"role": "assistant", "content": drawn.caption}
-            return Sample([{"role": "user", "content": [picture]}, answer], ["caption"])
+            return Sample([{"role": "user", "content": [picture]}, answer], ["caption"], patches=patches)
         messages: list[dict[str, Any]] = []
         questions = drawn.questions[: self.source.most_turns]
         for question in questions:
             text = {"type": "text", "text": question.question}
             messages.append({"role": "user", "content": [text] if messages else [picture, text]})
             messages.append({"role": "assistant", "content": question.answer})
-        return Sample(messages, [question.kind for question in questions], self.source.independent)
+        return Sample(messages, [question.kind for question in questions], self.source.independent, patches)
 
 
 class WorldPatches(Dataset):
@@ -132,14 +141,13 @@ class WorldPatches(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.drawn.world.sample(index)
-        labels = sample.patch_labels(self.patch_grid)
-        return {
-            "image": sample.image,
-            "shape": labels.shape,
-            "color": labels.color,
-            "character": labels.character,
-            "center": labels.center,
-        }
+        return {"image": sample.image, **patch_classes(sample, self.patch_grid)}
+
+
+def patch_classes(sample: WorldSample, grid: int) -> dict[str, np.ndarray]:
+    """For each property int64 [grid * grid], what the patches of a drawn picture show."""
+    labels = sample.patch_labels(grid)
+    return {"shape": labels.shape, "color": labels.color, "character": labels.character, "center": labels.center}
 
 
 class Joined(Dataset):
@@ -157,9 +165,21 @@ class Joined(Dataset):
         return self.parts[part][index - (int(self.ends[part - 1]) if part else 0)]
 
 
-def conversations(sources: list[DataSource]) -> Joined:
-    """The dataset of a stage that learns answers."""
-    return Joined([LlavaData(s.json, s.images, s.independent) if s.json is not None else WorldData(s) for s in sources])
+def conversations(sources: list[DataSource], patch_grid: int | None = None) -> Joined:
+    """The dataset of a stage that learns answers; with a `patch_grid`, patches too.
+
+    Raises:
+        DataError: where patches are asked for of pictures that were not drawn.
+    """
+    parts: list[Any] = []
+    for source in sources:
+        if source.json is None:
+            parts.append(WorldData(source, patch_grid))
+        elif patch_grid is None:
+            parts.append(LlavaData(source.json, source.images, source.independent))
+        else:
+            raise DataError(f"patch_loss needs drawn pictures (world:), but the data has json: {source.json}")
+    return Joined(parts)
 
 
 def patches(sources: list[DataSource], patch_grid: int) -> Joined:

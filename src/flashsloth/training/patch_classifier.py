@@ -1,4 +1,4 @@
-"""Teaching an encoder patch by patch what the drawn world knows is there.
+"""Teaching an encoder patch by patch what the drawn world knows is there: alone, or beside the answers.
 
 In: pictures and, for every patch, which shape, colour and character it shows and whether a centre lies in it.
 Out: a loss that trains the encoder, and each patch's predictions. The counterpart, for a model that starts from
@@ -9,27 +9,30 @@ Legend: B pictures, P patches, V vision width, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
-from flashsloth.model.modeling_flashsloth import FlashSlothModel
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
 
 BACKGROUND_WEIGHT = 0.3
 """Most patches show nothing; they count less."""
+PATCHES_KEY = "patches"
+"""What a batch calls the classes of its patches, where the answers' loss has the patches' beside it."""
 
 
-class PatchClassifier(nn.Module):
-    """The encoder with one linear head a property."""
+class PatchHeads(nn.Module):
+    """One linear head a property, on the features of an encoder."""
 
-    def __init__(self, model: FlashSlothModel) -> None:
+    def __init__(self, width: int) -> None:
         from flashsloth.world import CHARACTER_CLASSES, COLOR_CLASSES, SHAPE_CLASSES
 
         super().__init__()
-        self.vision_tower = model.vision_tower
-        self.num_patches = model.config.num_patches
-        width = model.config.vision_config.hidden_size
         classes = {
             "shape": len(SHAPE_CLASSES),
             "color": len(COLOR_CLASSES),
@@ -38,6 +41,33 @@ class PatchClassifier(nn.Module):
         }
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in classes.items()})
+
+    def forward(self, features: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss [] and the predictions int64 [B, P, properties].
+
+        Args:
+            features: float [B, P, V].
+            targets: for each property int64 [B, P], the class of each patch.
+        """
+        features = self.norm(features)
+        losses, predictions = [], []
+        for name, head in self.heads.items():
+            logits = head(features).float()  # [B, P, C]
+            weight = torch.full((logits.shape[-1],), 1.0, device=logits.device)
+            weight[0] = BACKGROUND_WEIGHT
+            losses.append(F.cross_entropy(logits.flatten(0, 1), targets[name].flatten(), weight=weight))
+            predictions.append(logits.argmax(dim=-1))
+        return torch.stack(losses).sum(), torch.stack(predictions, dim=-1)
+
+
+class PatchClassifier(nn.Module):
+    """The encoder alone, with the heads."""
+
+    def __init__(self, model: FlashSlothModel) -> None:
+        super().__init__()
+        self.vision_tower = model.vision_tower
+        self.num_patches = model.config.num_patches
+        self.patch_heads = PatchHeads(model.config.vision_config.hidden_size)
 
     def forward(
         self,
@@ -55,15 +85,43 @@ class PatchClassifier(nn.Module):
         """
         targets = {"shape": shape, "color": color, "character": character, "center": center}
         output = self.vision_tower(pixel_values=pixel_values.flatten(0, 1), return_dict=True)
-        features = self.norm(output.last_hidden_state[:, -self.num_patches :])  # [B, P, V]
-        losses, predictions = [], []
-        for name, head in self.heads.items():
-            logits = head(features).float()  # [B, P, C]
-            weight = torch.full((logits.shape[-1],), 1.0, device=logits.device)
-            weight[0] = BACKGROUND_WEIGHT
-            losses.append(F.cross_entropy(logits.flatten(0, 1), targets[name].flatten(), weight=weight))
-            predictions.append(logits.argmax(dim=-1))
-        return ModelOutput(loss=torch.stack(losses).sum(), logits=torch.stack(predictions, dim=-1))
+        loss, predictions = self.patch_heads(output.last_hidden_state[:, -self.num_patches :], targets)
+        return ModelOutput(loss=loss, logits=predictions)
 
 
-__all__ = ["PatchClassifier"]
+@contextmanager
+def patch_loss(model: FlashSlothForConditionalGeneration, weight: float) -> Iterator[None]:
+    """While this is open, batches with :data:`PATCHES_KEY` add the patches' loss, `weight` times, to the answers'.
+
+    The heads are a part of `model` meanwhile, so that optimizer, checkpoints and data-parallel wrappers see them, and
+    are gone afterwards. The encoder's features are used as they are: nothing is computed twice.
+    """
+    waiting: list[dict[str, torch.Tensor]] = []
+
+    def take(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        kwargs = dict(kwargs)
+        targets = kwargs.pop(PATCHES_KEY, None)
+        waiting[:] = [] if targets is None else [targets]
+        return args, kwargs
+
+    def add(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        for targets in waiting:
+            loss, _ = module.patch_heads(output.image_hidden_states.last_hidden_state, targets)
+            output.loss = output.loss + weight * loss
+        return output
+
+    heads = PatchHeads(model.config.vision_config.hidden_size)
+    model.patch_heads = heads.to(device=model.device, dtype=model.dtype)
+    hooks = [
+        model.register_forward_pre_hook(take, with_kwargs=True),
+        model.register_forward_hook(add, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        del model.patch_heads
+
+
+__all__ = ["PATCHES_KEY", "PatchClassifier", "PatchHeads", "patch_loss"]

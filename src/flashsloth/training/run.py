@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
 from flashsloth.training.metrics import answer_accuracy, most_likely, patch_accuracy, patch_predictions
 from flashsloth.training.optimizer import make_optimizer
-from flashsloth.training.patch_classifier import PatchClassifier
+from flashsloth.training.patch_classifier import PatchClassifier, patch_loss
 from flashsloth.training.recipe import Recipe, StageRun
 from flashsloth.training.stages import Stage, freeze_all_but
 from flashsloth.training.start import start_model
@@ -95,11 +96,14 @@ def run_stage(
     if stage.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = _answers_trainer if stage.settings.objective == "answers" else _patches_trainer
-    stage_trainer = trainer(model, processor, stage, _arguments(stage, folder, seed))
-    stage_trainer.in_order, stage_trainer.stage = not stage.shuffle, stage.settings
-    stage_trainer.train(resume_from_checkpoint=_last_step(folder))
-    if stage.eval_data:
-        stage_trainer.evaluate()
+    arguments = _arguments(stage, folder, seed)
+    weight = stage.settings.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
+    with patch_loss(model, weight) if weight else nullcontext():
+        stage_trainer = trainer(model, processor, stage, arguments)
+        stage_trainer.in_order, stage_trainer.stage = not stage.shuffle, stage.settings
+        stage_trainer.train(resume_from_checkpoint=_last_step(folder))
+        if stage.eval_data:
+            stage_trainer.evaluate()
     _save(model, processor, folder, stage_trainer, stage.stage)
 
 
@@ -112,7 +116,7 @@ def _answers_trainer(
         model=model,
         args=arguments,
         data_collator=ConversationCollator(processor, stage.settings, stage.attention),
-        train_dataset=conversations(stage.data),
+        train_dataset=conversations(stage.data, model.config.patch_grid if stage.settings.patch_loss else None),
         eval_dataset=held_out,
         processing_class=processor,
         preprocess_logits_for_metrics=most_likely,

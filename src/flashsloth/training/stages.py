@@ -46,6 +46,7 @@ class Stage:
         weight_decay, adam_beta2: AdamW's.
         optimizer: `adamw`, or `muon` for the matrices of transformer blocks (see `optimizer.py`).
         max_length: tokens; a longer sample is an error that names it.
+        patch_loss: weight of the patches' loss beside the answers', for drawn pictures; 0 for none.
     """
 
     trains: tuple[str, ...]
@@ -60,6 +61,7 @@ class Stage:
     adam_beta2: float = 0.999
     optimizer: Optimizer = "adamw"
     max_length: int = 3072
+    patch_loss: float = 0.0
 
 
 _INSTRUCTED = ("projector", "sap", "query_tokens", "embq", "language_model", "head")
