@@ -1,0 +1,108 @@
+"""A linear layer whose weight lies as the processor's matrix kernels want it.
+
+In: a `torch.nn.Linear` in float32 or bfloat16 on a CPU. Out: a layer that computes the same, faster: oneDNN reorders a
+plain weight at every call, or multiplies it by a slower kernel; here it is reordered once, and the plain copy is let
+go. An activation that follows can be part of the product, on its float32 sums.
+
+The operators are torch's own but private (`torch.ops.mkldnn`): where they are missing, `can_pack` says so and the
+plain layer stays.
+
+Legend: M rows, K inputs, N outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from flashsloth.speed.errors import SpeedError
+
+PACKED_DTYPES = (torch.float32, torch.bfloat16)
+PROBE_SIZE = 16
+
+
+class Activation(NamedTuple):
+    """An activation in oneDNN's words: its name, and which formula of it."""
+
+    name: str = "none"
+    formula: str = ""
+
+
+NO_ACTIVATION = Activation()
+
+
+class PackedLinear(nn.Module):
+    """`activation(x @ weight.T + bias)` with a packed weight. For inference: no gradient passes through it.
+
+    Args:
+        linear: the layer to replace; it keeps its weight, which is freed with it.
+        activation: what is applied to the product.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: Activation = NO_ACTIVATION) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.activation = activation
+        self.dtype = linear.weight.dtype
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float [..., K] -> float [..., N]."""
+        refuse_gradients(x)
+        rows = x.reshape(-1, self.in_features)  # [M, K]
+        name, formula = self.activation
+        output = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self.bias, name, [], formula)
+        return output.view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.dtype}, activation={self.activation.name}"
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """The weight as it was, so that a checkpoint of a packed model is an ordinary one."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self._weight.to_dense()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], *args: Any, **kwargs: Any) -> PackedLinear:
+        refuse_moves(fn, self.dtype)
+        return super()._apply(fn, *args, **kwargs)
+
+
+def refuse_gradients(x: torch.Tensor) -> None:
+    """No gradient passes through packed or quantized weights; losing it silently would be worse than stopping."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise SpeedError(
+            "this model's weights are packed for answering, and no gradient passes through them: load it with "
+            "optimize=False to train it"
+        )
+
+
+def refuse_moves(fn: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype) -> None:
+    """Packed weights stay where they are, as they are: `to` another device or precision is a mistake."""
+    moved = fn(torch.empty(0, dtype=dtype))
+    if moved.dtype != dtype or moved.device.type != "cpu":
+        raise SpeedError(
+            f"weights packed for cpu in {dtype} cannot be moved to {moved.device} in {moved.dtype}: "
+            f"load the model there, or with optimize=False"
+        )
+
+
+@cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch, on this processor, multiplies packed weights of this precision."""
+    if dtype not in PACKED_DTYPES or not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        layer = nn.Linear(PROBE_SIZE, PROBE_SIZE, dtype=dtype)
+        with torch.no_grad():
+            PackedLinear(layer, Activation("gelu", "tanh"))(torch.zeros(1, PROBE_SIZE, dtype=dtype))
+            return PackedLinear(layer).state_dict()["weight"].shape == layer.weight.shape
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+
+
+__all__ = ["NO_ACTIVATION", "Activation", "PackedLinear", "can_pack", "refuse_gradients", "refuse_moves"]

@@ -1,0 +1,116 @@
+"""A model made faster in place, for answering: the one place that knows which path is fast where.
+
+In: a model, ready to answer. Out: the same model with other layers inside. On a CPU:
+
+    every linear layer        its weight packed once for oneDNN, an activation after it fused in (packed_linear.py)
+    the encoder's attention   bfloat16: three plain operations; float32: torch's fused one       (plain_attention.py)
+    quantize="int8", "int4"   the language model's weights in fewer bits                         (quantized_linear.py)
+
+Only the language model is quantized: its weights are read anew for every token. The encoder reads its own once a
+picture, and gains nothing. The head keeps eight bits where the rest has four.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.speed.errors import SpeedError
+from flashsloth.speed.packed_linear import NO_ACTIVATION, Activation, PackedLinear, can_pack
+from flashsloth.speed.plain_attention import PLAIN
+from flashsloth.speed.quantized_linear import Int4Linear, Int8Linear
+
+logger = logging.getLogger(__name__)
+
+Quantization = Literal["int8", "int4"]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+
+SMALLEST_SIDE = 16
+"""Layers with fewer inputs or outputs are not worth packing."""
+_HEAD = "lm_head"
+_GELU_TANH, _GELU, _RELU = Activation("gelu", "tanh"), Activation("gelu", "none"), Activation("relu", "")
+_ACTIVATIONS = {
+    "GELUTanh": _GELU_TANH,
+    "PytorchGELUTanh": _GELU_TANH,
+    "NewGELUActivation": _GELU_TANH,
+    "GELUActivation": _GELU,
+    "ReLU": _RELU,
+}
+"""Activation modules of transformers and torch that oneDNN can fuse, by their class's name."""
+
+
+def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantization | None = None) -> None:
+    """Make a model answer faster, in place.
+
+    Args:
+        model: on its device, in its precision; afterwards it answers, but cannot be trained or moved.
+        quantize: fewer bits for the language model's weights; None for none.
+
+    Raises:
+        SpeedError: if the model cannot be quantized here.
+    """
+    if quantize is not None and quantize not in QUANTIZATIONS:
+        raise SpeedError(f"quantize is {quantize!r}; expected one of {', '.join(QUANTIZATIONS)}, or None")
+    if model.device.type != "cpu":
+        if quantize is not None:
+            raise SpeedError(f"quantize={quantize!r} works on cpu so far, and the model is on {model.device}")
+        return
+    model.requires_grad_(False)
+    if quantize is not None:
+        _quantize(model, quantize)
+    if can_pack(model.dtype):
+        _fuse_activations(model)
+        _pack(model)
+    else:
+        logger.warning("this torch has no packed products in %s here: plain ones are used", model.dtype)
+    tower = model.model.vision_tower
+    if model.dtype == torch.bfloat16 and tower.config._attn_implementation == "sdpa":
+        tower.set_attn_implementation(PLAIN)
+
+
+def _quantize(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
+    """Replace the linear layers of the language model, and the head."""
+    for parent, name, linear in _linear_layers(model.model.language_model):
+        fits = quantize == "int4" and Int4Linear.takes(linear)
+        setattr(parent, name, Int4Linear(linear) if fits else Int8Linear(linear))
+    setattr(model, _HEAD, Int8Linear(model.lm_head))
+
+
+def _pack(model: nn.Module) -> None:
+    """Replace every linear layer that is left."""
+    for parent, name, linear in _linear_layers(model):
+        if min(linear.in_features, linear.out_features) >= SMALLEST_SIDE:
+            setattr(parent, name, PackedLinear(linear))
+
+
+def _fuse_activations(model: nn.Module) -> None:
+    """Where a block is `fc2(activation_fn(fc1(x)))`, make the activation a part of `fc1`."""
+    for block in model.modules():
+        first, activation = getattr(block, "fc1", None), getattr(block, "activation_fn", None)
+        fused = _ACTIVATIONS.get(type(activation).__name__, NO_ACTIVATION)
+        if fused != NO_ACTIVATION and first is not None and _is_plain(first) and hasattr(block, "fc2"):
+            block.fc1, block.activation_fn = PackedLinear(first, fused), nn.Identity()
+
+
+def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Every plain linear layer with its parent and its name there; one at a time, so that memory can be freed."""
+    parents = [module for module in model.modules() if not isinstance(module, nn.MultiheadAttention)]
+    for parent in parents:
+        for name, child in list(parent.named_children()):
+            if _is_plain(child):
+                yield parent, name, child
+                del child
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether this is a linear layer that does what `nn.Linear` does, and nothing around it."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and not any(hooks)
+
+
+__all__ = ["QUANTIZATIONS", "Quantization", "speed_up"]

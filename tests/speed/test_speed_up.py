@@ -1,0 +1,201 @@
+"""Fast paths give what the plain ones give, within their stated tolerances, and refuse what they cannot do."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from tiny import TinyModelMaker
+from torch import nn
+
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.speed import SpeedError, speed_up
+from flashsloth.speed.packed_linear import Activation, PackedLinear, can_pack
+from flashsloth.speed.plain_attention import PLAIN, plain_attention
+from flashsloth.speed.quantized_linear import GROUP_SIZE, Int4Linear, Int8Linear
+
+FLOAT32_TOLERANCE = 1e-4  # of a logit
+BFLOAT16_DIVERGENCE = 1e-3  # KL at each position, against float32
+BFLOAT16_STEP = 2.0**-8
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": tiny.VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+WIDE_PHI = {**tiny.TEXT, "hidden_size": 64}
+PLAIN_MODULES = {"PackedLinear", "Int8Linear", "Int4Linear"}
+
+
+def linear(inputs: int = 64, outputs: int = 96, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    torch.manual_seed(3)
+    return nn.Linear(inputs, outputs).to(dtype)
+
+
+def inputs_of(processor) -> dict[str, torch.Tensor]:
+    conversations = [[tiny.user("Where is the red dog?", tiny.picture(1))], [tiny.user("Is it?")]]
+    return tiny.encode(processor, conversations, padding=True)
+
+
+@torch.no_grad()
+def logits_of(model: FlashSlothForConditionalGeneration, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(**inputs).logits[inputs["attention_mask"].bool()].float()
+
+
+def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """The largest KL of any position."""
+    kl = F.kl_div(found.log_softmax(-1), expected.log_softmax(-1), reduction="none", log_target=True)
+    return float(kl.sum(-1).max())
+
+
+def kinds_of(model: nn.Module) -> set[str]:
+    return {type(module).__name__ for module in model.modules()}
+
+
+@pytest.mark.parametrize("text", [tiny.TEXT, LLAMA], ids=["phi", "llama"])
+def test_packed_float32_gives_the_plain_logits(make_tiny_model: TinyModelMaker, tiny_processor, text) -> None:
+    model = make_tiny_model(attention="sdpa", text_config=dict(text))
+    inputs = inputs_of(tiny_processor)
+    plain = logits_of(model, inputs)
+    names = set(model.state_dict())
+    speed_up(model)
+    assert "PackedLinear" in kinds_of(model)
+    assert "Linear" not in kinds_of(model.model.language_model)
+    torch.testing.assert_close(logits_of(model, inputs), plain, atol=FLOAT32_TOLERANCE, rtol=0)
+    assert set(model.state_dict()) == names
+
+
+def test_packed_bfloat16_is_as_near_to_float32_as_the_plain_one(
+    make_tiny_model: TinyModelMaker, tiny_processor
+) -> None:
+    model = make_tiny_model(attention="sdpa")
+    with torch.no_grad():
+        for parameter in model.parameters():  # the scale of trained weights: bfloat16 suffices for it
+            parameter.mul_(0.25) if parameter.ndim > 1 else None
+    inputs = inputs_of(tiny_processor)
+    exact = logits_of(model, inputs)
+    halved = copy.deepcopy(model).to(torch.bfloat16)
+    speed_up(halved)
+    assert halved.model.vision_tower.config._attn_implementation == PLAIN
+    found = divergence(exact, logits_of(halved, inputs))
+    assert 0 < found < BFLOAT16_DIVERGENCE
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_quantized_weights_stay_near(make_tiny_model: TinyModelMaker, tiny_processor, quantize) -> None:
+    model = make_tiny_model(attention="sdpa", text_config=dict(WIDE_PHI))
+    inputs = inputs_of(tiny_processor)
+    plain = logits_of(model, inputs)
+    twin = copy.deepcopy(model)
+    speed_up(model, quantize=quantize)
+    assert isinstance(model.lm_head, Int8Linear)
+    assert (quantize == "int4") == ("Int4Linear" in kinds_of(model.model.language_model))
+    # The same as a plain model whose weights are what the quantized ones stand for: nothing but rounding is lost.
+    for name, module in model.named_modules():
+        if isinstance(module, Int4Linear | Int8Linear):
+            twin.get_submodule(name).weight.data = module.dequantized()
+    found = logits_of(model, inputs)
+    torch.testing.assert_close(found, logits_of(twin, inputs), atol=2e-3, rtol=2e-3)
+    assert not torch.equal(found, plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_a_packed_layer_with_its_activation(dtype: torch.dtype, rows: int) -> None:
+    layer, x = linear(dtype=dtype), torch.randn(2, rows, 64).to(dtype)
+    with torch.no_grad():
+        packed = PackedLinear(layer, Activation("gelu", "tanh"))
+        expected = F.gelu(F.linear(x.double(), layer.weight.double(), layer.bias.double()), approximate="tanh")
+        error = (packed(x).double() - expected).abs().max()
+        assert packed(x).shape == (2, rows, 96)
+        assert error < (1e-5 if dtype == torch.float32 else 3 * BFLOAT16_STEP)
+        assert torch.equal(packed.state_dict()["weight"], layer.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+def test_a_quantized_weight_is_rounded_to_its_nearest_step(kind, dtype: torch.dtype) -> None:
+    layer = linear(dtype=dtype)
+    quantized = kind(layer)
+    error = (quantized.dequantized() - layer.weight.float()).abs()
+    if kind is Int8Linear:
+        step = layer.weight.float().abs().amax(dim=1, keepdim=True) / 127
+    else:
+        groups = layer.weight.float().unflatten(1, (-1, GROUP_SIZE))
+        step = ((groups.amax(-1) - groups.amin(-1)) / 15).repeat_interleave(GROUP_SIZE, dim=1)
+    # Half a step, and what rounding scale and zero to the model's precision adds.
+    slack = 0.02 if dtype == torch.float32 else 0.25
+    assert (error <= (0.5 + slack) * step).all()
+    assert error.max() > 0.3 * step.min()
+
+
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+@pytest.mark.parametrize("rows", [1, 5, 12, 33])
+def test_few_rows_and_many_give_the_same_products(kind, rows: int) -> None:
+    layer = linear(dtype=torch.bfloat16)
+    quantized, x = kind(layer), torch.randn(rows, 64).to(torch.bfloat16)
+    expected = x.float() @ quantized.dequantized().T + layer.bias.float()
+    with torch.no_grad():
+        torch.testing.assert_close(quantized(x).float(), expected, atol=4 * BFLOAT16_STEP, rtol=4 * BFLOAT16_STEP)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_attention_is_attention(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    query, key, value = (torch.randn(2, 3, 49, 24) for _ in range(3))
+    expected = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+    found, weights = plain_attention(nn.Module(), query.to(dtype), key.to(dtype), value.to(dtype), None)
+    assert weights is None
+    tolerance = 1e-5 if dtype == torch.float32 else 8 * BFLOAT16_STEP
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
+    with pytest.raises(SpeedError, match="mask"):
+        plain_attention(nn.Module(), query, key, value, torch.ones(1))
+
+
+def test_a_packed_model_is_saved_as_it_was_loaded(tiny_model, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    speed_up(tiny_model)
+    tiny_model.save_pretrained(tmp_path)
+    again = FlashSlothForConditionalGeneration.from_pretrained(tmp_path).state_dict()
+    assert again.keys() == before.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in before.items())
+
+
+def test_what_cannot_be_done_is_said(tiny_model, make_tiny_model: TinyModelMaker, tmp_path: Path) -> None:
+    with pytest.raises(SpeedError, match="quantize is 'int3'; expected one of int8, int4, or None"):
+        speed_up(tiny_model, quantize="int3")
+    speed_up(tiny_model)
+    with pytest.raises(SpeedError, match="optimize=False to train"):
+        tiny_model.lm_head(torch.zeros(1, 48, requires_grad=True))
+    with pytest.raises(SpeedError, match="cannot be moved"):
+        tiny_model.to(torch.bfloat16)
+    tiny_model.to("cpu")
+    quantized = make_tiny_model()
+    speed_up(quantized, quantize="int8")
+    with pytest.raises(SpeedError, match="quantized model cannot be saved"):
+        quantized.save_pretrained(tmp_path)
+
+
+def test_layers_that_are_more_than_linear_stay(tiny_model) -> None:
+    seen = []
+    layer = tiny_model.model.projector.get_submodule(
+        next(name for name, module in tiny_model.model.projector.named_modules() if isinstance(module, nn.Linear))
+    )
+    layer.register_forward_hook(lambda *args: seen.append(1))
+    speed_up(tiny_model)
+    assert layer in set(tiny_model.modules())
+
+
+def test_precisions_that_cannot_be_packed_stay_plain(make_tiny_model: TinyModelMaker, caplog) -> None:
+    assert not can_pack(torch.float64)
+    model = make_tiny_model().to(torch.float64)
+    speed_up(model)
+    assert not kinds_of(model) & PLAIN_MODULES
+    assert "plain ones are used" in caplog.text
