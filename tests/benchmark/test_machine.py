@@ -1,0 +1,87 @@
+"""The machine's limits: every way computes the same, figures are figures, and JSON brings them back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from flashsloth.benchmark import machine
+from flashsloth.benchmark.errors import BenchmarkError
+from flashsloth.benchmark.machine import Machine, measure_machine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that take no time; what is measured with them means nothing."""
+    monkeypatch.setattr(machine, "MATRIX_SHAPES", {"cpu": ((8, 32, 64), (4, 16, 16))})
+    monkeypatch.setattr(machine, "READ_BYTES", {"cpu": 1 << 14})
+    monkeypatch.setattr(machine, "READ_WIDTH", 64)
+    monkeypatch.setattr(machine, "WAY_SECONDS", 0.001)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_way_computes_the_same_product(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(5, 32, generator=generator).to(dtype)
+    weight = torch.randn(48, 32, generator=generator).to(dtype)
+    ways = list(machine.linear_ways(weight, len(states)))
+    assert len(ways) == 1 + (machine.pack_weight(weight, len(states)) is not None)
+    for way in ways:
+        torch.testing.assert_close(way(states), F.linear(states, weight))
+
+
+def test_a_packed_way_is_left_out_where_its_operator_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert len(list(machine.linear_ways(torch.ones(4, 4), 1))) == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_a_machine_is_measured_and_survives_json() -> None:
+    found = measure_machine(CPU, [torch.float32, torch.bfloat16])
+    assert set(found.matrix_rate) == {"float32", "bfloat16"}
+    assert min(found.read_bandwidth, *found.matrix_rate.values()) > 0
+    assert found.name
+    assert found.cores >= 1
+    assert found.memory_bytes > 1 << 28
+    assert found.torch == torch.__version__
+    assert Machine.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+@pytest.mark.usefixtures("small")
+def test_the_best_repetition_counts_and_the_first_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.5, 0.25, 0.75])
+    monkeypatch.setattr(machine, "_seconds", lambda *_: next(seconds))
+    monkeypatch.setattr(machine, "WAY_SECONDS", 1.0)
+    calls: list[torch.Tensor] = []
+
+    def run(argument: torch.Tensor) -> torch.Tensor:
+        calls.append(argument)
+        return argument
+
+    assert machine.best_seconds(run, torch.ones(1), CPU) == 0.25
+    assert len(calls) == 1  # the one that warms up
+
+
+@pytest.mark.usefixtures("small")
+def test_the_rate_counts_two_operations_a_multiplication(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "best_seconds", lambda *_: 2.0)
+    assert machine.measure_matrix_rate(CPU, torch.float32) == 2 * 8 * 32 * 64 / 2.0
+    assert machine.measure_read_bandwidth(CPU) == (1 << 14) / 2.0
+
+
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(BenchmarkError, match="device is 'meta'; expected one of cpu, cuda"):
+        measure_machine(torch.device("meta"), [torch.float32])
+
+
+def test_a_damaged_machine_is_refused() -> None:
+    fields = dict.fromkeys((field.name for field in dataclasses.fields(Machine)), 1)
+    fields.pop("cores")
+    with pytest.raises(BenchmarkError, match="measure it anew"):
+        Machine.from_dict(fields)
