@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from flashsloth.inference import FlashSloth, PromptError
+from flashsloth.inference.roomy_cache import roomy_cache
 from flashsloth.media import PictureError
 
 LENGTH = 8
@@ -82,6 +83,7 @@ def test_many_questions_share_the_look_and_the_beginning(sloth: FlashSloth, pict
             lambda _, __, kwargs: columns.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
         ),
     ]
+    sloth.pictures.clear()
     sloth.answer_many(pictures[0], QUESTIONS, max_new_tokens=1)
     for hook in hooks:
         hook.remove()
@@ -138,7 +140,7 @@ def test_hd_questions_share_too(tmp_path: Path, pictures: list[Image.Image]) -> 
 def test_a_sliding_window_shares_nothing_and_answers_the_same(tmp_path: Path, pictures: list[Image.Image]) -> None:
     window = {"model_type": "mistral", "sliding_window": 16, "head_dim": 12}
     sloth = variant(tmp_path, text_config={**tiny.TEXT, **window}, lm_head_bias=False)
-    assert sloth.generator.new_cache() is None
+    assert roomy_cache(sloth.model.config.text_config) is None
     pairs = [(pictures[0], question) for question in QUESTIONS]
     assert sloth.answer_batch(pairs, max_new_tokens=LENGTH) == one_by_one(sloth, pairs)
     chat = sloth.chat(pictures[0], max_new_tokens=LENGTH)

@@ -49,6 +49,7 @@ def test_every_turn_is_what_a_full_pass_says(sloth: FlashSloth, pictures: list[I
 
 
 def test_only_new_columns_are_run(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
+    sloth.pictures.clear()
     chat = sloth.chat(pictures[0], max_new_tokens=LENGTH)
     first = columns_run(sloth, chat, "What is this?")
     second = columns_run(sloth, chat, "And where?")

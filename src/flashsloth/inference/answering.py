@@ -12,7 +12,7 @@ The same question gets the same answer from all of them, up to the rounding of f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -20,10 +20,11 @@ import torch
 from flashsloth.inference.conversation import Conversation
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.generator import Generator, Job
-from flashsloth.inference.looking import Looker, Picture, count_pictures, picture_key
+from flashsloth.inference.looking import Looker, Picture, picture_key
 from flashsloth.inference.options import AnswerOptions, Options
+from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import PromptWriter
-from flashsloth.inference.streaming import AnswerText, TokenThread, text_of
+from flashsloth.inference.streaming import AnswerText, text_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 PICTURES_HELD = 32
@@ -38,15 +39,23 @@ class FlashSloth:
         model: the model, on its device, in its precision.
         processor: the processor it was trained with.
         name: what it is called in reports: where it was loaded from.
+        pictures: where what was seen is kept, for pictures that are asked about again.
     """
 
-    def __init__(self, model: FlashSlothForConditionalGeneration, processor: Any, name: str = "flashsloth") -> None:
+    def __init__(
+        self,
+        model: FlashSlothForConditionalGeneration,
+        processor: Any,
+        name: str = "flashsloth",
+        pictures: PictureCache | None = None,
+    ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
-        self.looker = Looker(model, processor.image_processor)
+        self.pictures = PictureCache() if pictures is None else pictures
+        self.looker = Looker(model, processor.image_processor, self.pictures)
         self.writer = PromptWriter(processor)
-        self.generator = Generator(model, processor.tokenizer)
+        self.generator = Generator(model, processor.tokenizer, self.pictures)
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +85,7 @@ class FlashSloth:
         """As :meth:`answer`, piece by piece: the pieces joined are what it returns. Mistakes are raised at the call."""
         checked = Options.of(options)
         job = self._job(image, question, checked)
-        return self._stream(lambda **hooks: self.generator.run_one(job, checked, **hooks))
+        return AnswerText(self.processor.tokenizer).pieces(self.generator.tokens(job, checked))
 
     def answer_many(self, image: Picture, questions: Sequence[str], **options: Unpack[AnswerOptions]) -> list[str]:
         """Answer many questions about the same picture, each on its own."""
@@ -110,11 +119,7 @@ class FlashSloth:
         pictures = self.looker.open(image, options.image_policy)
         prompt = self.writer.write([self.writer.user_message(question, len(pictures))], options.system)
         self.generator.room(prompt, options)
-        return Job(prompt, self.looker.look(pictures), group=0)
-
-    def _stream(self, generate: Callable[..., list[int]]) -> Iterator[str]:
-        with TokenThread(generate) as tokens:
-            yield from AnswerText(self.processor.tokenizer).pieces(tokens)
+        return Job(prompt, self.looker.look(pictures))
 
     def _answer_windows(self, pairs: Iterable[tuple[Picture, str]], options: Options) -> Iterator[tuple[int, str]]:
         done = 0
@@ -136,7 +141,7 @@ class FlashSloth:
         jobs = []
         for picture, question in pairs:
             key = picture_key(picture)
-            message = self.writer.user_message(question, count_pictures(seen[key]))
+            message = self.writer.user_message(question, len(seen[key] or ()))
             jobs.append(Job(self.writer.write([message], options.system), seen[key], groups[key]))
         return jobs
 

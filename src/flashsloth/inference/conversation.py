@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.generator import Job
-from flashsloth.inference.looking import Picture, count_pictures, join_features
+from flashsloth.inference.looking import Picture, Seen, join_seen
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Messages, Prompt
-from flashsloth.inference.streaming import AnswerText, TokenThread
-from flashsloth.model.outputs import FlashSlothImageFeatures
+from flashsloth.inference.streaming import AnswerText
 
 if TYPE_CHECKING:
     from flashsloth.inference.answering import FlashSloth
@@ -34,7 +33,7 @@ class Conversation:
         self._sloth = flashsloth
         self._options = options
         self._waiting = flashsloth.looker.look(flashsloth.looker.open(image, options.image_policy))
-        self._features: FlashSlothImageFeatures | None = None
+        self._seen: Seen | None = None
         self._messages: Messages = []
         self._turns: list[tuple[str, str]] = []
         self._cache: Any = None
@@ -61,43 +60,47 @@ class Conversation:
         sloth.writer.check_question(question)
         added = sloth.looker.look(sloth.looker.open(image, self._options.image_policy))
         sets = [pictures for pictures in (self._waiting, added) if pictures is not None]
-        message = sloth.writer.user_message(question, sum(map(count_pictures, sets)))
+        message = sloth.writer.user_message(question, sum(map(len, sets)))
         prompt = sloth.writer.write([*self._messages, message], self._options.system)
         sloth.generator.room(prompt, self._options)
-        known = [] if self._features is None else [self._features]
-        features = join_features([*known, *sets]) if known or sets else None
-        return self._run(question, message, prompt, features)
+        known = [] if self._seen is None else [self._seen]
+        seen = join_seen([*known, *sets]) if known or sets else None
+        return self._run(question, message, prompt, seen)
 
-    def _run(
-        self, question: str, message: dict[str, Any], prompt: Prompt, features: FlashSlothImageFeatures | None
-    ) -> Iterator[str]:
+    def _run(self, question: str, message: dict[str, Any], prompt: Prompt, seen: Seen | None) -> Iterator[str]:
         """Answer, and remember the turn when the answer is done or stopped."""
         self._check_free(prompt.turns - 1)
         sloth, answer = self._sloth, AnswerText(self._sloth.processor.tokenizer)
-        cache, job = self._cut_cache(prompt), Job(prompt, features, group=0)
+        job = Job(prompt, seen)
+        cache = self._cut_cache(job)
         self._cache, self._cached = None, []  # a cache that an error left half filled is never used
-        thread = TokenThread(lambda **hooks: sloth.generator.run_one(job, self._options, cache, **hooks))
-        self._streaming = True
+        self._streaming = stopped = whole = True
         try:
-            with thread as tokens:
-                yield from answer.pieces(tokens)
+            yield from answer.pieces(sloth.generator.tokens(job, self._options, cache))
+        except KeyboardInterrupt:
+            whole = False
+            raise
+        except Exception:
+            stopped = False
+            raise
         finally:
             self._streaming = False
-            if answer.ids and not thread.failed:
+            if answer.ids and stopped:
                 self._turns.append((question, answer.text))
                 self._messages += [message, {"role": "assistant", "content": answer.text}]
-                self._features, self._waiting = features, None
-                self._keep_cache(cache, prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in answer.ids])
+                self._seen, self._waiting = seen, None
+                if whole:
+                    self._keep_cache(cache, prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in answer.ids])
 
     def _check_free(self, turns: int) -> None:
         if self._streaming or turns != len(self._turns):
             raise PromptError("another answer of this conversation is being read: read it to its end or close it first")
 
-    def _cut_cache(self, prompt: Prompt) -> Any:
-        """The cache, cut to the columns that `prompt` begins with; an empty one at first."""
+    def _cut_cache(self, job: Job) -> Any:
+        """The cache, cut to the columns that the prompt begins with; at first, what is remembered of its pictures."""
         if self._cache is None:
-            return self._sloth.generator.new_cache()
-        wanted = prompt.columns(0, prompt.last_question_start())
+            return self._sloth.generator.begin(job)
+        wanted = job.prompt.columns(0, job.prompt.last_question_start())
         pairs = enumerate(zip(wanted, self._cached, strict=False))
         same = next((place for place, (new, old) in pairs if new != old), min(len(wanted), len(self._cached)))
         self._cache.crop(same - len(self._cached))

@@ -1,32 +1,33 @@
 """Prompts and looked-at pictures to token ids: the passes of the model, and what they share.
 
-In: jobs, each one prompt with its pictures' features. Out: the ids of each answer, end token included, padding not.
+In: jobs, each one prompt with what the model sees in its pictures. Out: the ids of each answer, end token included.
 
-Jobs about the same pictures share their beginning (system text, `USER:`, pictures). It is run once a group, and its
-keys and values serve every question of the group:
+Jobs about the same pictures share their beginning (system text, `USER:`, pictures). It is run once a group, or taken
+from the picture cache, and its keys and values serve every question of the group:
 
-    prefix pass    [G, P]   one row a group
-    generate       [B, S]   one row a job, its group's cache before it
+    beginnings     [G, P]   one row a group
+    decoding       [B, S]   one row a job, its group's keys and values before it
 
 Legend: G groups, B jobs, P longest shared beginning, S longest rest, N pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from flashsloth.inference.decoding import Chooser, Decoding
 from flashsloth.inference.errors import PromptError
-from flashsloth.inference.looking import count_pictures, join_features
+from flashsloth.inference.looking import Seen, join_seen
 from flashsloth.inference.options import Options
+from flashsloth.inference.picture_cache import PictureCache, state_of
 from flashsloth.inference.prompt import Prompt, pad_left, shared_beginning, split
+from flashsloth.inference.roomy_cache import LayerStates, bytes_of, hold_rows, roomy_cache, states_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.outputs import FlashSlothImageFeatures
 
 ROWS_AT_A_TIME = 32
 """Jobs of one batch: beyond, a step costs as much more as it does more."""
@@ -38,25 +39,27 @@ class Job:
 
     Attributes:
         prompt: its prompt.
-        features: what the model sees in its pictures; None without.
+        seen: what the model sees in its pictures; None without.
         group: the same number for jobs about the same pictures.
     """
 
     prompt: Prompt
-    features: FlashSlothImageFeatures | None
-    group: int
+    seen: Seen | None
+    group: int = 0
 
 
 class Generator:
-    """A model and its tokenizer's special ids: runs jobs one at a time (to be streamed), or in batches."""
+    """A model and its tokenizer's special ids: runs jobs one at a time, token by token, or in batches."""
 
-    def __init__(self, model: FlashSlothForConditionalGeneration, tokenizer: Any) -> None:
+    def __init__(self, model: FlashSlothForConditionalGeneration, tokenizer: Any, pictures: PictureCache) -> None:
         self.model = model
         stored = model.generation_config.eos_token_id
         stored_ids = stored if isinstance(stored, list) else [stored]
         self.end_ids = sorted({tokenizer.eos_token_id, *stored_ids} - {None})
         self.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
+        self._pictures = pictures
+        self._suppressed = sorted(model.generation_config.suppress_tokens or ())
 
     def room(self, prompt: Prompt, options: Options) -> int:
         """The most tokens that an answer to `prompt` may have.
@@ -75,11 +78,29 @@ class Generator:
             )
         return min(options.max_new_tokens, left)
 
-    def run_one(self, job: Job, options: Options, cache: Any = None, **hooks: Any) -> list[int]:
-        """Answer one job; `cache` may hold its prompt's beginning, `hooks` are a streamer and stopping criteria."""
-        return self._generate(
-            [job], self._tensors([job.prompt]), self.room(job.prompt, options), options, cache, **hooks
-        )[0]
+    def tokens(self, job: Job, options: Options, cache: DynamicCache | None = None) -> Iterator[int]:
+        """The ids of one answer, each as it is made; who stops reading stops the model.
+
+        Args:
+            job: what to answer.
+            options: how.
+            cache: keys and values of the prompt's beginning, from :meth:`begin`; it grows. None begins anew.
+        """
+        room = self.room(job.prompt, options)
+        kept = job.prompt.last_question_start()
+        if cache is None:
+            cache = self.begin(job)
+        worth_keeping = cache is not None and job.seen is not None and cache.get_seq_length() == 0
+        decoding = self._decoding([job], self._tensors([job.prompt]), cache)
+        for step in decoding.steps(self._chooser(options), self.end_ids, room):
+            yield step[0][1]
+            if worth_keeping:
+                self._remember(job, kept, states_of(decoding.cache, 0, 0, kept))
+                worth_keeping = False
+
+    def run_one(self, job: Job, options: Options) -> list[int]:
+        """The ids of one answer."""
+        return list(self.tokens(job, options))
 
     def run(self, jobs: Sequence[Job], options: Options) -> Iterator[tuple[int, list[int]]]:
         """Answer all jobs, those alike together: (place in `jobs`, ids), as they come."""
@@ -92,70 +113,95 @@ class Generator:
             answers = self._run_batch([jobs[place] for place in batch], rooms[batch[0]], options)
             yield from zip(batch, answers, strict=True)
 
-    def new_cache(self) -> DynamicCache | None:
-        """An empty cache whose beginning can be shared and cut; None where the model keeps another kind of state."""
-        cache = DynamicCache(config=self.model.config.text_config)
-        plain = all(isinstance(layer, DynamicLayer) and not layer.is_sliding for layer in cache.layers)
-        return cache if plain else None
+    def begin(self, job: Job) -> DynamicCache | None:
+        """A cache with what is remembered of a job's beginning; None where the model keeps another kind of state."""
+        cache = roomy_cache(self.model.config.text_config)
+        if cache is not None and (states := self._remembered(job, job.prompt.last_question_start())) is not None:
+            hold_rows(cache, [states])
+        return cache
 
     def _run_batch(self, jobs: list[Job], room: int, options: Options) -> list[list[int]]:
         """Answers of jobs with the same room, sharing beginnings where that saves anything."""
         groups: dict[int, list[Job]] = {}
         for job in jobs:
             groups.setdefault(job.group, []).append(job)
-        cache = self.new_cache() if len(jobs) > len(groups) else None
-        if cache is None:
-            return self._generate(jobs, self._tensors([job.prompt for job in jobs]), room, options, None)
         shared = {group: shared_beginning([job.prompt for job in members]) for group, members in groups.items()}
-        heads = self._tensors([split(members[0].prompt, shared[group])[0] for group, members in groups.items()])
-        self._fill(cache, [members[0] for members in groups.values()], heads)
-        rows = {group: row for row, group in enumerate(groups)}
-        row_of_job = torch.tensor([rows[job.group] for job in jobs], device=self.model.device)
-        cache.batch_select_indices(row_of_job)
-        rests = self._tensors([split(job.prompt, shared[job.group])[1] for job in jobs])
-        inputs = {name: torch.cat([heads[name][row_of_job], rests[name]], dim=1) for name in rests}
-        return self._generate(jobs, inputs, room, options, cache)
+        firsts = [(members[0], shared[group]) for group, members in groups.items()]
+        known = any(self._remembered(job, place) is not None for job, place in firsts)
+        cache = roomy_cache(self.model.config.text_config) if known or len(jobs) > len(groups) else None
+        if cache is None:
+            decoding = self._decoding(jobs, self._tensors([job.prompt for job in jobs]), None)
+        else:
+            heads = self._tensors([split(job.prompt, place)[0] for job, place in firsts])
+            hold_rows(cache, self._beginnings(firsts))
+            rows = {group: row for row, group in enumerate(groups)}
+            row_of_job = torch.tensor([rows[job.group] for job in jobs], device=self.model.device)
+            cache.batch_select_indices(row_of_job)
+            rests = self._tensors([split(job.prompt, shared[job.group])[1] for job in jobs])
+            inputs = {name: torch.cat([heads[name][row_of_job], rests[name]], dim=1) for name in rests}
+            decoding = self._decoding(jobs, inputs, cache)
+        answers: list[list[int]] = [[] for _ in jobs]
+        for step in decoding.steps(self._chooser(options), self.end_ids, room):
+            for row, token in step:
+                answers[row].append(token)
+        return answers
+
+    def _beginnings(self, firsts: list[tuple[Job, int]]) -> list[LayerStates]:
+        """Keys and values of the first columns of some jobs: remembered, or run now, all that are new in one pass."""
+        states = [self._remembered(job, place) for job, place in firsts]
+        new = [(job, place) for (job, place), found in zip(firsts, states, strict=True) if found is None]
+        made = iter(self._run_beginnings(new) if new else [])
+        return [next(made) if found is None else found for found in states]
 
     @torch.no_grad()
-    def _fill(self, cache: DynamicCache, jobs: list[Job], heads: dict[str, torch.Tensor]) -> None:
-        """Run the shared beginnings of jobs, one of each group, for their keys and values alone."""
-        if heads["input_ids"].shape[1]:
-            self.model.model(**heads, **self._pictures(jobs), past_key_values=cache, use_cache=True)
-
-    def _generate(
-        self, jobs: list[Job], inputs: dict[str, torch.Tensor], room: int, options: Options, cache: Any, **hooks: Any
-    ) -> list[list[int]]:
-        """One call of transformers' `generate`: the new ids of every row, up to its end token."""
-        given = {} if cache is None else {"past_key_values": cache}
-        sequences = self.model.generate(
-            **inputs,
-            **self._pictures(jobs),
-            **given,
-            **options.generation_arguments,
-            **hooks,
-            max_new_tokens=room,
-            eos_token_id=self.end_ids,
-            pad_token_id=self.pad_token_id,
-            return_dict_in_generate=False,
+    def _run_beginnings(self, firsts: list[tuple[Job, int]]) -> list[LayerStates]:
+        cache = roomy_cache(self.model.config.text_config)
+        assert cache is not None
+        inputs = self._tensors([split(job.prompt, place)[0] for job, place in firsts])
+        longest = inputs["input_ids"].shape[1]
+        if not longest:
+            return [[] for _ in firsts]
+        self.model.model(
+            **inputs, **self._picture_inputs([job for job, _ in firsts]), past_key_values=cache, use_cache=True
         )
-        return [self._until_end(row) for row in sequences[:, inputs["input_ids"].shape[1] :].tolist()]
+        made = []
+        for row, (job, place) in enumerate(firsts):
+            states = states_of(cache, row, longest - place, longest)
+            if job.seen is not None:
+                self._remember(job, place, states)
+            made.append(states)
+        return made
 
-    def _pictures(self, jobs: list[Job]) -> dict[str, Any]:
+    def _remembered(self, job: Job, place: int) -> LayerStates | None:
+        """Keys and values of the first `place` columns of a job's prompt, where they are known."""
+        return None if job.seen is None else self._pictures.get(self._key(job, place))
+
+    def _remember(self, job: Job, place: int, states: LayerStates) -> None:
+        self._pictures.put(self._key(job, place), states, bytes_of(states))
+
+    def _key(self, job: Job, place: int) -> Hashable:
+        assert job.seen is not None
+        return "beginning", state_of(self.model), job.seen.identity, tuple(job.prompt.columns(0, place))
+
+    def _decoding(self, jobs: list[Job], inputs: dict[str, torch.Tensor], cache: DynamicCache | None) -> Decoding:
+        cuttable = cache if cache is not None else roomy_cache(self.model.config.text_config)
+        chosen = DynamicCache(config=self.model.config.text_config) if cuttable is None else cuttable
+        return Decoding(self.model, inputs, self._picture_inputs(jobs), chosen, drops_rows=cuttable is not None)
+
+    def _chooser(self, options: Options) -> Chooser:
+        return Chooser(options, self._suppressed)
+
+    def _picture_inputs(self, jobs: list[Job]) -> dict[str, Any]:
         """The model's inputs for the pictures of a batch's rows, in order."""
-        parts = [job.features for job in jobs if job.features is not None]
+        parts = [job.seen for job in jobs if job.seen is not None]
         if not parts:
             return {}
-        rows = [row for row, job in enumerate(jobs) for _ in range(count_pictures(job.features))]
+        rows = [row for row, job in enumerate(jobs) if job.seen is not None for _ in range(len(job.seen))]
         image_row = torch.tensor(rows, dtype=torch.long, device=self.model.device)
-        return {"mm_encoder_outputs": {"image": join_features(parts)}, "image_row": image_row}
+        return {"mm_encoder_outputs": {"image": join_seen(parts).features}, "image_row": image_row}
 
     def _tensors(self, prompts: list[Prompt]) -> dict[str, torch.Tensor]:
         return pad_left(prompts, self.pad_token_id, self.model.device)
-
-    def _until_end(self, ids: list[int]) -> list[int]:
-        """The ids up to the first end token, which is kept; after it `generate` pads."""
-        ends = (place for place, token_id in enumerate(ids) if token_id in self.end_ids)
-        return ids[: next(ends, len(ids)) + 1]
 
 
 def _batches(order: list[int], rooms: list[int]) -> Iterator[list[int]]:

@@ -18,11 +18,13 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from flashsloth.inference.answering import FlashSloth
 from flashsloth.inference.errors import LoadError
+from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
 from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype
 from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.speed import Quantization, SpeedError, speed_up
 
 SHIPPED = "nano"
 """The folder inside the package with the small model."""
@@ -37,6 +39,9 @@ def load(
     *,
     device: str | torch.device = AUTO,
     dtype: str | torch.dtype = AUTO,
+    quantize: Quantization | None = None,
+    optimize: bool = True,
+    picture_cache: int = DEFAULT_BYTES,
 ) -> FlashSloth:
     """Load a FlashSloth.
 
@@ -46,12 +51,19 @@ def load(
         device: "auto" (cuda, then mps, then cpu), or a torch device.
         dtype: "auto" (bfloat16 on an accelerator; on a processor float32, or bfloat16 for a large checkpoint stored in
             half precision where the processor is good at it), "float32", "bfloat16" or "float16".
+        quantize: "int8" or "int4" for a language model of half or a quarter of the bytes; answers change a little.
+        optimize: make the model faster for answering (see :mod:`flashsloth.speed`). It cannot be trained or moved then.
+        picture_cache: bytes kept of pictures that may be asked about again; 0 for none.
 
     Raises:
         LoadError: if there is no such checkpoint, it holds something else, or the device or precision cannot be had.
+        SpeedError: if the model cannot be quantized, or is to be without `optimize`.
         CheckpointError: if the hub does not have it, or its weights are not those of its configuration.
     """
+    if quantize is not None and not optimize:
+        raise SpeedError(f"quantize={quantize!r} needs optimize=True: without it a model stays as it was saved")
     chosen_device = choose_device(device)
+    cache = PictureCache(picture_cache)
     folder = shipped_folder() if name_or_path is None else find_folder(name_or_path)
     stored = _stored_dtype(_read_config(folder))
     chosen_dtype = choose_dtype(dtype, chosen_device, stored, _weight_bytes(folder))
@@ -60,7 +72,11 @@ def load(
     except OSError as error:
         raise LoadError(f"{folder} cannot be loaded ({_cause(error)}): copy the checkpoint anew") from error
     name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
-    return FlashSloth(model.to(chosen_device), _load_processor(folder), name)
+    processor = _load_processor(folder)
+    model = model.to(chosen_device)
+    if optimize:
+        speed_up(model, quantize=quantize)
+    return FlashSloth(model, processor, name, cache)
 
 
 def shipped_folder() -> Path:

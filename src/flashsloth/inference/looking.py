@@ -1,6 +1,6 @@
 """From a user's picture to what the model sees in it.
 
-In: a path, bytes, data URL, PIL image, array or tensor, a list of those, or None. Out: the features of its pictures.
+In: a path, bytes, data URL, PIL image, array or tensor, a list of those, or None. Out: what the model sees in them.
 
 Legend: N pictures, W views a picture.
 """
@@ -8,12 +8,14 @@ Legend: N pictures, W views a picture.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
+from flashsloth.inference.picture_cache import PictureCache, digest, state_of
 from flashsloth.media import ImagePolicy, open_pictures
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.outputs import FlashSlothImageFeatures
@@ -24,12 +26,27 @@ PICTURES_AT_A_TIME = 8
 """Pictures in one pass of the encoder; a pass of more takes more memory and is no faster a picture."""
 
 
-class Looker:
-    """Opens pictures, makes their views and runs the encoder on them."""
+@dataclass(frozen=True)
+class Seen:
+    """What the model sees in one or more pictures.
 
-    def __init__(self, model: FlashSlothForConditionalGeneration, image_processor: Any) -> None:
-        self._model = model
-        self._image_processor = image_processor
+    Attributes:
+        features: of all N pictures, in order.
+        identity: equal only for the same pixels, prepared in the same way, in the same order.
+    """
+
+    features: FlashSlothImageFeatures
+    identity: tuple[Hashable, ...]
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+
+class Looker:
+    """Opens pictures, makes their views and runs the encoder on those that are not known yet."""
+
+    def __init__(self, model: FlashSlothForConditionalGeneration, image_processor: Any, pictures: PictureCache) -> None:
+        self._model, self._image_processor, self._pictures = model, image_processor, pictures
 
     def open(self, picture: Picture, policy: ImagePolicy) -> list[Image.Image]:
         """The pictures meant, decoded.
@@ -39,46 +56,42 @@ class Looker:
         """
         return open_pictures(picture, image_policy=policy)
 
+    def look(self, pictures: list[Image.Image]) -> Seen | None:
+        """What is seen in opened pictures; None of none."""
+        return self.look_each([pictures])[0]
+
+    def look_each(self, sets: list[list[Image.Image]]) -> list[Seen | None]:
+        """As :meth:`look` for several sets of pictures, all that are new in the same passes."""
+        preparation = repr(self._image_processor.to_dict())
+        keys = [[(digest(picture), preparation) for picture in pictures] for pictures in sets]
+        weights = state_of(self._model)
+        found: dict[Hashable, FlashSlothImageFeatures | None] = {}
+        new: dict[Hashable, Image.Image] = {}
+        for key, picture in zip(_flat(keys), _flat(sets), strict=True):
+            if key not in found:
+                found[key] = self._pictures.get(("features", weights, key))
+                if found[key] is None:
+                    new[key] = picture
+        for key, features in zip(new, self._run(list(new.values())), strict=True):
+            found[key] = features
+            self._pictures.put(("features", weights, key), features, _bytes_of(features))
+        return [Seen(_join([found[key] for key in some]), tuple(some)) if some else None for some in keys]
+
     @torch.no_grad()
-    def look(self, pictures: list[Image.Image]) -> FlashSlothImageFeatures | None:
-        """Features of opened pictures; None of none."""
-        if not pictures:
-            return None
-        parts = []
+    def _run(self, pictures: list[Image.Image]) -> list[FlashSlothImageFeatures]:
+        """The features of each picture, some pictures a pass."""
+        made: list[FlashSlothImageFeatures] = []
         for start in range(0, len(pictures), PICTURES_AT_A_TIME):
             some = pictures[start : start + PICTURES_AT_A_TIME]
             views = self._image_processor(images=some, return_tensors="pt")["pixel_values"]  # [N, W, 3, size, size]
-            parts.append(self._model.get_image_features(views.to(self._model.device)))
-        return join_features(parts)
-
-    def look_each(self, sets: list[list[Image.Image]]) -> list[FlashSlothImageFeatures | None]:
-        """As :meth:`look` for several sets of pictures, all of them in the same passes."""
-        features = self.look([picture for pictures in sets for picture in pictures])
-        parts: list[FlashSlothImageFeatures | None] = []
-        start = 0
-        for pictures in sets:
-            parts.append(_part_of(features, start, start + len(pictures)) if features and pictures else None)
-            start += len(pictures)
-        return parts
+            features = self._model.get_image_features(views.to(self._model.device))
+            made += [_picked(features, number) for number in range(len(some))]
+        return made
 
 
-def join_features(parts: list[FlashSlothImageFeatures]) -> FlashSlothImageFeatures:
+def join_seen(parts: Sequence[Seen]) -> Seen:
     """Pictures of several sets as one set, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return FlashSlothImageFeatures(**joined)
-
-
-def _part_of(features: FlashSlothImageFeatures, start: int, stop: int) -> FlashSlothImageFeatures:
-    """Some pictures of a set, in order."""
-    part: dict[str, Any] = {name: tensor[start:stop] for name, tensor in features.items()}
-    return FlashSlothImageFeatures(**part)
-
-
-def count_pictures(features: FlashSlothImageFeatures | None) -> int:
-    """N of a set of pictures; 0 of None."""
-    return 0 if features is None or features.pooler_output is None else len(features.pooler_output)
+    return Seen(_join([part.features for part in parts]), tuple(key for part in parts for key in part.identity))
 
 
 def picture_key(picture: Picture) -> Hashable:
@@ -88,3 +101,28 @@ def picture_key(picture: Picture) -> Hashable:
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
     return None if picture is None else id(picture)
+
+
+def _join(parts: Sequence[FlashSlothImageFeatures | None]) -> FlashSlothImageFeatures:
+    known = [part for part in parts if part is not None]
+    if len(known) == 1:
+        return known[0]
+    joined: dict[str, Any] = {name: torch.cat([part[name] for part in known]) for name in known[0]}
+    return FlashSlothImageFeatures(**joined)
+
+
+def _picked(features: FlashSlothImageFeatures, number: int) -> FlashSlothImageFeatures:
+    """One picture of a set, in memory of its own, so that keeping it does not keep the others."""
+    alone = len(features.pooler_output) == 1
+    part: dict[str, Any] = {
+        name: tensor if alone else tensor[number : number + 1].clone() for name, tensor in features.items()
+    }
+    return FlashSlothImageFeatures(**part)
+
+
+def _bytes_of(features: FlashSlothImageFeatures) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in features.values())
+
+
+def _flat(sets: list[list[Any]]) -> list[Any]:
+    return [item for some in sets for item in some]

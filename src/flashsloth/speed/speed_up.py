@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 import torch
 from torch import nn
@@ -107,7 +107,7 @@ def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear
                 del child
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether this is a linear layer that does what `nn.Linear` does, and nothing around it."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
     return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and not any(hooks)

@@ -1,0 +1,97 @@
+"""Pictures that are asked about again: what the model made of them, kept within a number of bytes.
+
+In: what was computed, under a key of everything that it depends on. Out: the same again, while there is room; what was
+used longest ago goes first.
+
+    features      encoder features and visual tokens of a picture
+    beginning     keys and values of a prompt's beginning (system text and pictures)
+
+Both are exact, for nothing that comes later changes them: the pictures stand before the question. A key holds the
+picture's pixels (as a digest), the preprocessing and the state of the weights, so that no other picture's, processor's
+or training step's work is ever taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+from PIL import Image
+from torch import nn
+
+from flashsloth.inference.errors import LoadError
+
+DEFAULT_BYTES = 1 << 30
+"""Some twenty-five pictures of the published standard model, seven of its HD model."""
+DIGEST_BYTES = 16
+
+
+class PictureCache:
+    """Values under keys, the least recently used given up where all together pass `limit` bytes. Threads may share it.
+
+    Args:
+        limit: bytes; 0 keeps nothing.
+
+    Raises:
+        LoadError: for a negative limit.
+    """
+
+    def __init__(self, limit: int = DEFAULT_BYTES) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise LoadError(f"picture_cache is {limit!r}; expected a number of bytes, 0 for none")
+        self.limit = limit
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of everything held."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Hashable) -> Any:
+        """What was put under `key`, or None."""
+        with self._lock:
+            if key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
+
+    def put(self, key: Hashable, value: Any, size: int) -> None:
+        """Keep a value of `size` bytes, if there is room for it at all."""
+        with self._lock:
+            if key in self._entries:
+                self._bytes -= self._entries.pop(key)[1]
+            if size > self.limit:
+                return
+            self._entries[key] = value, size
+            self._bytes += size
+            while self._bytes > self.limit:
+                self._bytes -= self._entries.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Give everything up."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
+
+def digest(picture: Image.Image) -> bytes:
+    """A picture's identity: its mode, size and pixels."""
+    content = hashlib.blake2b(f"{picture.mode} {picture.size}".encode(), digest_size=DIGEST_BYTES)
+    content.update(picture.tobytes())
+    return content.digest()
+
+
+def state_of(model: nn.Module) -> int:
+    """Changes when a weight is replaced or written to."""
+    return hash(tuple((id(parameter), parameter._version) for parameter in model.parameters()))
+
+
+__all__ = ["DEFAULT_BYTES", "PictureCache", "digest", "state_of"]
