@@ -37,6 +37,7 @@ def ask(
     top_p: arguments.TopP = 1.0,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
+    quantize: arguments.Quantize = None,
     as_json: arguments.Json = False,
 ) -> None:
     """Ask one question about a picture, several, or none.
@@ -49,7 +50,7 @@ def ask(
     _check_question(question, names)
     opened = open_named(names)  # first: a mistake costs no loading
     started = time.perf_counter()
-    sloth = terminal.load_quietly(model, device, dtype)
+    sloth = terminal.load_quietly(model, device, dtype, quantize)
     loaded = time.perf_counter()
     pieces = sloth.stream(opened or None, question, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     answer = terminal.collect(pieces) if as_json else terminal.print_pieces(pieces)

@@ -41,6 +41,7 @@ def chat(
     top_p: arguments.TopP = 1.0,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
+    quantize: arguments.Quantize = None,
 ) -> None:
     """Talk about pictures: every question knows the ones before.
 
@@ -49,7 +50,7 @@ def chat(
     from flashsloth.commands import terminal
 
     opened = open_named(images or [])  # first: a mistake costs no loading
-    sloth = terminal.load_quietly(model, device, dtype)
+    sloth = terminal.load_quietly(model, device, dtype, quantize)
     options: AnswerOptions = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     session = Session(sloth, opened, options)
     terminal.print_note(f"{describe(sloth)}. Ask; /help for commands, Ctrl-D to leave.")

@@ -24,6 +24,7 @@ def world(
     seed: arguments.Seed = 0,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
+    quantize: arguments.Quantize = None,
     as_json: arguments.Json = False,
 ) -> None:
     """Count right answers on drawn pictures that no training has seen.
@@ -33,7 +34,7 @@ def world(
     """
     from flashsloth.commands import terminal
 
-    sloth = terminal.load_quietly(model, device, dtype)
+    sloth = terminal.load_quietly(model, device, dtype, quantize)
     from flashsloth.evaluation.world import evaluate_world
 
     with terminal.progress("asking", count) as advance:

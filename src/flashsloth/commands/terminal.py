@@ -117,10 +117,10 @@ def show_log(level: int = logging.INFO) -> None:
     logger.setLevel(level)
 
 
-def load_quietly(name: str | None, device: str, dtype: str) -> FlashSloth:
+def load_quietly(name: str | None, device: str, dtype: str, quantize: str | None = None) -> FlashSloth:
     """Load a model for a command, behind a spinner."""
     with waiting(f"loading {name or 'the small model'}"):
         from flashsloth.inference import load
 
         quiet_libraries()
-        return load(name, device=device, dtype=dtype)
+        return load(name, device=device, dtype=dtype, quantize=quantize)

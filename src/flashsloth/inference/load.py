@@ -24,7 +24,7 @@ from flashsloth.model.checkpoint import CheckpointError, is_published, load_proc
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.speed import Quantization, SpeedError, speed_up
+from flashsloth.speed import SpeedError, check_quantization, speed_up
 
 SHIPPED = "nano"
 """The folder inside the package with the small model."""
@@ -39,7 +39,7 @@ def load(
     *,
     device: str | torch.device = AUTO,
     dtype: str | torch.dtype = AUTO,
-    quantize: Quantization | None = None,
+    quantize: str | None = None,
     optimize: bool = True,
     picture_cache: int = DEFAULT_BYTES,
 ) -> FlashSloth:
@@ -62,6 +62,7 @@ def load(
     """
     if quantize is not None and not optimize:
         raise SpeedError(f"quantize={quantize!r} needs optimize=True: without it a model stays as it was saved")
+    chosen_quantization = check_quantization(quantize)
     chosen_device = choose_device(device)
     cache = PictureCache(picture_cache)
     folder = shipped_folder() if name_or_path is None else find_folder(name_or_path)
@@ -75,7 +76,7 @@ def load(
     processor = _load_processor(folder)
     model = model.to(chosen_device)
     if optimize:
-        speed_up(model, quantize=quantize)
+        speed_up(model, quantize=chosen_quantization)
     return FlashSloth(model, processor, name, cache)
 
 

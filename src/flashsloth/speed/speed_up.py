@@ -54,8 +54,7 @@ def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantizatio
     Raises:
         SpeedError: if the model cannot be quantized here.
     """
-    if quantize is not None and quantize not in QUANTIZATIONS:
-        raise SpeedError(f"quantize is {quantize!r}; expected one of {', '.join(QUANTIZATIONS)}, or None")
+    quantize = check_quantization(quantize)
     if model.device.type != "cpu":
         if quantize is not None:
             raise SpeedError(f"quantize={quantize!r} works on cpu so far, and the model is on {model.device}")
@@ -71,6 +70,20 @@ def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantizatio
     tower = model.model.vision_tower
     if model.dtype == torch.bfloat16 and tower.config._attn_implementation == "sdpa":
         tower.set_attn_implementation(PLAIN)
+
+
+def check_quantization(quantize: str | None) -> Quantization | None:
+    """A user's word for a quantization, if it is one.
+
+    Raises:
+        SpeedError: if it is none.
+    """
+    for known in QUANTIZATIONS:
+        if quantize == known:
+            return known
+    if quantize is not None:
+        raise SpeedError(f"quantize is {quantize!r}; expected one of {', '.join(QUANTIZATIONS)}, or None")
+    return None
 
 
 def _quantize(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
@@ -113,4 +126,4 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and not any(hooks)
 
 
-__all__ = ["QUANTIZATIONS", "Quantization", "speed_up"]
+__all__ = ["QUANTIZATIONS", "Quantization", "check_quantization", "speed_up"]
