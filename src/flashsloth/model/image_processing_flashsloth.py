@@ -91,12 +91,11 @@ class FlashSlothImageProcessorPil(PilBackend):
         grid = kwargs["image_grid"]
         if grid < STANDARD_GRID:
             raise ValueError(f"image_grid is {grid}, expected at least {STANDARD_GRID}")
-        pixel_values = np.stack(
-            [
-                np.stack([_normalise(view, table) for view in _views(_rgb(image), side, grid, kwargs)])  # [W, 3, s, s]
-                for image in flat
-            ]
-        )
+        num_views = 1 if grid == STANDARD_GRID else 1 + grid**2
+        pixel_values = np.empty((len(flat), num_views, 3, side, side), np.float32)
+        for image, rows in zip(flat, pixel_values, strict=True):
+            for view, row in zip(_views(_rgb(image), side, grid, kwargs), rows, strict=True):
+                _normalise(view, table, row)
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=kwargs.get("return_tensors"))
 
 
@@ -172,10 +171,10 @@ def _normalisation_table(settings: dict[str, Any]) -> np.ndarray:
     return table.astype(np.float32)
 
 
-def _normalise(view: Image.Image, table: np.ndarray) -> np.ndarray:
-    """Look every byte up: float32 [3, size, size]."""
-    pixels = np.asarray(view)  # [size, size, 3]
-    return np.stack([table[channel][pixels[..., channel]] for channel in range(3)])
+def _normalise(view: Image.Image, table: np.ndarray, out: np.ndarray) -> None:
+    """Look every byte up, into `out` float32 [3, size, size]."""
+    for band, values, plane in zip(view.split(), table, out, strict=True):
+        np.take(values, np.asarray(band), out=plane, mode="clip")  # no byte is outside; clip needs no copy
 
 
 __all__ = ["FlashSlothImageProcessorPil", "resize_on_square"]

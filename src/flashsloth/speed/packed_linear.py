@@ -59,13 +59,18 @@ class PackedLinear(nn.Module):
         output = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self.bias, name, [], formula)
         return output.view(*x.shape[:-1], self.out_features)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """A plain copy of the weight, [N, K], for who wants to look at it."""
+        return self._weight.to_dense()
+
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.dtype}, activation={self.activation.name}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """The weight as it was, so that a checkpoint of a packed model is an ordinary one."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = self._weight.to_dense()
+        destination[prefix + "weight"] = self.weight
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], *args: Any, **kwargs: Any) -> PackedLinear:
         refuse_moves(fn, self.dtype)

@@ -52,6 +52,11 @@ class QuantizedLinear(nn.Module):
             output += self.bias
         return output.view(*x.shape[:-1], self.out_features)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight that is computed with, as a plain copy [N, K], for who wants to look at it."""
+        return self.dequantized().to(self.dtype)
+
     def dequantized(self) -> torch.Tensor:
         """The weight that is computed with, float32 [N, K]."""
         raise NotImplementedError
