@@ -7,11 +7,13 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from flashsloth.benchmark import machine
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.machine import Machine, measure_machine
+from flashsloth.speed.packed_linear import can_pack
 
 CPU = torch.device("cpu")
 
@@ -27,18 +29,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_way_computes_the_same_product(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(5, 32, generator=generator).to(dtype)
-    weight = torch.randn(48, 32, generator=generator).to(dtype)
-    ways = list(machine.linear_ways(weight, len(states)))
-    assert len(ways) == 1 + (machine.pack_weight(weight, len(states)) is not None)
-    for way in ways:
-        torch.testing.assert_close(way(states), F.linear(states, weight))
+    torch.manual_seed(0)
+    layer, states = nn.Linear(32, 48, bias=False, dtype=dtype), torch.randn(5, 32).to(dtype)
+    with torch.no_grad():
+        results = [way(states) for way in machine.linear_ways(layer)]
+    assert len(results) == 1 + can_pack(dtype)
+    for result in results:
+        torch.testing.assert_close(result, F.linear(states, layer.weight))
 
 
-def test_a_packed_way_is_left_out_where_its_operator_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert len(list(machine.linear_ways(torch.ones(4, 4), 1))) == 1
+def test_a_packed_way_is_left_out_where_it_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "can_pack", lambda _: False)
+    assert len(list(machine.linear_ways(nn.Linear(4, 4)))) == 1
 
 
 @pytest.mark.usefixtures("small")

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch import nn
+from torch.nn.utils import skip_init
 
 from flashsloth.benchmark.errors import BenchmarkError
+from flashsloth.speed.packed_linear import PackedLinear, can_pack
 
 DEVICE_TYPES = ("cpu", "cuda")
 MATRIX_SHAPES = {
@@ -117,8 +119,7 @@ def measure_matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     best = 0.0
     for rows, inputs, outputs in MATRIX_SHAPES[device.type]:
         states = torch.randn(rows, inputs, device=device).to(dtype)  # [N, I]
-        weight = torch.randn(outputs, inputs, device=device).to(dtype)  # [O, I]
-        for product in linear_ways(weight, rows):
+        for product in linear_ways(nn.Linear(inputs, outputs, bias=False, device=device, dtype=dtype)):
             best = max(best, 2 * rows * inputs * outputs / best_seconds(product, states, device))
     return best
 
@@ -130,27 +131,19 @@ def measure_read_bandwidth(device: torch.device) -> float:
     seconds = best_seconds(torch.sum, numbers, device)
     del numbers
     outputs = size // (READ_WIDTH * torch.bfloat16.itemsize)
-    weight = torch.ones(outputs, READ_WIDTH, dtype=torch.bfloat16, device=device)  # [O, I]
     row = torch.ones(1, READ_WIDTH, dtype=torch.bfloat16, device=device)  # [1, I]
-    for product in linear_ways(weight, len(row)):
+    layer = skip_init(nn.Linear, READ_WIDTH, outputs, bias=False, device=device, dtype=torch.bfloat16)
+    nn.init.ones_(layer.weight)
+    for product in linear_ways(layer):
         seconds = min(seconds, best_seconds(product, row, device))
     return size / seconds
 
 
-def linear_ways(weight: torch.Tensor, rows: int) -> Iterator[Product]:
-    """Ways to multiply states [N, I] by a weight [O, I]: torch's own, then with the weight packed for `rows` rows."""
-    yield lambda states: F.linear(states, weight)
-    packed = pack_weight(weight, rows)
-    if packed is not None:
-        yield lambda states: torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], "")
-
-
-def pack_weight(weight: torch.Tensor, rows: int) -> torch.Tensor | None:
-    """The weight as oneDNN likes it best; None off the processor, and where torch lacks the (private) operator."""
-    operators = (getattr(torch.ops.mkldnn, name, None) for name in ("_reorder_linear_weight", "_linear_pointwise"))
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or None in operators:
-        return None
-    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+def linear_ways(layer: nn.Linear) -> Iterator[Product]:
+    """Ways to multiply states [N, I] by a layer's weight [O, I]: torch's own, then, on a processor, a packed weight."""
+    yield layer
+    if layer.weight.device.type == "cpu" and can_pack(layer.weight.dtype):
+        yield PackedLinear(layer)
 
 
 def best_seconds(run: Product, argument: torch.Tensor, device: torch.device) -> float:

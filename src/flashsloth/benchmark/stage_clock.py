@@ -1,0 +1,142 @@
+"""Where the time of a run goes: stamps at the borders of its stages and at every token.
+
+In: the modules of a model by stage, and what "now" is: a processor's clock, an accelerator's events, or a counter of
+operations, so that FLOPs are split as seconds are. Out: what each stage took up to the first token, and when each token
+came.
+
+Stages may lie inside one another (the merger inside Qwen2-VL's encoder, EmbQ inside the language model): each gets what
+passed in it and in no stage within. What passed in none is "other": what the loop around the model costs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+PREPARE, ENCODER, POOLING, PROJECTOR = "prepare", "encoder", "pooling", "projector"
+LANGUAGE, QUERY, OTHER = "language", "query", "other"
+STAGES = (PREPARE, ENCODER, POOLING, PROJECTOR, LANGUAGE, QUERY, OTHER)
+"""Picture preparation, vision encoder, SAP or a resampler, projector, language model with its head, EmbQ, the rest."""
+
+Kind = Literal["start", "enter", "leave", "token"]
+Parts = Mapping[str, Sequence[nn.Module]]
+"""Stage -> the modules that are run in it."""
+
+
+class Scale(Protocol):
+    """What "now" is, and how far apart two of them are."""
+
+    def now(self) -> Any: ...
+
+    def between(self, earlier: Any, later: Any) -> float: ...
+
+
+class WallTime:
+    """Seconds of this machine's clock."""
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def between(self, earlier: float, later: float) -> float:
+        return later - earlier
+
+
+class CudaTime:
+    """Seconds between events in an accelerator's queue: nothing waits for anything while they are laid."""
+
+    def now(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
+        later.synchronize()
+        return earlier.elapsed_time(later) / 1e3  # the event counts milliseconds
+
+
+class Operations:
+    """Floating-point operations that torch's counter has seen."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        self._counter = counter
+
+    def now(self) -> int:
+        return self._counter.get_total_flops()
+
+    def between(self, earlier: int, later: int) -> float:
+        return later - earlier
+
+
+def scale_of(device: torch.device) -> Scale:
+    """How time is told on a device."""
+    return CudaTime() if device.type == "cuda" else WallTime()
+
+
+class StageClock:
+    """The stamps of one run; it begins where the clock is made."""
+
+    def __init__(self, scale: Scale) -> None:
+        self._scale = scale
+        self._marks: list[tuple[Kind, str, Any]] = []
+        self._mark("start")
+
+    def token(self) -> None:
+        """A token is there (a row of tokens, in a batch)."""
+        self._mark("token")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """What is done in the block belongs to a stage."""
+        self._mark("enter", name)
+        yield
+        self._mark("leave", name)
+
+    @contextmanager
+    def watching(self, parts: Parts) -> Iterator[None]:
+        """While the block runs, every call of a part's modules belongs to its stage."""
+        with ExitStack() as hooks:
+            for name, modules in parts.items():
+                for module in modules:
+                    self._watch(module, name, hooks)
+            yield
+
+    @contextmanager
+    def counting_steps(self, head: nn.Module) -> Iterator[None]:
+        """While the block runs, every call of the language model's head is a token."""
+        handle = head.register_forward_hook(lambda *_: self.token())
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def stages(self) -> dict[str, float]:
+        """Every stage's own part of what passed until the first token, `OTHER` included; in all, `tokens()[0]`."""
+        spent = dict.fromkeys(STAGES, 0.0)
+        open_stages: list[str] = []
+        for (kind, name, stamp), (next_kind, _, next_stamp) in zip(self._marks, self._marks[1:], strict=False):
+            if kind == "enter":
+                open_stages.append(name)
+            elif kind == "leave":
+                assert open_stages.pop() == name
+            spent[open_stages[-1] if open_stages else OTHER] += self._scale.between(stamp, next_stamp)
+            if next_kind == "token":
+                break
+        return spent
+
+    def tokens(self) -> list[float]:
+        """When each token came, from the start on."""
+        start = self._marks[0][2]
+        return [self._scale.between(start, stamp) for kind, _, stamp in self._marks if kind == "token"]
+
+    def _mark(self, kind: Kind, name: str = "") -> None:
+        self._marks.append((kind, name, self._scale.now()))
+
+    def _watch(self, module: nn.Module, name: str, hooks: ExitStack) -> None:
+        hooks.callback(module.register_forward_pre_hook(lambda *_: self._mark("enter", name)).remove)
+        hooks.callback(module.register_forward_hook(lambda *_: self._mark("leave", name)).remove)

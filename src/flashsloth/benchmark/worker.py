@@ -1,0 +1,113 @@
+"""A process that measures one subject: `python -m flashsloth.benchmark.worker`.
+
+In: requests on stdin, a JSON object a line: `{"do": "build", ...}`. Out: a reply on stdout for each, `{"result": ...}`
+or `{"error": "one line"}`. It ends when stdin does. What libraries print goes to stderr.
+
+    machine   device, dtypes               a `Machine`, others_share, threads
+    build     spec, job, device            facts about a subject
+    run       picture                      the standard job once
+    again     picture                      another question about a picture
+    batch     picture, rows                many jobs at once
+    peak                                   bytes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import torch
+import transformers
+
+from flashsloth.benchmark.errors import BenchmarkError
+from flashsloth.benchmark.job import StandardJob
+from flashsloth.benchmark.machine import measure_machine
+from flashsloth.benchmark.measure import MeasuredSubject
+from flashsloth.benchmark.quiet import LoadWatch
+from flashsloth.benchmark.subjects import SubjectSpec
+from flashsloth.inference.precision import DTYPES
+
+REQUESTS = ("machine", "build", "run", "again", "batch", "peak")
+
+
+class Worker:
+    """What the requests do."""
+
+    def __init__(self, watch: LoadWatch | None = None) -> None:
+        self._watch = LoadWatch() if watch is None else watch
+        self._measured: MeasuredSubject | None = None
+
+    def answer(self, request: dict[str, Any]) -> Any:
+        """The result of a request.
+
+        Raises:
+            BenchmarkError: for an unknown one.
+        """
+        arguments = dict(request)
+        name = arguments.pop("do", None)
+        if name not in REQUESTS:
+            raise BenchmarkError(f"request is {name!r}; expected one of {', '.join(REQUESTS)}")
+        return getattr(self, name)(**arguments)
+
+    def machine(self, device: str, dtypes: list[str]) -> dict[str, Any]:
+        """Measure the machine."""
+        since = self._watch.read()
+        machine = measure_machine(torch.device(device), [DTYPES[name] for name in dtypes])
+        share = self._watch.others_share(since)
+        return {"machine": machine.to_dict(), "others_share": share, "threads": torch.get_num_threads()}
+
+    def build(self, spec: dict[str, Any], job: dict[str, Any], device: str) -> dict[str, Any]:
+        """Make a subject."""
+        self._measured = MeasuredSubject(SubjectSpec(**spec), StandardJob(**job), torch.device(device), self._watch)
+        return self._measured.facts()
+
+    def run(self, picture: int) -> dict[str, Any]:
+        """Do the standard job once."""
+        return self._subject.run(picture)
+
+    def again(self, picture: int) -> dict[str, Any]:
+        """Ask another question about a picture."""
+        return self._subject.again(picture)
+
+    def batch(self, picture: int, rows: int) -> dict[str, Any]:
+        """Do many jobs at once."""
+        return self._subject.batch(picture, rows)
+
+    def peak(self) -> int:
+        """The most memory held."""
+        return self._subject.peak()
+
+    @property
+    def _subject(self) -> MeasuredSubject:
+        if self._measured is None:
+            raise BenchmarkError("nothing is built; expected the request 'build' first")
+        return self._measured
+
+
+def serve(requests: Iterable[str], replies: TextIO, worker: Worker) -> None:
+    """Answer every line; an error is an answer too."""
+    for line in requests:
+        try:
+            reply: dict[str, Any] = {"result": worker.answer(json.loads(line))}
+        except Exception as error:  # the one place where errors become replies
+            traceback.print_exc()
+            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+def main() -> None:
+    """Serve this process's own stdin and stdout."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as replies:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's print must not look like a reply
+        serve(sys.stdin, replies, Worker())
+
+
+if __name__ == "__main__":
+    main()

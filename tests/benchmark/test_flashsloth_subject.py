@@ -1,0 +1,115 @@
+"""FlashSloth does the standard job through its own door, and is measured whole."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import tiny_shapes
+import torch
+
+from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, make_prompt, make_published_size
+from flashsloth.benchmark.job import StandardJob
+from flashsloth.benchmark.stage_clock import STAGES, StageClock, WallTime
+from flashsloth.inference.generator import Generator
+from flashsloth.inference.prompt import FIELDS, Prompt, PromptWriter
+from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+CPU = torch.device("cpu")
+JOB = StandardJob(text_tokens=16, new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def subject() -> FlashSlothSubject:
+    return make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
+
+
+def answer(subject: FlashSlothSubject, picture: int = 1, question: int = 0, new_tokens: int = 4) -> StageClock:
+    clock = StageClock(WallTime())
+    with clock.watching(subject.parts):
+        subject.answer(JOB.picture(picture), question, new_tokens, clock)
+    return clock
+
+
+def test_the_standard_prompt_has_154_positions() -> None:
+    config = FlashSlothConfig()
+    prompt = make_prompt(config, StandardJob().text(config.text_config.vocab_size, ()))
+    assert len(prompt) == 64 + 81 + 9 == 154
+    hd = FlashSlothConfig(image_grid=2)
+    assert len(make_prompt(hd, StandardJob().text(hd.text_config.vocab_size, ()))) == 478
+
+
+def test_the_prompt_is_laid_out_as_the_processor_writes_it(
+    tiny_processor: FlashSlothProcessor, tiny_config: FlashSlothConfig
+) -> None:
+    writer = PromptWriter(tiny_processor)
+    written = writer.write([writer.user_message("Where is it?", 1)], None)
+    made = make_prompt(tiny_config, JOB.text(tiny.VOCABULARY, {tiny_config.image_token_id, tiny_config.query_token_id}))
+
+    def layout(prompt: Prompt) -> list[tuple[bool, ...]]:
+        marks = [tuple(map(bool, row)) for row in zip(*(getattr(prompt, name) for name in FIELDS[1:]), strict=True)]
+        return [mark for place, mark in enumerate(marks) if place == 0 or marks[place - 1] != mark]
+
+    # The written prompt has a new line between picture and question, which belongs to neither.
+    without_newline = [mark for place, mark in enumerate(layout(written)) if place != 2]
+    assert layout(made) == without_newline
+    assert made.last_question_start() == made.question_turn.index(1)
+
+
+def test_every_stage_is_seen_and_nothing_ends_the_answer_early(subject: FlashSlothSubject) -> None:
+    clock = answer(subject, new_tokens=7)
+    assert len(clock.tokens()) == 7
+    spent = clock.stages()
+    assert [name for name in STAGES if spent[name] <= 0] == []
+    assert sum(spent.values()) == pytest.approx(clock.tokens()[0])
+
+
+def test_a_new_picture_is_looked_at_and_a_known_one_is_not(subject: FlashSlothSubject) -> None:
+    subject.forget()
+    assert answer(subject, picture=1, new_tokens=1).stages()["encoder"] > 0
+    assert answer(subject, picture=2, new_tokens=1).stages()["encoder"] > 0
+    assert answer(subject, picture=1, question=1, new_tokens=1).stages()["encoder"] == 0
+    subject.forget()
+    assert answer(subject, picture=1, question=1, new_tokens=1).stages()["encoder"] > 0
+
+
+def test_a_batch_is_one_step_a_token(subject: FlashSlothSubject) -> None:
+    clock = StageClock(WallTime())
+    with clock.counting_steps(subject.head):
+        subject.answer_batch([JOB.picture(number) for number in range(3)], new_tokens=4)
+    assert len(clock.tokens()) == 4
+
+
+def test_speeding_up_changes_what_is_run_but_not_what_is_read() -> None:
+    subject = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
+    plain_head, bytes_before = subject.head, subject.step_bytes
+    subject.speed_up(None)
+    assert subject.head is not plain_head
+    assert subject.step_bytes == bytes_before
+    assert len(answer(subject).tokens()) == 4
+
+
+def test_quantized_weights_are_fewer_bytes() -> None:
+    subject = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
+    plain = subject.step_bytes
+    subject.speed_up("int8")
+    assert subject.step_bytes < plain / 2
+    assert len(answer(subject).tokens()) == 4
+
+
+def test_what_a_token_reads_is_the_language_model_and_its_head(subject: FlashSlothSubject) -> None:
+    model = subject.model
+    read = sum(p.numel() for p in [*model.model.language_model.parameters(), *model.lm_head.parameters()])
+    looked_up = model.get_input_embeddings().weight.numel()
+    assert subject.step_bytes == (read - looked_up) * torch.float32.itemsize
+    text = model.config.text_config
+    assert subject.key_value_bytes == 2 * text.num_hidden_layers * text.hidden_size * torch.float32.itemsize
+
+
+def test_runs_go_through_the_door(subject: FlashSlothSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    tokens = Generator.tokens
+    monkeypatch.setattr(Generator, "tokens", lambda self, job, *rest: (seen.append(job), tokens(self, job, *rest))[1])
+    answer(subject)
+    assert len(seen) == 1
+    assert len(seen[0].seen) == 1
