@@ -123,3 +123,27 @@ def test_two_answers_at_once_are_refused(sloth: FlashSloth, pictures: list[Image
     with pytest.raises(PromptError, match="another answer"):
         list(second)
     assert len(chat.turns) == 1
+
+
+def test_ctrl_c_in_the_middle_of_a_step_keeps_what_was_said(
+    sloth: FlashSloth, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = sloth.chat(pictures[0], max_new_tokens=LENGTH)
+    whole = sloth.answer(pictures[0], "What is this?", max_new_tokens=LENGTH)
+    forward, calls = sloth.model.model.language_model.forward, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        output = forward(*args, **kwargs)  # keys and values are written: the cache is ahead of what is known
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sloth.model.model.language_model, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            chat.ask("What is this?")
+    ((question, answer),) = chat.turns
+    assert question == "What is this?"
+    assert whole.startswith(answer)
+    assert chat.ask("And where?") == uncached(sloth, chat.turns[:1], "And where?", [pictures[0]])
