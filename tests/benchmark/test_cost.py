@@ -17,7 +17,7 @@ from flashsloth.benchmark.cost import EMBQ, ENCODER, HEAD, LANGUAGE_MODEL, PROJE
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.weights import Precision
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.embedded_query import EmbeddedQueryInputs
+from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs
 from flashsloth.model.inspection import PARTS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.speed import speed_up
@@ -129,29 +129,28 @@ def test_flops_of_any_encoder(make_tiny_model: TinyModelMaker, vision: str) -> N
 
 
 def test_flops_at_true_size() -> None:
-    """Part by part on the meta device, where the model's checks of placeholders cannot run."""
+    """Part by part on the meta device, where the model's checks of placeholders cannot run; EmbQ, 32 MB, for real."""
     config, work = PUBLISHED["standard"], Workload()
     cost = Cost.of(config)
     prompt = cost.prompt_flops(work)
-    positions = cost.positions(work)
     vision, text, _ = cost.widths
     with torch.device("meta"):
         model = FlashSlothForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
+        states = torch.zeros(1, cost.positions(work), text)
         look, image = count(lambda: model.get_image_features(torch.zeros(1, 3, 384, 384)))
-        states = torch.zeros(1, positions, text)
         read, _ = count(lambda: model.model.language_model(inputs_embeds=states))
         head, _ = count(lambda: model.lm_head(states[:, -1:]))
-        queries, question = torch.zeros(1, config.num_query_tokens, text), torch.zeros(1, work.text_tokens, text)
-        where = torch.zeros(1, work.text_tokens, dtype=torch.long)
-        seen = EmbeddedQueryInputs(
-            query_index=where,
-            question_index=where,
-            question_mask=where.bool(),
-            features=image.last_hidden_state,
-            feature_row=torch.zeros(1, dtype=torch.long),
-        )
-        embq, _ = count(lambda: model.model.embedded_query.look(queries, question, seen))
-    assert image.last_hidden_state.shape == (1, 729, vision)
+    queries, question = torch.zeros(1, config.num_query_tokens, text), torch.zeros(1, work.text_tokens, text)
+    where = torch.zeros(1, work.text_tokens, dtype=torch.long)
+    seen = EmbeddedQueryInputs(
+        query_index=where,
+        question_index=where,
+        question_mask=where == 0,
+        features=torch.zeros(image.last_hidden_state.shape),
+        feature_row=torch.zeros(1, dtype=torch.long),
+    )
+    embq, _ = count(lambda: EmbeddedQuery(config).look(queries, question, seen))
+    assert seen.features.shape == (1, 729, vision)
     computed = {"look": sum(prompt[part] for part in (ENCODER, SAP, PROJECTOR))}
     computed |= {part: prompt[part] for part in (LANGUAGE_MODEL, HEAD, EMBQ)}
     counted = {"look": look, LANGUAGE_MODEL: read, HEAD: head, EMBQ: embq}
@@ -180,10 +179,9 @@ def test_what_the_published_size_reads_and_keeps() -> None:
     assert standard.key_value_bytes(BFLOAT16) == 327_680
     assert standard.step_bytes(BFLOAT16) == pytest.approx(5.3e9, rel=0.01)
     assert standard.step_bytes(Precision(torch.float32)) == 2 * standard.step_bytes(BFLOAT16)
-    tokens = {cost: cost.config.num_image_tokens * 2560 * 2 for cost in (standard, hd)}
-    assert standard.feature_bytes(BFLOAT16, 1) - tokens[standard] == pytest.approx(1.68e6, rel=0.01)
-    assert hd.feature_bytes(BFLOAT16, 1) - tokens[hd] == pytest.approx(8.4e6, rel=0.01)
-    for cost, keys_and_values in ((standard, 37e6), (hd, 143e6)):
+    for cost, features, keys_and_values in ((standard, 1.68e6, 37e6), (hd, 8.4e6, 143e6)):
+        visual_tokens = cost.config.num_image_tokens * 2560 * BFLOAT16.itemsize
+        assert cost.feature_bytes(BFLOAT16, 1) - visual_tokens == pytest.approx(features, rel=0.01)
         kept = cost.cached_picture_bytes(BFLOAT16, text_before=32) - cost.feature_bytes(BFLOAT16, 1)
         assert kept == pytest.approx(keys_and_values, rel=0.01)
 
