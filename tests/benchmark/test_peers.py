@@ -9,6 +9,7 @@ import pytest
 import tiny_shapes
 import torch
 from torch import nn
+from transformers import GenerationMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
@@ -18,6 +19,7 @@ from flashsloth.benchmark.job import HEIGHT, WIDTH, StandardJob
 from flashsloth.benchmark.peers import PEERS, PeerSubject, make_peer
 from flashsloth.benchmark.peers.lfm2_vl import fitting_size
 from flashsloth.benchmark.peers.minicpm_v2 import Resampler, slice_grid, view_size
+from flashsloth.benchmark.random_weights import make_random
 from flashsloth.benchmark.stage_clock import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, StageClock, WallTime
 from flashsloth.benchmark.subjects import SUBJECTS
 
@@ -31,6 +33,7 @@ VISUAL_TOKENS = {
     "lfm2-vl-1.6b": 234,
 }
 MARKERS = {"qwen2-vl-2b": 2, "internvl2-2b": 2, "minicpm-v2": 8, "smolvlm-2.2b": 4 * 3 * 2 + 3 + 3, "lfm2-vl-1.6b": 2}
+TIED = ("qwen2-vl-2b", "minicpm-v2", "lfm2-vl-1.6b")
 LANGUAGE_MODELS = {  # published sizes of the language models alone, embeddings and head included
     "qwen2-vl-2b": 1.54e9,
     "internvl2-2b": 1.89e9,
@@ -63,8 +66,8 @@ def test_published_sizes(name: str) -> None:
     peer = PEERS[name]()
     with torch.device("meta"):
         model = peer.make_model(torch.bfloat16)
-    if peer.config.text_config.tie_word_embeddings or name in ("qwen2-vl-2b", "lfm2-vl-1.6b"):
-        peer.parts(model)[LANGUAGE][1].weight = peer.embeddings(model).weight  # the meta device ties nothing
+    if name in TIED:
+        assert peer.parts(model)[LANGUAGE][1].weight is peer.embeddings(model).weight
     assert parameters([model]) == pytest.approx(SUBJECTS[name].parameters, rel=0.02)
     assert parameters(peer.parts(model)[LANGUAGE]) == pytest.approx(LANGUAGE_MODELS[name], rel=0.02)
 
@@ -95,6 +98,18 @@ def test_a_peer_does_the_standard_job(small: Callable[[str], PeerSubject], name:
     pooled = POOLING if name == "minicpm-v2" else PROJECTOR
     assert all(spent[stage] > 0 for stage in (PREPARE, ENCODER, pooled, LANGUAGE)), spent
     assert subject.positions >= JOB.text_tokens + subject.visual_tokens
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_nothing_ends_an_answer_early(name: str) -> None:
+    peer = tiny_shapes.small_peer(name)
+    model = make_random(lambda: peer.make_model(torch.float32), CPU, seed=0)
+    for module in model.modules():
+        if isinstance(module, GenerationMixin):
+            module.generation_config.eos_token_id = list(range(peer.config.text_config.vocab_size))
+    clock = StageClock(WallTime())
+    PeerSubject(peer, model, JOB).answer(JOB.picture(1), question=0, new_tokens=3, clock=clock)
+    assert len(clock.tokens()) == 3
 
 
 @pytest.mark.parametrize("name", PEERS)

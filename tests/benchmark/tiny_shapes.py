@@ -52,6 +52,7 @@ def small_config(name: str) -> Any:
     text, vision = fields.pop("text_config"), fields.pop("vision_config")
     vision.update(SMALL_VISION)
     text.update(SMALL_TEXT)
+    text.pop("head_dim", None)  # so that it is worked out anew
     if name == "qwen2-vl-2b":
         vision.update(depth=2, embed_dim=32, num_heads=2, hidden_size=SMALL_TEXT["hidden_size"])
         for shadowed in ("num_hidden_layers", "num_attention_heads", "intermediate_size"):
