@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from flashsloth.commands import ask, bench, chat, checkpoints, evaluate, train, world
+from flashsloth.commands import ask, bench, chat, checkpoints, evaluate, plan, train, world
 from flashsloth.commands.failures import INTERRUPTED, report_failure, silence_stdout
 
 
@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("train", train.train, train.EXAMPLES),
         Command("world", world.world, world.EXAMPLES),
         Command("bench", bench.bench, bench.EXAMPLES),
+        Command("plan", plan.plan, plan.EXAMPLES),
     ),
 }
 """Panel of the help -> its commands, in order."""

@@ -118,7 +118,8 @@ def _matrix(module: nn.Module) -> Matrix | None:
     if isinstance(module, nn.Linear):
         return Matrix(module.in_features, module.out_features)
     if isinstance(module, Conv1D):
-        return Matrix(*module.weight.shape, is_linear=False)
+        inputs, outputs = module.weight.shape
+        return Matrix(inputs, outputs, is_linear=False)
     return None
 
 
