@@ -14,8 +14,8 @@ from torch import nn
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.speed import SpeedError, speed_up
+from flashsloth.speed.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
 from flashsloth.speed.packed_linear import Activation, PackedLinear, can_pack
-from flashsloth.speed.plain_attention import PLAIN, plain_attention
 from flashsloth.speed.quantized_linear import GROUP_SIZE, Int4Linear, Int8Linear
 
 FLOAT32_TOLERANCE = 1e-4  # of a logit
@@ -157,6 +157,34 @@ def test_plain_attention_is_attention(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
     with pytest.raises(SpeedError, match="mask"):
         plain_attention(nn.Module(), query, key, value, torch.ones(1))
+
+
+@pytest.mark.parametrize("queries", [1, 4])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_query_attention_is_attention(queries: int, masked: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    module = nn.Module()
+    module.is_causal, module.num_key_value_groups = False, 3
+    query, key, value = torch.randn(2, 6, queries, 16), torch.randn(2, 2, 9, 16), torch.randn(2, 2, 9, 16)
+    mask = torch.ones(2, 1, queries, 9, dtype=torch.bool)
+    mask[1, ..., :4] = False
+    wide = [states.repeat_interleave(3, dim=1) for states in (key, value)]
+    expected = F.scaled_dot_product_attention(query, *wide, attn_mask=mask if masked else None).transpose(1, 2)
+    given = [states.to(dtype) for states in (query, key, value)]
+    found, _ = one_query_attention(module, *given, mask if masked else None, scaling=16**-0.5)
+    tolerance = 1e-5 if dtype == torch.float32 else 8 * BFLOAT16_STEP
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("text", [tiny.TEXT, LLAMA], ids=["phi", "llama"])
+def test_steps_of_a_fast_model_choose_what_a_plain_one_does(make_tiny_model, tiny_processor, text) -> None:
+    model = make_tiny_model(attention="sdpa", text_config=dict(text))
+    inputs = inputs_of(tiny_processor)
+    expected = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    speed_up(model)
+    assert model.model.language_model.config._attn_implementation == ONE_QUERY
+    assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False), expected)
 
 
 def test_a_packed_model_is_saved_as_it_was_loaded(tiny_model, tmp_path: Path) -> None:

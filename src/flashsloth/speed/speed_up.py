@@ -3,7 +3,8 @@
 In: a model, ready to answer. Out: the same model with other layers inside. On a CPU:
 
     every linear layer        its weight packed once for oneDNN, an activation after it fused in (packed_linear.py)
-    the encoder's attention   bfloat16: three plain operations; float32: torch's fused one       (plain_attention.py)
+    the encoder's attention   bfloat16: three plain operations; float32: torch's fused one       (attention.py)
+    a step's attention        one query: plain operations                                        (attention.py)
     quantize="int8", "int4"   the language model's weights in fewer bits                         (quantized_linear.py)
 
 Only the language model is quantized: its weights are read anew for every token. The encoder reads its own once a
@@ -20,9 +21,9 @@ import torch
 from torch import nn
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.speed.attention import ONE_QUERY, PLAIN
 from flashsloth.speed.errors import SpeedError
 from flashsloth.speed.packed_linear import NO_ACTIVATION, Activation, PackedLinear, can_pack
-from flashsloth.speed.plain_attention import PLAIN
 from flashsloth.speed.quantized_linear import Int4Linear, Int8Linear
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantizatio
     tower = model.model.vision_tower
     if model.dtype == torch.bfloat16 and tower.config._attn_implementation == "sdpa":
         tower.set_attn_implementation(PLAIN)
+    language_model = model.model.language_model
+    if language_model.config._attn_implementation == "sdpa":
+        language_model.set_attn_implementation(ONE_QUERY)
 
 
 def check_quantization(quantize: str | None) -> Quantization | None:

@@ -1,0 +1,77 @@
+"""Attention where torch's fused one is not the fastest on a CPU: plain products, under names in transformers' table.
+
+In: queries, keys and values. Out: as transformers' attention functions. Softmax sums in float32 inside.
+
+    PLAIN      an encoder's, in bfloat16: all positions see all
+    ONE_QUERY  a decoder's: fused for a prompt, plain for the one new position of a step (the fused kernel cuts its work
+               along the queries, and with one of them reads keys and values at a fraction of the memory's speed)
+
+Legend: B batch, H heads, K key heads, G = H/K queries of one key head, T queries, S keys, D head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from flashsloth.speed.errors import SpeedError
+
+PLAIN, ONE_QUERY = "plain", "one_query"
+
+
+def plain_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,  # what transformers hands to every attention function
+) -> tuple[torch.Tensor, None]:
+    """softmax(query keyᵀ · scaling) value: float [B, H, S, D] each -> float [B, S, H, D]."""
+    if attention_mask is not None or dropout:
+        raise SpeedError("plain attention is for answering, in an encoder: it takes neither a mask nor dropout")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    weights = torch.matmul(query * scale, key.transpose(2, 3)).softmax(dim=-1)  # [B, H, S, S]
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+def one_query_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,  # what transformers hands to every attention function
+) -> tuple[torch.Tensor, None]:
+    """As transformers' `sdpa`: query float [B, H, T, D], key and value [B, K, S, D] -> float [B, T, H, D].
+
+    The mask, if any, is bool [B, 1, T, S], true where a query sees a key.
+    """
+    if query.shape[2] > 1 or dropout:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    batch, heads, _, width = query.shape
+    scale = width**-0.5 if scaling is None else scaling
+    grouped = (query * scale).view(batch, key.shape[1], -1, width)  # [B, K, G, D]
+    scores = torch.matmul(grouped, key.transpose(2, 3))  # [B, K, G, S]
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    found = torch.matmul(scores.softmax(dim=-1), value)  # [B, K, G, D]
+    return found.view(batch, 1, heads, width), None
+
+
+AttentionInterface.register(PLAIN, plain_attention)
+AttentionInterface.register(ONE_QUERY, one_query_attention)
+AttentionMaskInterface.register(ONE_QUERY, sdpa_mask)
+
+__all__ = ["ONE_QUERY", "PLAIN", "one_query_attention", "plain_attention"]
