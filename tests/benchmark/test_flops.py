@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import tiny_shapes
 import torch
 import torch.nn.functional as F
@@ -46,5 +47,6 @@ def test_stages_of_a_flashsloth() -> None:
     weights = text.num_hidden_layers * (4 * wide**2 + 2 * wide * text.intermediate_size)
     held = subject.positions + 1
     attended = text.num_hidden_layers * 2 * 2 * held * wide
-    assert flops[STEP] == 2 * (weights + wide * text.vocab_size) + attended
+    step = 2 * (weights + wide * text.vocab_size) + attended
+    assert flops[STEP] == pytest.approx(step, rel=1e-3)  # some versions make rotary angles by a product
     assert flops[LANGUAGE] > 2 * weights * subject.positions
