@@ -29,8 +29,8 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.speed import QUANTIZATIONS
 
 PROCESS_BYTES = {"cpu": 415_000_000}
-"""Kind of device -> memory of a process that answers, without the model: Python, torch, transformers, their tables. It is
-what a process holds that has answered with the small model, less that model. An accelerator's memory has none of it.
+"""Kind of device -> memory of a process that answers, without the model: Python, torch, transformers, their tables.
+It is what a process holds that has answered with the small model, less that model. An accelerator's has none of it.
 """
 
 
