@@ -287,12 +287,15 @@ def test_a_reader_who_goes_is_no_error(checkpoint: str, picture: str) -> None:
 
 
 def test_ctrl_c_is_130_and_no_traceback(checkpoint: str, picture: str) -> None:
-    process = run(["ask", picture, "What?", "-m", checkpoint, "--max-new-tokens", "950"])
-    assert process.stdout is not None
-    process.stdout.read(1)  # the answer has begun
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    for _ in range(4):  # the answer may be done before the signal arrives
+        process = run(["ask", picture, "What?", "-m", checkpoint, "--max-new-tokens", "950"])
+        assert process.stdout is not None
+        process.stdout.read(1)  # the answer has begun
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        if process.returncode != 0:
+            break
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert time.monotonic() - started < 60
