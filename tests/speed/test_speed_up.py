@@ -15,7 +15,7 @@ from torch import nn
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.speed import SpeedError, speed_up
 from flashsloth.speed.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
-from flashsloth.speed.packed_linear import Activation, PackedLinear, can_pack
+from flashsloth.speed.packed_linear import READ_FROM_MEMORY, READING_ROWS, Activation, PackedLinear, can_pack
 from flashsloth.speed.quantized_linear import GROUP_SIZE, Int4Linear, Int8Linear
 
 FLOAT32_TOLERANCE = 1e-4  # of a logit
@@ -175,6 +175,38 @@ def test_one_query_attention_is_attention(queries: int, masked: bool, dtype: tor
     found, _ = one_query_attention(module, *given, mask if masked else None, scaling=16**-0.5)
     tolerance = 1e-5 if dtype == torch.float32 else 8 * BFLOAT16_STEP
     torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_reads_past_the_beginning_of_a_buffer_and_is_not_misled(masked: bool) -> None:
+    torch.manual_seed(1)
+    module = nn.Module()
+    module.num_key_value_groups = 1
+    query = torch.randn(2, 3, 1, 16).bfloat16()
+    buffers = [
+        100 * torch.randn(2, 3, 20, 16).bfloat16() for _ in range(2)
+    ]  # stale numbers, larger than any that count
+    beginnings = [buffer[:, :, :9] for buffer in buffers]
+    for beginning in beginnings:
+        beginning /= 100
+    mask = torch.ones(2, 1, 1, 9, dtype=torch.bool)
+    mask[1, ..., :4] = False
+    given = mask if masked else None
+    found, _ = one_query_attention(module, query, beginnings[0], beginnings[1], given, scaling=16**-0.5)
+    contiguous = [beginning.contiguous() for beginning in beginnings]
+    expected, _ = one_query_attention(module, query, contiguous[0], contiguous[1], given, scaling=16**-0.5)
+    torch.testing.assert_close(found, expected, atol=2 * BFLOAT16_STEP, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [0, 1, 3, READING_ROWS, 7])
+def test_a_weight_read_from_memory_gives_as_many_rows_as_it_is_given(rows: int, dtype: torch.dtype) -> None:
+    plain = linear(512, READ_FROM_MEMORY // 512 // dtype.itemsize, dtype)
+    x = torch.randn(rows, 1, 512).to(dtype)
+    with torch.no_grad():
+        expected, found = plain(x), PackedLinear(copy.deepcopy(plain))(x)
+    tolerance = 1e-5 if dtype == torch.float32 else 4 * BFLOAT16_STEP
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("text", [tiny.TEXT, LLAMA], ids=["phi", "llama"])

@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-ROOM_STEP = 128
+ROOM_STEP = 64
 """Columns added beyond what is needed, whenever a buffer is made."""
 
 LayerStates = list[tuple[torch.Tensor, torch.Tensor]]
@@ -71,7 +71,7 @@ class RoomyLayer(DynamicLayer):
         made = []
         for old, new in ((self.keys, key_states), (self.values, value_states)):
             batch, heads, _, width = new.shape
-            buffer = new.new_empty(batch, heads, total + ROOM_STEP, width)
+            buffer = new.new_zeros(batch, heads, total + ROOM_STEP, width)  # attention may read the rest, too
             if held:
                 buffer[:, :, :held] = old
             made.append(buffer)

@@ -6,7 +6,8 @@ In: queries, keys and values. Out: as transformers' attention functions. Softmax
     ONE_QUERY  a decoder's: fused for a prompt, plain for the one new position of a step (the fused kernel cuts its work
                along the queries, and with one of them reads keys and values at a fraction of the memory's speed)
 
-Legend: B batch, H heads, K key heads, G = H/K queries of one key head, T queries, S keys, D head width.
+Legend: B batch, H heads, K key heads, G = H/K queries of one key head, T queries, S keys, D head width; C columns that
+there is room for where keys and values are the beginning of larger buffers.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def one_query_attention(
 ) -> tuple[torch.Tensor, None]:
     """As transformers' `sdpa`: query float [B, H, T, D], key and value [B, K, S, D] -> float [B, T, H, D].
 
-    The mask, if any, is bool [B, 1, T, S], true where a query sees a key.
+    The mask, if any, is bool [B, 1, T, S], true where a query sees a key. Where keys and values are the beginning of
+    larger buffers, what follows in these is read as well, and must be finite.
     """
     if query.shape[2] > 1 or dropout:
         return sdpa_attention_forward(
@@ -63,11 +65,29 @@ def one_query_attention(
     batch, heads, _, width = query.shape
     scale = width**-0.5 if scaling is None else scaling
     grouped = (query * scale).view(batch, key.shape[1], -1, width)  # [B, K, G, D]
-    scores = torch.matmul(grouped, key.transpose(2, 3))  # [B, K, G, S]
+    seen = key.shape[2]
+    key, value = _whole_buffers(key, value)  # [B, K, C, D]
+    scores = torch.matmul(grouped, key.transpose(2, 3))  # [B, K, G, C]
+    scores[..., seen:] = -torch.inf
     if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
+        scores[..., :seen].masked_fill_(~attention_mask, -torch.inf)
     found = torch.matmul(scores.softmax(dim=-1), value)  # [B, K, G, D]
     return found.view(batch, 1, heads, width), None
+
+
+def _whole_buffers(key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The buffers [B, K, C, D] that keys and values [B, K, S, D] begin, or these themselves.
+
+    In bfloat16 a product copies what is not contiguous, and the beginnings of buffers are not: reading the rest of the
+    buffers costs less. It also keeps the product's shape from step to step, so that its kernel is made once.
+    """
+    _, heads, _, width = key.shape
+    columns = key.stride(1) // width
+    wanted = (heads * columns * width, columns * width, width, 1)
+    if key.dtype != torch.bfloat16 or not key.stride() == value.stride() == wanted:
+        return key, value
+    whole = (key.shape[0], heads, columns, width)
+    return key.as_strided(whole, wanted), value.as_strided(whole, wanted)
 
 
 AttentionInterface.register(PLAIN, plain_attention)

@@ -23,6 +23,12 @@ from flashsloth.speed.errors import SpeedError
 
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 PROBE_SIZE = 16
+READING_ROWS = 5
+"""Fewer rows than these are filled up, by repeating one, where a weight is read from memory: with five the kernel waits
+less for it (on Zen 4 it reads a fifth to a quarter more bytes a second than with one, in either precision; with seven,
+less)."""
+READ_FROM_MEMORY = 4 * 2**20
+"""Bytes of a weight from which on it is taken not to stay in a cache from one token to the next."""
 
 
 class Activation(NamedTuple):
@@ -48,6 +54,7 @@ class PackedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.activation = activation
         self.dtype = linear.weight.dtype
+        self._least_rows = READING_ROWS if linear.weight.nbytes >= READ_FROM_MEMORY else 1
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
 
@@ -55,9 +62,12 @@ class PackedLinear(nn.Module):
         """float [..., K] -> float [..., N]."""
         refuse_gradients(x)
         rows = x.reshape(-1, self.in_features)  # [M, K]
+        count = rows.shape[0]
+        if 0 < count < self._least_rows:
+            rows = torch.cat([rows, rows[:1].expand(self._least_rows - count, -1)])
         name, formula = self.activation
         output = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self.bias, name, [], formula)
-        return output.view(*x.shape[:-1], self.out_features)
+        return output[:count].view(*x.shape[:-1], self.out_features)
 
     @property
     def weight(self) -> torch.Tensor:
