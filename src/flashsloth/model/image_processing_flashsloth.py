@@ -9,7 +9,7 @@ Out: `pixel_values` float32 [N, W, 3, size, size], W views a picture.
                grid x grid tiles, row by row
 
 Pixels are those of Pillow's bicubic resize in both directions, as in the published code. What differs is the grey
-square: it is never made whole, so that a long strip costs no more than its own pixels.
+square: it is never made whole (see `resizing.py`), so that a long strip costs no more than its own pixels.
 
 Legend: N pictures, W views a picture, H and X the picture's height and width.
 """
@@ -27,15 +27,12 @@ from transformers.processing_utils import ImagesKwargs
 
 from flashsloth.media import open_picture
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID
+from flashsloth.model.resizing import columns_on_square, resize_on_square, side_by_side, widen_on_square
 
-PAD_COLOR = (127, 127, 127)
-"""The published code's grey around a picture that is made square."""
 ASPECTS = ("square", "pad")
 MAX_CHANNEL = 255
 BATCH_DIMENSIONS = 4
 """Dimensions of an array that holds several pictures of one size."""
-STRIP_ROWS = 256
-"""Rows of a tall picture that are laid on grey at a time."""
 
 
 class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -93,47 +90,37 @@ class FlashSlothImageProcessorPil(PilBackend):
             raise ValueError(f"image_grid is {grid}, expected at least {STANDARD_GRID}")
         num_views = 1 if grid == STANDARD_GRID else 1 + grid**2
         pixel_values = np.empty((len(flat), num_views, 3, side, side), np.float32)
-        for image, rows in zip(flat, pixel_values, strict=True):
-            for view, row in zip(_views(_rgb(image), side, grid, kwargs), rows, strict=True):
-                _normalise(view, table, row)
+        for image, views in zip(flat, pixel_values, strict=True):
+            _make_views(_rgb(image), table, kwargs, views)
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=kwargs.get("return_tensors"))
 
 
-def resize_on_square(image: Image.Image, side: int, resample: int = PILImageResampling.BICUBIC) -> Image.Image:
-    """Lay a picture in the middle of a grey square and resize the square to `side` x `side`.
+def _make_views(image: Image.Image, table: np.ndarray, settings: dict[str, Any], out: np.ndarray) -> None:
+    """The whole picture, and, for a grid, its tiles row by row, into `out` float32 [W, 3, size, size]."""
+    side, grid, resample = out.shape[-1], settings["image_grid"], settings["resample"]
 
-    The pixels are those of the plain way, bit for bit, because Pillow resizes first along rows, then along columns, and
-    rounds in between: rows of a wide picture hold no grey, and rows of a tall one are widened a strip at a time.
-    """
-    width, height = image.size
-    square = max(width, height)
-    left, top = (square - width) // 2, (square - height) // 2
-    if width == square:
-        rows = image.resize((side, height), resample)  # [height, side]
-    else:
-        rows = Image.new("RGB", (side, height), PAD_COLOR)
-        for start in range(0, height, STRIP_ROWS):
-            strip = image.crop((0, start, width, min(start + STRIP_ROWS, height)))
-            widened = Image.new("RGB", (square, strip.height), PAD_COLOR)
-            widened.paste(strip, (left, 0))
-            rows.paste(widened.resize((side, strip.height), resample), (0, start))
-    canvas = Image.new("RGB", (side, square), PAD_COLOR)
-    canvas.paste(rows, (0, top))
-    return canvas.resize((side, side), resample)
+    def whole() -> Image.Image:
+        if settings["image_aspect_ratio"] == "pad":
+            return resize_on_square(image, side, resample)
+        return image.resize((side, side), resample)
 
+    if grid == STANDARD_GRID:
+        _normalise(whole(), table, out[0])
+        return
+    large = side * grid
+    small, rows = side_by_side(lambda make: make(), (whole, lambda: widen_on_square(image, large, resample)))
 
-def _views(image: Image.Image, side: int, grid: int, settings: dict[str, Any]) -> list[Image.Image]:
-    """The whole picture, and, for a grid, its tiles row by row."""
-    resample = settings["resample"]
-    if settings["image_aspect_ratio"] == "pad":
-        views = [resize_on_square(image, side, resample)]
-    else:
-        views = [image.resize((side, side), resample)]
-    if grid > STANDARD_GRID:
-        large = resize_on_square(image, side * grid, resample)
-        corners = [(column * side, row * side) for row in range(grid) for column in range(grid)]
-        views += [large.crop((x, y, x + side, y + side)) for x, y in corners]
-    return views
+    def tiles(column: int) -> None:
+        """A column of tiles; the whole picture counts as one before the first."""
+        if column < 0:
+            _normalise(small, table, out[0])
+            return
+        left = column * side
+        strip = columns_on_square(rows, max(image.size), (left, left + side), large, resample)
+        for row in range(grid):
+            _normalise(strip.crop((0, row * side, side, (row + 1) * side)), table, out[1 + row * grid + column])
+
+    side_by_side(tiles, range(-1, grid))
 
 
 def _flat(images: Any) -> list[Any]:
@@ -177,4 +164,4 @@ def _normalise(view: Image.Image, table: np.ndarray, out: np.ndarray) -> None:
         np.take(values, np.asarray(band), out=plane, mode="clip")  # no byte is outside; clip needs no copy
 
 
-__all__ = ["FlashSlothImageProcessorPil", "resize_on_square"]
+__all__ = ["FlashSlothImageProcessorPil"]
