@@ -54,7 +54,7 @@ def columns_on_square(
     side: int,
     resample: int = PILImageResampling.BICUBIC,
 ) -> Image.Image:
-    """The second half, for some columns (from, to): the widened rows, in a square of height `square`, in the new height.
+    """The second half, for some columns (from, to): the widened rows, in a square of that height, in the new one.
 
     Returns:
         A picture of (to - from) x `side`.
