@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from flashsloth.speed import SpeedError, speed_up
 from flashsloth.speed.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
 from flashsloth.speed.packed_linear import READ_FROM_MEMORY, READING_ROWS, Activation, PackedLinear, can_pack
 from flashsloth.speed.quantized_linear import GROUP_SIZE, Int4Linear, Int8Linear
+from flashsloth.speed.speed_up import _linear_layers
 
 FLOAT32_TOLERANCE = 1e-4  # of a logit
 BFLOAT16_DIVERGENCE = 1e-3  # KL at each position, against float32
@@ -241,6 +243,16 @@ def test_what_cannot_be_done_is_said(tiny_model, make_tiny_model: TinyModelMaker
     speed_up(quantized, quantize="int8")
     with pytest.raises(SpeedError, match="quantized model cannot be saved"):
         quantized.save_pretrained(tmp_path)
+
+
+def test_a_plain_weight_is_let_go_before_the_next_is_packed(tiny_model) -> None:
+    before: weakref.ref[nn.Module] | None = None
+    for parent, name, layer in _linear_layers(tiny_model):
+        assert before is None or before() is None
+        setattr(parent, name, nn.Identity())
+        before = weakref.ref(layer)
+        del layer
+    assert before is not None
 
 
 def test_layers_that_are_more_than_linear_stay(tiny_model) -> None:

@@ -116,12 +116,15 @@ def _fuse_activations(model: nn.Module) -> None:
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
     """Every plain linear layer with its parent and its name there; one at a time, so that memory can be freed."""
-    parents = [module for module in model.modules() if not isinstance(module, nn.MultiheadAttention)]
+    parents = [
+        module for module in model.modules() if any(module.children()) and not isinstance(module, nn.MultiheadAttention)
+    ]
     for parent in parents:
-        for name, child in list(parent.named_children()):
+        for name in [name for name, _ in parent.named_children()]:
+            child = getattr(parent, name)
             if _is_plain(child):
                 yield parent, name, child
-                del child
+            del child
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
