@@ -21,7 +21,9 @@ def make_run(first: float, token: float, tokens: int = 4, share: float = 0.0, di
     """A run whose stages are in fixed proportions, and whose tokens come evenly."""
     stages = {name: first * part for name, part in STAGES.items()}
     stages["other"] = first - sum(stages.values())
-    return Run(stages, [first + number * token for number in range(tokens)], share, disturbed)
+    return Run(
+        stages, [first + number * token for number in range(tokens)], share, MACHINE["read_bandwidth"], disturbed
+    )
 
 
 def make_subject(

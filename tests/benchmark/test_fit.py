@@ -61,7 +61,7 @@ def test_the_small_model_tells_what_is_fixed() -> None:
     look, step = next(stage for stage in planned.stages if stage.name == LOOK), planned.step
     took = look.limit_seconds / shares.encoder + look.layers * 3e-4
     gap = step.limit_seconds / shares.decode + step.layers * 3e-4 + 2e-3
-    nano.runs = [Run({**make_run(1.0, 1.0).stages, "encoder": took}, [1.0, 1.0 + gap, 1.0 + 2 * gap], 0.0)]
+    nano.runs = [Run({**make_run(1.0, 1.0).stages, "encoder": took}, [1.0, 1.0 + gap, 1.0 + 2 * gap], 0.0, 50e9)]
     fitted = fit_fixed_cost(results)
     assert (fitted.layer, fitted.token) == pytest.approx((3e-4, 2e-3))
     assert (fitted.picture, fitted.view_pixel) == (WAS.picture, WAS.view_pixel)

@@ -59,6 +59,8 @@ def test_a_narrow_terminal_shows_less_and_wraps_nothing(results: Results) -> Non
 
 def test_remarks(results: Results) -> None:
     assert remarks(results) == [
+        "Beside the runs the machine read 50.0 GB/s to 50.0 GB/s, 50.0 GB/s in the middle: a token's limit is that of "
+        "its own runs.",
         "The machine was quiet: none of 10 runs was disturbed.",
         "MiniCPM-V 2 failed (build: killed).",
     ]

@@ -14,7 +14,7 @@ from flashsloth.benchmark.results import FORMAT, RESULTS_FILE, Results, Run, loa
 
 
 def test_a_runs_times() -> None:
-    run = Run({}, [2.0, 2.5, 4.0], 0.0)
+    run = Run({}, [2.0, 2.5, 4.0], 0.0, 50e9)
     assert (run.first_token, run.response, run.token) == (2.0, 4.0, 1.0)
     assert run.gaps == [0.5, 1.5]
 

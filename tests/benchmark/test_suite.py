@@ -60,7 +60,7 @@ class ScriptedWorker:
         if do == "peak":
             return 7
         self._stage.pictures += [(self._name, arguments["picture"] + row) for row in range(arguments.get("rows", 1))]
-        return {"stages": {**STAGES, "other": 0.0}, "tokens": [1.0, 1.5], "others_share": share}
+        return {"stages": {**STAGES, "other": 0.0}, "tokens": [1.0, 1.5], "others_share": share, "read_bandwidth": 50e9}
 
     def close(self, *, at_once: bool = False) -> None:
         if not self._closed:

@@ -93,7 +93,7 @@ def figures_of(subject: SubjectResult, machine: dict[str, Any]) -> Figures:
     runs = subject.runs
     first_flops = sum(subject.flops.values()) - subject.flops.get(STEP, 0.0) if subject.flops else None
     first_limit = _first_limit(subject, first_flops, machine)
-    token_limit = _token_limit(subject, machine)
+    token_limit = _token_limit(subject)
     first, token = _spread([run.first_token for run in runs]), _spread([gap for run in runs for gap in run.gaps])
     mean_gap = statistics.median(run.token for run in runs) if runs else None
     batch_gap = statistics.median(run.token for run in subject.batches) if subject.batches else None
@@ -143,12 +143,17 @@ def _first_limit(subject: SubjectResult, flops: float | None, machine: dict[str,
     return None if flops is None or rate is None else flops / rate
 
 
-def _token_limit(subject: SubjectResult, machine: dict[str, Any]) -> float | None:
+def bandwidth_beside(subject: SubjectResult) -> float:
+    """Bytes a second that the machine read beside a subject's runs: their median."""
+    return statistics.median(run.read_bandwidth for run in subject.runs)
+
+
+def _token_limit(subject: SubjectResult) -> float | None:
     """Keys and values of the prompt and of half the answer count: the mean over all tokens."""
     if subject.step_bytes is None or subject.key_value_bytes is None or subject.positions is None or not subject.runs:
         return None
     held = subject.positions + len(subject.runs[0].tokens) / 2
-    return (subject.step_bytes + held * subject.key_value_bytes) / machine["read_bandwidth"]
+    return (subject.step_bytes + held * subject.key_value_bytes) / bandwidth_beside(subject)
 
 
 def _spread(values: Sequence[float]) -> Spread | None:

@@ -15,7 +15,7 @@ import torch
 
 from flashsloth.benchmark.efficiency import EFFICIENCIES, Efficiency, FixedCost, efficiency_of
 from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.figures import Figures, figures_of
+from flashsloth.benchmark.figures import Figures, bandwidth_beside, figures_of
 from flashsloth.benchmark.known_models import find_model
 from flashsloth.benchmark.machine import Machine
 from flashsloth.benchmark.plan import Plan, plan
@@ -90,12 +90,12 @@ def compare(results: Results) -> dict[str, dict[str, float]]:
 
 
 def plan_of(subject: SubjectResult, results: Results, batch: int = 1) -> Plan:
-    """What a plan says of a subject, on the machine as it was measured."""
+    """What a plan says of a subject, on the machine as it was measured beside it."""
     spec = SUBJECTS[subject.name]
     overrides = {"image_grid": spec.grid} if spec.kind == PUBLISHED else {}
     return plan(
         find_model(PUBLISHED if spec.kind == PUBLISHED else None, **overrides).config,
-        machine=Machine.from_dict(results.machine),
+        machine=dataclasses.replace(Machine.from_dict(results.machine), read_bandwidth=bandwidth_beside(subject)),
         dtype=DTYPES[spec.dtype],
         quantize=spec.quantize,
         text_tokens=results.job["text_tokens"],

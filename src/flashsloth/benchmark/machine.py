@@ -36,6 +36,8 @@ MATRIX_SHAPES = {
 """(N, I, O) of the products tried: FlashSloth's own two largest layers, and square ones."""
 READ_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}
 """What is read at once: far more than any cache holds."""
+MOMENT_BYTES, MOMENT_READS = {"cpu": 1 << 28, "cuda": 1 << 31}, 5
+"""What is read how often to see the bandwidth of a moment."""
 READ_WIDTH = 1 << 14
 """I of the one-row product that reads a weight of `READ_BYTES`."""
 WAY_SECONDS = 0.2
@@ -137,6 +139,15 @@ def measure_read_bandwidth(device: torch.device) -> float:
     for product in linear_ways(layer):
         seconds = min(seconds, best_seconds(product, row, device))
     return size / seconds
+
+
+def read_bandwidth_now(device: torch.device) -> float:
+    """Bytes a second that the device reads at this moment, in a fifth of a second: on a machine that is shared with
+    others it moves between one run and the next, and no counter of this system tells."""
+    size = MOMENT_BYTES[device.type]
+    numbers = torch.ones(size // torch.float32.itemsize, device=device)
+    torch.sum(numbers)
+    return size / min(_seconds(torch.sum, numbers, device) for _ in range(MOMENT_READS))
 
 
 def linear_ways(layer: nn.Linear) -> Iterator[Product]:

@@ -16,6 +16,7 @@ from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, load_shipped, make_published_size
 from flashsloth.benchmark.flops import count_flops
 from flashsloth.benchmark.job import StandardJob
+from flashsloth.benchmark.machine import read_bandwidth_now
 from flashsloth.benchmark.memory import peak_bytes, reset_peak
 from flashsloth.benchmark.peers import PEERS, make_peer
 from flashsloth.benchmark.quiet import LoadWatch
@@ -115,6 +116,7 @@ class MeasuredSubject:
     def _measured(self, answer: Callable[[StageClock], None], tokens: int) -> dict[str, Any]:
         """Stamps of one run, and what others took of the machine meanwhile."""
         gc.collect()
+        bandwidth = read_bandwidth_now(self._device)
         since = self._watch.read()
         clock = StageClock(scale_of(self._device))
         answer(clock)
@@ -122,4 +124,9 @@ class MeasuredSubject:
         share = self._watch.others_share(since)
         if len(found) != tokens:
             raise BenchmarkError(f"{self._spec.name} gave {len(found)} tokens; expected {tokens}")
-        return {"stages": clock.stages(), "tokens": found, "others_share": share}
+        return {
+            "stages": clock.stages(),
+            "tokens": found,
+            "others_share": share,
+            "read_bandwidth": bandwidth,
+        }

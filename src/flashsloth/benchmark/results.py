@@ -22,7 +22,7 @@ from typing import Any
 
 from flashsloth.benchmark.errors import BenchmarkError
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever an older program could not read what a newer one writes."""
 RESULTS_FILE = "results.json"
 
@@ -35,12 +35,14 @@ class Run:
         stages: stage -> seconds up to the first token; in all, `tokens[0]`.
         tokens: seconds from the start to each token.
         others_share: of the machine's processor time, what others took meanwhile.
+        read_bandwidth: bytes a second that the machine read right before; nothing else of it is known to move.
         disturbed: whether that was too much; then patience with it had ended.
     """
 
     stages: dict[str, float]
     tokens: list[float]
     others_share: float
+    read_bandwidth: float
     disturbed: bool = False
 
     @property

@@ -6,6 +6,7 @@ away, made in turns, or failed. What was not measured is a dash.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -79,6 +80,12 @@ def remarks(results: Results) -> list[str]:
 def _remarks(results: Results) -> Iterator[str]:
     if results.machine_disturbed:
         yield "Others used the machine while its limits were measured: they are too low, and shares of them too high."
+    bandwidths = [run.read_bandwidth for one in results.subjects for run in one.runs]
+    if bandwidths:
+        yield (
+            f"Beside the runs the machine read {readable(min(bandwidths), 'B')}/s to {readable(max(bandwidths), 'B')}/s, "
+            f"{readable(statistics.median(bandwidths), 'B')}/s in the middle: a token's limit is that of its own runs."
+        )
     discarded = sum(subject.discarded for subject in results.subjects)
     disturbed = sum(figures.disturbed for figures in all_figures(results))
     kept = sum(len([*one.runs, *one.again, *one.batches]) for one in results.subjects)
