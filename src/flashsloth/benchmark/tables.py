@@ -82,9 +82,12 @@ def _remarks(results: Results) -> Iterator[str]:
         yield "Others used the machine while its limits were measured: they are too low, and shares of them too high."
     bandwidths = [run.read_bandwidth for one in results.subjects for run in one.runs]
     if bandwidths:
+        least, middle, most = (
+            readable(rate, "B") for rate in (min(bandwidths), statistics.median(bandwidths), max(bandwidths))
+        )
         yield (
-            f"Beside the runs the machine read {readable(min(bandwidths), 'B')}/s to {readable(max(bandwidths), 'B')}/s, "
-            f"{readable(statistics.median(bandwidths), 'B')}/s in the middle: a token's limit is that of its own runs."
+            f"Beside the runs the machine read {least}/s to {most}/s, {middle}/s in the middle: a token's limit is "
+            "that of its own runs."
         )
     discarded = sum(subject.discarded for subject in results.subjects)
     disturbed = sum(figures.disturbed for figures in all_figures(results))
