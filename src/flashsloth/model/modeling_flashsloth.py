@@ -128,6 +128,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         image_index: torch.Tensor | None = None,
         query_turn: torch.Tensor | None = None,
         question_turn: torch.Tensor | None = None,
+        sample_index: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -145,6 +146,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             image_row: int64 [N], the batch row of each picture. Default: as `image_index` counts them. Needed only
                 where pictures stand in an earlier, cached pass.
             image_index, query_turn, question_turn: int64 [B, T], the processor's position tensors.
+            sample_index: int64 [B, T], where several samples are packed into a row (see `training/packing.py`): their
+                turns then see their own pictures alone. What keeps attention apart is `attention_mask`.
 
         Raises:
             ValueError: where pictures, placeholders and position tensors do not agree.
@@ -159,7 +162,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         check_precision(self.language_model, inputs_embeds)
         image = self._image_features(pixel_values, mm_encoder_outputs)
         inputs_embeds, embq_inputs = self._place_pictures(
-            inputs_embeds, image, image_row, image_index, query_turn, question_turn
+            inputs_embeds, image, image_row, image_index, query_turn, question_turn, sample_index
         )
         if query_turn is not None:
             inputs_embeds = self._place_query_tokens(inputs_embeds, query_turn)
@@ -224,6 +227,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         image_index: torch.Tensor | None,
         query_turn: torch.Tensor | None,
         question_turn: torch.Tensor | None,
+        sample_index: torch.Tensor | None,
     ) -> tuple[torch.Tensor, EmbeddedQueryInputs | None]:
         """Put the visual tokens in their places, float [B, T, D], and say what EmbQ will look at."""
         if image is None:
@@ -243,7 +247,13 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
                 raise ValueError("query_turn and question_turn go together: use the processor's tensors together")
             return inputs_embeds, None
         return inputs_embeds, embedded_query_inputs(
-            query_turn, question_turn, image.last_hidden_state, image_row, slots, self.config.num_query_tokens
+            query_turn,
+            question_turn,
+            image.last_hidden_state,
+            image_row,
+            slots,
+            self.config.num_query_tokens,
+            sample_index,
         )
 
     def _place_query_tokens(self, inputs_embeds: torch.Tensor, query_turn: torch.Tensor) -> torch.Tensor:
@@ -311,6 +321,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         image_index: torch.Tensor | None = None,
         query_turn: torch.Tensor | None = None,
         question_turn: torch.Tensor | None = None,
+        sample_index: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
@@ -335,6 +346,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             image_index=image_index,
             query_turn=query_turn,
             question_turn=question_turn,
+            sample_index=sample_index,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
