@@ -14,10 +14,13 @@ from typing import Any, get_args
 
 import yaml
 
+from flashsloth.training.data_source import DATA_KEYS, DataSource
 from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
 
 PRECISIONS = ("auto", "bf16", "float32")
 EXPORT_DTYPES = (None, "float32", "bfloat16", "float16")
+PACKING_ATTENTION = ("sdpa", "eager")
+"""Implementations that take the mask which keeps packed samples apart."""
 
 
 class RecipeError(ValueError):
@@ -44,33 +47,6 @@ class ModelSource:
 
 
 @dataclass
-class DataSource:
-    """One source of samples: `json` (LLaVA's format, with `images`, the folder of its pictures) or `world`.
-
-    Attributes:
-        json: a LLaVA JSON file.
-        images: the folder its picture paths start from.
-        world: level of the drawn world, 0..3.
-        count: samples to draw from the world.
-        seed: the world's.
-        split: `train` or `test`.
-        text: `questions` or `caption`, what the world is asked for.
-        most_turns: questions a picture at most; None for all that the world asks.
-        independent: every question by itself instead of as turns of one conversation (see `packing.py`).
-    """
-
-    json: str | None = None
-    images: str | None = None
-    world: int | None = None
-    count: int | None = None
-    seed: int = 0
-    split: str = "train"
-    text: str = "questions"
-    most_turns: int | None = None
-    independent: bool = False
-
-
-@dataclass
 class StageRun:
     """One stage as it will run: the table's row with the recipe's changes.
 
@@ -87,6 +63,9 @@ class StageRun:
         attention: transformers' name of the attention implementation.
         workers: processes that prepare data.
         shuffle: whether samples are drawn in random order.
+        group_by_modality_length: steps of samples with pictures or without, of like lengths (see `data/batches.py`).
+        packing: several samples in one row of at most `max_length` tokens, each as if it were alone.
+        max_bad_fraction: share of the data that may be bad and is left out; more stops the run.
     """
 
     stage: str
@@ -101,6 +80,9 @@ class StageRun:
     attention: str = "sdpa"
     workers: int = 1
     shuffle: bool = True
+    group_by_modality_length: bool = False
+    packing: bool = False
+    max_bad_fraction: float = 0.005
     max_grad_norm: float = 1.0
     activation_checkpointing: bool = False
 
@@ -188,7 +170,8 @@ def _stage_run(raw: Any, where: str) -> StageRun:
     run.data = _sources(raw.get("data"), f"{where}.data")
     run.eval_data = _sources(raw["eval_data"], f"{where}.eval_data") if raw.get("eval_data") else []
     if not run.data:
-        raise RecipeError(f"{where}.data is empty: expected a list of sources, json: or world:")
+        raise RecipeError(f"{where}.data is empty: expected a list of sources, {DATA_KEYS}")
+    _check_data_order(run, where)
     if run.precision not in PRECISIONS:
         raise RecipeError(f"{where}.precision is {run.precision!r}, expected one of {PRECISIONS}")
     return run
@@ -198,14 +181,22 @@ def _sources(raw: Any, where: str) -> list[DataSource]:
     sources = []
     for index, item in enumerate(raw if isinstance(raw, list) else [raw] if raw else []):
         source = _dataclass(DataSource, item, f"{where}.{index}")
-        if (source.json is None) == (source.world is None):
-            raise RecipeError(f"{where}.{index} needs exactly one of json (a LLaVA file) and world (a level 0..3)")
-        if source.world is not None and source.count is None:
-            raise RecipeError(f"{where}.{index}.count is missing: say how many pictures to draw")
-        if source.text not in ("questions", "caption"):
-            raise RecipeError(f"{where}.{index}.text is {source.text!r}, expected 'questions' or 'caption'")
+        if problem := source.problem():
+            raise RecipeError(f"{where}.{index}{problem}")
         sources.append(source)
     return sources
+
+
+def _check_data_order(run: StageRun, where: str) -> None:
+    """Options of a stage's data that contradict each other."""
+    if run.group_by_modality_length and not run.shuffle:
+        raise RecipeError(f"{where}.group_by_modality_length draws samples in an order of its own: needs shuffle: true")
+    if run.packing and run.attention not in PACKING_ATTENTION:
+        raise RecipeError(f"{where}.packing with attention {run.attention!r}: expected one of {PACKING_ATTENTION}")
+    if run.packing and run.settings.objective != "answers":
+        raise RecipeError(f"{where}.packing is for stages that learn answers, not for {run.stage!r}: leave it out")
+    if not 0 <= run.max_bad_fraction <= 1:
+        raise RecipeError(f"{where}.max_bad_fraction is {run.max_bad_fraction:g}, expected a share, 0 to 1")
 
 
 def _dataclass(kind: type, raw: Any, where: str) -> Any:
