@@ -1,4 +1,8 @@
-"""Counts the bytes of all tensors that are alive while a block runs: what a pass holds, to the byte, on any device."""
+"""Counts the bytes of all tensors that are alive while a block runs: what a pass holds, to the byte, on any device.
+
+In: a model whose weights do not count. Out: the most that was alive at once. On the meta device, or with fake tensors,
+what a model of any size would hold.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +44,6 @@ class LiveMemory(TorchDispatchMode):
 
     def _forget(self, size: int) -> None:
         self.held -= size
+
+
+__all__ = ["LiveMemory"]
