@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import yaml
 
+from flashsloth.training.adapter_settings import HEAD, AdapterSettings, stage_problem
 from flashsloth.training.data_source import DATA_KEYS, DataSource
 from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
 
@@ -66,6 +67,7 @@ class StageRun:
         group_by_modality_length: steps of samples with pictures or without, of like lengths (see `data/batches.py`).
         packing: several samples in one row of at most `max_length` tokens, each as if it were alone.
         max_bad_fraction: share of the data that may be bad and is left out; more stops the run.
+        adapter: LoRA for the language model, the other parts of `trains` learning fully; None for everything fully.
     """
 
     stage: str
@@ -85,6 +87,7 @@ class StageRun:
     max_bad_fraction: float = 0.005
     max_grad_norm: float = 1.0
     activation_checkpointing: bool = False
+    adapter: AdapterSettings | None = None
 
 
 @dataclass
@@ -136,11 +139,13 @@ def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
     _check_keys(tree, {"name", "output", "seed", "export_dtype"}, "the recipe")
     if tree.get("export_dtype") not in EXPORT_DTYPES:
         raise RecipeError(f"export_dtype is {tree['export_dtype']!r}, expected one of {EXPORT_DTYPES[1:]}, or none")
+    stages = [_stage_run(raw, f"stages.{index}") for index, raw in enumerate(raw_stages)]
+    _check_bases(model, stages)
     return Recipe(
         name=name,
         output=Path(str(tree.get("output", f"runs/{name}"))),
         model=model,
-        stages=[_stage_run(raw, f"stages.{index}") for index, raw in enumerate(raw_stages)],
+        stages=stages,
         seed=_typed(tree.get("seed", 0), "int", "seed"),
         export_dtype=tree.get("export_dtype"),
     )
@@ -164,8 +169,11 @@ def _stage_run(raw: Any, where: str) -> StageRun:
         if key in changes and changes[key] not in choices:
             raise RecipeError(f"{where}.{key} is {changes[key]!r}, expected one of {sorted(choices)}")
     settings = _replaced(STAGES[raw["stage"]], changes, where)
-    rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data"}}
-    run = StageRun(stage=raw["stage"], settings=settings, data=[])
+    adapter = _adapter(raw.get("adapter"), settings, f"{where}.adapter")
+    if adapter is not None and "trains" not in raw:
+        settings = dataclasses.replace(settings, trains=tuple(part for part in settings.trains if part != HEAD))
+    rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data", "adapter"}}
+    run = StageRun(stage=raw["stage"], settings=settings, data=[], adapter=adapter)
     run = _replaced(run, rest, where)
     run.data = _sources(raw.get("data"), f"{where}.data")
     run.eval_data = _sources(raw["eval_data"], f"{where}.eval_data") if raw.get("eval_data") else []
@@ -175,6 +183,34 @@ def _stage_run(raw: Any, where: str) -> StageRun:
     if run.precision not in PRECISIONS:
         raise RecipeError(f"{where}.precision is {run.precision!r}, expected one of {PRECISIONS}")
     return run
+
+
+def _adapter(raw: Any, settings: Stage, where: str) -> AdapterSettings | None:
+    """A stage's adapter, if it has one and can have one."""
+    if raw is None:
+        return None
+    adapter = _dataclass(AdapterSettings, raw, where)
+    if problem := stage_problem(settings):
+        raise RecipeError(f"{where} {problem}")
+    if problem := adapter.problem():
+        raise RecipeError(f"{where}.{problem}")
+    return adapter
+
+
+def _check_bases(model: ModelSource, stages: list[StageRun]) -> None:
+    """An adapter is kept without its base, so the base has to be somewhere on disk."""
+    for index, stage in enumerate(stages):
+        if stage.adapter is None:
+            continue
+        if index == 0 and model.path is None:
+            raise RecipeError(
+                "stages.0.adapter needs a model.path: what is made from nothing is nowhere to be found again"
+            )
+        if index > 0 and stages[index - 1].adapter is not None:
+            raise RecipeError(
+                f"stages.{index}.adapter follows another adapter: merge that one with `flashsloth merge`, and start a "
+                f"recipe from the result"
+            )
 
 
 def _sources(raw: Any, where: str) -> list[DataSource]:
