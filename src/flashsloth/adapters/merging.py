@@ -9,6 +9,7 @@ the base as it is stored, not into what the quantization left of it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 MERGING_TOLERANCE = 1e-4
 """How far float32 sums in another order may bring logits apart, as a share of the largest logit."""
-ROUNDING_TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+ROUNDING_TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """The same once every weight is rounded to the base's type: some tens of that type's own precision."""
 
 
@@ -44,6 +45,7 @@ class Merge:
         effect: what the adapter changes: base with it, beside base without.
         merging: the merged model in float32, beside base with adapter.
         rounding: the checkpoint as it was written, beside base with adapter.
+        coarsest: the base's coarsest type, which `rounding` is due to.
     """
 
     folder: Path
@@ -51,6 +53,23 @@ class Merge:
     effect: Difference
     merging: Difference
     rounding: Difference
+    coarsest: torch.dtype
+
+    @property
+    def dtype(self) -> str:
+        """That type's name."""
+        return str(self.coarsest).removeprefix("torch.")
+
+    @property
+    def tolerance(self) -> float:
+        """What `rounding` may be at most, as a share of the largest logit."""
+        return ROUNDING_TOLERANCES[self.coarsest]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        steps = {name: dataclasses.asdict(getattr(self, name)) for name in ("effect", "merging", "rounding")}
+        tolerances = {"merging_tolerance": MERGING_TOLERANCE, "rounding_tolerance": self.tolerance}
+        return {"folder": str(self.folder), "base": str(self.base), "dtype": self.dtype, **steps, **tolerances}
 
 
 def merge(
@@ -94,7 +113,7 @@ def merge(
         rounding = compare(logits_of(model.float(), batch), expected)
         _check_difference(rounding, ROUNDING_TOLERANCES[coarsest], f"rounding to {coarsest}")
     logger.info("%s: %s folded into %s", out, found.path, base_folder)
-    return Merge(Path(out), base_folder, effect, merging, rounding)
+    return Merge(Path(out), base_folder, effect, merging, rounding, coarsest)
 
 
 def merged_model(
