@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from flashsloth.adapters.digest import base_digest
-from flashsloth.adapters.folder import AdapterError, Base, is_adapter
+from flashsloth.adapters.folder import AdapterError, Base, is_adapter, read_adapter
 from flashsloth.adapters.merging import require_peft
 from flashsloth.inference.load import find_folder
 from flashsloth.model.checkpoint import is_published, to_ours
@@ -29,6 +29,7 @@ from flashsloth.model.checkpoint.weight_files import stored_tensors
 from flashsloth.model.halves import decoder_layers
 from flashsloth.training.adapter_settings import AUTO, HEAD, NF4, TARGETED_PART, AdapterSettings
 from flashsloth.training.quantized_base import quantize_layers
+from flashsloth.training.recipe import StageRun
 from flashsloth.training.stages import PARTS
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def add_adapter(
         base_model_name_or_path=base.name,
     )
     wrapped = _model_class()(model, config)
+    wrapped.base = base
     if half_precision:
         _hold_frozen(decoder_layers(model.get_submodule(PARTS[TARGETED_PART])), compute_dtype)
     count = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
@@ -137,11 +139,41 @@ def _pattern(names: list[str]) -> str:
     return rf"{re.escape(stack)}\.\d+\.({'|'.join(re.escape(layer) for layer in layers)})"
 
 
-def save_adapter(wrapped: Any, folder: Path, base: Base) -> None:
-    """Write an adapter, PEFT's configuration last: a folder with it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    base.save(folder)
-    wrapped.save_pretrained(folder)
+def learner_of(model: Any, stage: StageRun, base_name: str | None, half: bool, checkpoint: Path | None) -> Any:
+    """What learns in a stage: the model itself, or, where the stage has an adapter, PEFT's model around it.
+
+    Args:
+        model: a FlashSlothForConditionalGeneration.
+        stage: as the recipe says it.
+        base_name: where the model was loaded from.
+        half: whether the stage computes in bfloat16.
+        checkpoint: what the stage goes on from, if it was interrupted.
+
+    Raises:
+        AdapterError: see :func:`add_adapter`, :func:`find_base` and :func:`check_same_base`.
+    """
+    if stage.adapter is None:
+        return model
+    assert base_name is not None  # the recipe was checked
+    base = find_base(base_name, stage.adapter.quantize, stage.settings.trains)
+    if checkpoint is not None:
+        check_same_base(checkpoint, base)
+    return add_adapter(model, stage.settings.trains, stage.adapter, base, half)
+
+
+def check_same_base(checkpoint: Path, base: Base) -> None:
+    """Refuse to go on from a checkpoint whose base is not the one at hand.
+
+    Raises:
+        AdapterError: if it was learned over other weights, or over the same ones held otherwise.
+    """
+    before = read_adapter(checkpoint).base
+    assert before is not None
+    if (before.digest, before.quantize) != (base.digest, base.quantize):
+        raise AdapterError(
+            f"{checkpoint} was learned over {before.name!r} ({before.digest}, quantize {before.quantize}), and would "
+            f"go on over {base.name!r} ({base.digest}, quantize {base.quantize}): restore the base, or begin anew"
+        )
 
 
 def _check_parts(model: Any, trains: tuple[str, ...]) -> None:
@@ -160,12 +192,21 @@ def _hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _model_class() -> Any:
-    """PEFT's model, which asks no hub whether the embedding was resized (it never is) and writes no empty card."""
+    """PEFT's model, but: it saves its base beside it, asks no hub whether the embedding grew, writes no empty card."""
     import peft
 
     class AdaptedFlashSloth(peft.PeftModel):
-        def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
-            super().save_pretrained(str(save_directory), **{"save_embedding_layers": False, **options})
+        base: Base
+
+        def save_pretrained(
+            self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **options: Any
+        ) -> None:
+            """As PEFT's: the adapter's configuration last, so that a folder with it is complete."""
+            if is_main_process:
+                Path(save_directory).mkdir(parents=True, exist_ok=True)
+                self.base.save(Path(save_directory))
+            options = {"save_embedding_layers": False, **options}
+            super().save_pretrained(str(save_directory), is_main_process=is_main_process, **options)
 
         def create_or_update_model_card(self, output_dir: str) -> None:
             return None
@@ -173,4 +214,4 @@ def _model_class() -> Any:
     return AdaptedFlashSloth
 
 
-__all__ = ["add_adapter", "find_base", "save_adapter", "target_names"]
+__all__ = ["add_adapter", "check_same_base", "find_base", "learner_of", "target_names"]
