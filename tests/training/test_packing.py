@@ -13,7 +13,7 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
 from flashsloth.training.collation import ConversationCollator, one_by_one
 from flashsloth.training.data import Sample
-from flashsloth.training.packing import PADDING_SEGMENT, SHARED, apart, pack_rows
+from flashsloth.training.packing import PADDING_SAMPLE, SHARED, apart, fill_rows, join_questions, join_samples
 from flashsloth.training.stages import STAGES
 
 TURNS = [("What is it?", "a cat"), ("Where is the chair?", "left"), ("How many?", "3"), ("", "nothing asked")]
@@ -76,14 +76,23 @@ def test_a_conversation_beside_packed_questions_stays_a_conversation(
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_mask_lets_a_question_see_the_beginning_and_itself() -> None:
-    segments = torch.tensor([[SHARED, 1, 2, 2, PADDING_SEGMENT]])
-    visible = apart(segments, "sdpa")[0, 0].int().tolist()
-    assert visible == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 1, 1, 0], [1, 0, 0, 0, 1]]
-    added = apart(segments, "eager")[0, 0]
+def test_mask_lets_a_question_see_the_beginning_and_itself_and_no_other_sample() -> None:
+    samples = torch.tensor([[1, 1, 1, 1, 2, 2, PADDING_SAMPLE]])
+    branches = torch.tensor([[SHARED, 1, 2, 2, SHARED, SHARED, SHARED]])
+    visible = apart(samples, branches, "sdpa")[0, 0].int().tolist()
+    assert visible == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 0, 1, 0, 0, 0, 0],
+        [1, 0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 1],
+    ]
+    added = apart(samples, branches, "eager")[0, 0]
     assert ((added == 0).int().tolist()) == visible
     with pytest.raises(ValueError, match="need sdpa or eager"):
-        apart(segments, "flash_attention_2")
+        apart(samples, branches, "flash_attention_2")
 
 
 def test_rows_about_different_pictures_are_refused(tiny_processor: FlashSlothProcessor) -> None:
@@ -92,7 +101,7 @@ def test_rows_about_different_pictures_are_refused(tiny_processor: FlashSlothPro
         {"input_ids": [1, 8, 3], "question_turn": [0, 0, 1], "query_turn": [0, 0, 0]},
     ]
     with pytest.raises(ValueError, match="do not begin alike"):
-        pack_rows(rows)
+        join_questions(rows)
 
 
 def test_loss_stands_on_answers_alone(tiny_processor: FlashSlothProcessor) -> None:
