@@ -1,18 +1,17 @@
-"""Which samples each optimizer step learns from, and which device takes which of them.
+"""Which samples each optimizer step learns from, and which process takes which of them.
 
-In: the order of an epoch (`order.py`). Out: for one device, its micro-batches, one after the other.
+In: the order of an epoch (`order.py`). Out: micro-batches, one process's after another's, as accelerate deals them:
 
-    step 0                                  step 1
-    [micro 0            ][micro 1         ] [micro 0 ...
-    [device 0][device 1 ][device 0][dev. 1]
+    step 0                                           step 1
+    [process 0][process 1][process 0][process 1]     [process 0] ...
 
-What a step learns from depends on seed, epoch and `batch_size` alone: neither the number of devices nor the size of a
+What a step learns from depends on seed, epoch and `batch_size` alone: neither the number of processes nor the size of a
 micro-batch changes it, so a run may go on with others. Every step is full (the last one is filled from the epoch's
-beginning), so every device has equally many micro-batches of equal size, and none waits for another.
+beginning), so every process has equally many micro-batches of equal size, and none waits for another.
 
 Grouped, a step has samples with pictures alone or without alone, and of like lengths: of some steps' worth of samples
 at a time, each kind is sorted by length and cut into steps, which are then mixed. What is left over goes to the next
-ones; at the end of an epoch it makes steps of both kinds. A device whose micro-batch has no picture while others have
+ones; at the end of an epoch it makes steps of both kinds. A process whose micro-batch has no picture while others have
 some does the same work on a blank one (see `model/idle.py`).
 """
 
@@ -41,14 +40,14 @@ def estimated_lengths(sizes: Sizes, tokens_per_picture: int) -> np.ndarray:
 
 
 class StepBatchSampler(Sampler[list[int]]):
-    """One device's micro-batches of an epoch.
+    """The micro-batches of an epoch.
 
     Args:
         data: the stage's samples.
         seed: of the order.
-        batch_size: samples a step, over all devices.
-        micro_batch_size: samples a device holds at a time.
-        rank, devices: which device this is, of how many.
+        batch_size: samples a step, over all processes.
+        micro_batch_size: samples a process holds at a time.
+        processes: how many there are.
         shuffle: False for the data's own order.
         group_tokens: group by modality and length, a picture being this many tokens; None for no grouping.
 
@@ -67,20 +66,18 @@ class StepBatchSampler(Sampler[list[int]]):
         seed: int,
         batch_size: int,
         micro_batch_size: int,
-        rank: int = 0,
-        devices: int = 1,
+        processes: int = 1,
         shuffle: bool = True,
         group_tokens: int | None = None,
     ) -> None:
-        if batch_size % (micro_batch_size * devices):
+        if batch_size % (micro_batch_size * processes):
             raise ValueError(
-                f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} times {devices} "
-                f"devices"
+                f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} times {processes} "
+                f"processes"
             )
         self.shapes = shapes_of(data)
         self.seed, self.shuffle, self.epoch = seed, shuffle, 0
-        self.step_size, self.batch_size = batch_size, micro_batch_size
-        self.rank, self.devices = rank, devices
+        self.step_size, self.batch_size, self.processes = batch_size, micro_batch_size, processes
         self.lengths: np.ndarray | None = None
         if group_tokens is not None:
             sizes = data.sizes()
@@ -92,23 +89,19 @@ class StepBatchSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     @property
-    def sampler(self) -> StepBatchSampler:
-        """Itself: accelerate tells the epoch to a batch sampler, or to its `sampler` where it has wrapped it."""
-        return self
-
-    @property
     def steps(self) -> int:
         """Optimizer steps an epoch."""
         return -(-sum(shape.taken for shape in self.shapes) // self.step_size)
 
     def __len__(self) -> int:
-        return self.steps * (self.step_size // (self.batch_size * self.devices))
+        return self.steps * (self.step_size // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        together = self.batch_size * self.devices
+        together = self.batch_size * self.processes
         for step in self.epoch_steps(self.epoch):
             for start in range(0, self.step_size, together):
-                yield step[start : start + together][self.rank :: self.devices].tolist()
+                for process in range(self.processes):
+                    yield step[start : start + together][process :: self.processes].tolist()
 
     def epoch_steps(self, epoch: int) -> np.ndarray:
         """Samples of every step of an epoch: int64 [steps, batch_size]."""
