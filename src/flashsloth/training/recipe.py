@@ -20,6 +20,9 @@ from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage
 
 PRECISIONS = ("auto", "bf16", "float32")
 EXPORT_DTYPES = (None, "float32", "bfloat16", "float16")
+REPORTERS = ("tensorboard", "wandb")
+COUNTS = ("steps", "micro_batch_size", "eval_every", "save_every", "save_total_limit", "log_every")
+"""A stage's keys that count something, from 1."""
 PACKING_ATTENTION = ("sdpa", "eager")
 """Implementations that take the mask which keeps packed samples apart."""
 
@@ -60,6 +63,8 @@ class StageRun:
         micro_batch_size: samples a device holds at a time; None for the whole batch.
         eval_every: steps between evaluations.
         save_every: steps between checkpoints.
+        save_total_limit: checkpoints that are kept while a stage runs; None for all.
+        log_every: steps between lines of the log.
         precision: `auto`, `bf16` or `float32`.
         attention: transformers' name of the attention implementation.
         workers: processes that prepare data.
@@ -78,6 +83,8 @@ class StageRun:
     micro_batch_size: int | None = None
     eval_every: int = 500
     save_every: int = 500
+    save_total_limit: int | None = 2
+    log_every: int = 10
     precision: str = "auto"
     attention: str = "sdpa"
     workers: int = 1
@@ -92,7 +99,18 @@ class StageRun:
 
 @dataclass
 class Recipe:
-    """A model and the stages it goes through, one after the other."""
+    """A model and the stages it goes through, one after the other.
+
+    Attributes:
+        name: of the run.
+        output: its folder.
+        model: where it starts.
+        stages: in order.
+        seed: of everything that is drawn.
+        export_dtype: precision of the copy in `final/`; None for no copy.
+        report_to: where the log goes beside the run's folder: some of :data:`REPORTERS`.
+        matrix_rate: operations a second that one device can do, for model FLOPs utilisation; None to measure it.
+    """
 
     name: str
     output: Path
@@ -100,6 +118,8 @@ class Recipe:
     stages: list[StageRun]
     seed: int = 0
     export_dtype: str | None = None
+    report_to: list[str] = field(default_factory=list)
+    matrix_rate: float | None = None
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -136,7 +156,7 @@ def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
         raise RecipeError("model needs exactly one of path (a checkpoint) and config (to start from nothing)")
     if model.config is not None and model.tokenizer is None:
         raise RecipeError("model.config needs model.tokenizer: 'world', or a tokenizer's name or path")
-    _check_keys(tree, {"name", "output", "seed", "export_dtype"}, "the recipe")
+    _check_keys(tree, {"name", "output", "seed", "export_dtype", "report_to", "matrix_rate"}, "the recipe")
     if tree.get("export_dtype") not in EXPORT_DTYPES:
         raise RecipeError(f"export_dtype is {tree['export_dtype']!r}, expected one of {EXPORT_DTYPES[1:]}, or none")
     stages = [_stage_run(raw, f"stages.{index}") for index, raw in enumerate(raw_stages)]
@@ -148,7 +168,21 @@ def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
         stages=stages,
         seed=_typed(tree.get("seed", 0), "int", "seed"),
         export_dtype=tree.get("export_dtype"),
+        report_to=_reporters(tree.get("report_to", [])),
+        matrix_rate=_at_least(_typed(tree.get("matrix_rate"), "float | None", "matrix_rate"), 1, "matrix_rate"),
     )
+
+
+def _reporters(raw: Any) -> list[str]:
+    if not isinstance(raw, list) or not set(map(str, raw)) <= set(REPORTERS):
+        raise RecipeError(f"report_to is {raw!r}, expected a list of some of {REPORTERS}")
+    return raw
+
+
+def _at_least(value: Any, least: float, where: str) -> Any:
+    if value is not None and value < least:
+        raise RecipeError(f"{where} is {value}, expected at least {least}")
+    return value
 
 
 def _stage_run(raw: Any, where: str) -> StageRun:
@@ -175,6 +209,8 @@ def _stage_run(raw: Any, where: str) -> StageRun:
     rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data", "adapter"}}
     run = StageRun(stage=raw["stage"], settings=settings, data=[], adapter=adapter)
     run = _replaced(run, rest, where)
+    for key in COUNTS:
+        _at_least(getattr(run, key), 1, f"{where}.{key}")
     run.data = _sources(raw.get("data"), f"{where}.data")
     run.eval_data = _sources(raw["eval_data"], f"{where}.eval_data") if raw.get("eval_data") else []
     if not run.data:
