@@ -43,12 +43,14 @@ def merge(
     if as_json:
         terminal.print_json(done.to_dict())
         return
-    note = terminal.stderr().print
-    note(f"base: {done.base}", soft_wrap=True)
-    note(f"the adapter changes logits by up to {_shown(done.effect)}")
-    note(f"merged, they differ by up to {_shown(done.merging)}; allowed are {MERGING_TOLERANCE:.0e} of it")
-    note(f"as written, in {done.dtype}, by up to {_shown(done.rounding)}; allowed are {done.tolerance:.0e} of it")
-    note(f"as written, the likeliest token is the same at {done.rounding.same_choice:.1%} of the positions")
+    for line in (
+        f"base: {done.base}",
+        f"the adapter changes logits by up to {_shown(done.effect)}",
+        f"merged, they differ by up to {_shown(done.merging)}; allowed are {MERGING_TOLERANCE:.0e} of it",
+        f"as written, in {done.dtype}, by up to {_shown(done.rounding)}; allowed are {done.tolerance:.0e} of it",
+        f"as written, the likeliest token is the same at {done.rounding.same_choice:.1%} of the positions",
+    ):
+        terminal.stderr().print(line, soft_wrap=True)
     terminal.stdout().print(str(done.folder), soft_wrap=True)
 
 
