@@ -22,7 +22,6 @@ EXAMPLES = (
     "flashsloth train recipes/nano.yaml",
     "flashsloth train recipes/nano.yaml --resume",
     "flashsloth train recipes/nano.yaml --set seed=2 --set stages.0.steps=100",
-    "torchrun --nproc-per-node 8 --max-restarts 3 -m flashsloth.cli train mine.yaml --resume",
 )
 BAR_WIDTH = 30
 TRAINING_PACKAGES = ("accelerate", "matplotlib")

@@ -17,6 +17,7 @@ import torch
 from flashsloth.model.chat_template import PLAIN_TEMPLATE
 from flashsloth.model.conversation import Message, pictures_of
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
+from flashsloth.training.batch_facts import IDS_KEY
 from flashsloth.training.data.sample import BadSampleError, Sample, Where
 from flashsloth.training.packing import Row, fill_rows, join_questions, join_samples, pad_packed, pad_rows
 from flashsloth.training.patch_classifier import PATCHES_KEY
@@ -128,6 +129,8 @@ class ConversationCollator:
         pixels = [sample.pixels for sample in in_order if sample.pixels is not None]
         if pixels:
             batch["pixel_values"] = torch.from_numpy(np.concatenate(pixels))
+        if all(sample.where is not None for sample in in_order):
+            batch[IDS_KEY] = [str(sample.where) for sample in in_order]
         shown = [sample.patches for sample in in_order if sample.patches is not None]
         if shown:
             batch[PATCHES_KEY] = _stacked(shown)
