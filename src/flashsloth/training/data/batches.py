@@ -122,7 +122,7 @@ class StepBatchSampler(Sampler[list[int]]):
             for kind, mask in enumerate((self.pictured[pool], ~self.pictured[pool])):
                 mine = np.concatenate([left[kind], pool[mask]])
                 full = len(mine) // size * size
-                steps += self._by_length(mine[:full]).reshape(-1, size)
+                steps.extend(self._by_length(mine[:full]).reshape(-1, size))
                 left[kind] = mine[full:]
             done += [steps[number] for number in random.permutation(len(steps))]
         return np.concatenate([*done, self._by_length(left[0]), self._by_length(left[1])])

@@ -122,6 +122,7 @@ def _pairs(flat: array) -> np.ndarray:
 
 def _read_headers(path: Path, index: _Index) -> None:
     """Add a shard's samples."""
+    expected = "expected a whole one, not compressed"
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
@@ -131,9 +132,15 @@ def _read_headers(path: Path, index: _Index) -> None:
                     stem, _, rest = name.partition(".")
                     ending = "." + rest.rpartition(".")[2].lower()
                     index.add((str(path), folder, stem), ending, member.offset_data, member.size)
+            end = shard.offset
     except tarfile.TarError as error:
-        raise DataError(f"{path} cannot be read as a tar: {error}; expected a whole one, not compressed") from error
+        raise DataError(f"{path} cannot be read as a tar: {error}; {expected}") from error
     index.close()
+    with open(path, "rb") as file:  # tarfile takes a header that is cut off or damaged for the end
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+    if block and block != bytes(tarfile.BLOCKSIZE):
+        raise DataError(f"{path} cannot be read as a tar: no member begins at byte {end}; {expected}")
 
 
 __all__ = ["ShardData"]
