@@ -3,7 +3,8 @@
 In: a :class:`~flashsloth.training.recipe.Recipe`. Out: a folder, the recipe's `output`:
 
     recipe.yaml, run.json     what was trained, from what, with what (`record.py`)
-    0-alignment/              a whole checkpoint (model, processor), log.json, loss.png, parts.json
+    0-alignment/              a whole checkpoint (model, processor), log.json, loss.png, parts.json; of a stage with an
+                              adapter, the adapter in the model's place
     0-alignment/steps/        checkpoints of the stage while it runs (`checkpoints.py`)
     final/                    the last stage's model in `export_dtype`, where the recipe says one
 
@@ -23,9 +24,12 @@ import torch
 from transformers import set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from flashsloth.adapters.folder import ADAPTER_CONFIG, is_adapter
+from flashsloth.adapters.merging import merged_model
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import ranks
+from flashsloth.training.adapters import learner_of
 from flashsloth.training.arguments import STEPS_FOLDER, training_arguments
 from flashsloth.training.checkpoints import PREFIX, last_whole, new_files, step_of, whole
 from flashsloth.training.collation import ConversationCollator, PatchCollator
@@ -47,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 LOG_NAME, CURVE_NAME, PARTS_NAME = "log.json", "loss.png", "parts.json"
 CONFIG_NAME = "config.json"
-"""Written last: a stage's folder that has it is whole."""
+"""Written last: a stage's folder that has it is whole. Where the stage has an adapter, PEFT's configuration is."""
 FINAL_FOLDER = "final"
 SEEDS_A_RANK = 1 << 16
 """How far apart the seeds of two processes are: each draws its own dropout."""
@@ -100,11 +104,13 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
         folder = stage_folder(recipe, number)
         if ranks.told(is_done(folder)):
             logger.info("stage %s is done: going on from %s", stage.stage, folder)
-            model = FlashSlothForConditionalGeneration.from_pretrained(folder, attn_implementation=stage.attention)
+            model = _made_by(stage, folder)
             processor = FlashSlothProcessor.from_pretrained(folder)
             continue
         set_seed(recipe.seed + number)
         run_stage(model, processor, running, number)
+        if stage.adapter is not None:  # the model in memory has PEFT's layers now, and may be quantized
+            model = _made_by(stage, folder)
     if recipe.export_dtype is not None:
         folder = recipe.output / FINAL_FOLDER
         model.to(getattr(torch, recipe.export_dtype))
@@ -127,9 +133,11 @@ def run_stage(
     if stage.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     arguments = training_arguments(stage, folder, recipe.seed, recipe.report_to)
+    base_name = str(stage_folder(recipe, number - 1)) if number else recipe.model.path
+    learner = learner_of(model, stage, base_name, arguments.bf16, last_whole(folder / STEPS_FOLDER))
     weight = stage.settings.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
     with patch_loss(model, weight) if weight else nullcontext():
-        trainer = _trainer(model, processor, running, number, arguments)
+        trainer = _trainer(model, learner, processor, running, number, arguments)
         set_seed(recipe.seed + number + SEEDS_A_RANK * ranks.rank())
         try:
             trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
@@ -138,7 +146,7 @@ def run_stage(
                 trainer.evaluate()
         finally:
             _write_log(trainer, folder, stage.stage)
-    _save(model, processor, trainer, folder)
+    _save(learner, processor, trainer, folder)
 
 
 def what_is_there(recipe: Recipe) -> str | None:
@@ -165,17 +173,30 @@ def stage_folder(recipe: Recipe, number: int) -> Path:
 
 def is_done(folder: Path) -> bool:
     """Whether a stage's folder is whole."""
-    return (folder / CONFIG_NAME).is_file()
+    return (folder / CONFIG_NAME).is_file() or is_adapter(folder)
+
+
+def _made_by(stage: StageRun, folder: Path) -> FlashSlothForConditionalGeneration:
+    """The model of a finished stage, its adapter folded in, in float32."""
+    if is_adapter(folder):
+        model = merged_model(folder).float()
+        model.set_attn_implementation(stage.attention)
+        return model
+    whole_model: FlashSlothForConditionalGeneration = FlashSlothForConditionalGeneration.from_pretrained(
+        folder, attn_implementation=stage.attention
+    )
+    return whole_model
 
 
 def _trainer(
     model: FlashSlothForConditionalGeneration,
+    learner: Any,
     processor: FlashSlothProcessor,
     running: Running,
     number: int,
     arguments: Any,
 ) -> StageTrainer:
-    """A stage's trainer."""
+    """A stage's trainer; `learner` is the model itself, or what its adapter makes of it."""
     stage = running.recipe.stages[number]
     answers = stage.settings.objective == "answers"
     cost = training_cost(model, answers=answers)
@@ -190,12 +211,13 @@ def _trainer(
         "args": arguments,
     }
     if answers:
-        return _answers_trainer(model, processor, stage, stage_folder(running.recipe, number), common)
+        return _answers_trainer(model, learner, processor, stage, stage_folder(running.recipe, number), common)
     return _patches_trainer(model, processor, stage, common)
 
 
 def _answers_trainer(
     model: FlashSlothForConditionalGeneration,
+    learner: Any,
     processor: FlashSlothProcessor,
     stage: StageRun,
     folder: Path,
@@ -206,7 +228,7 @@ def _answers_trainer(
     held_out = conversations(stage.eval_data) if stage.eval_data else None
     return StageTrainer(
         **common,
-        model=model,
+        model=learner,
         data_collator=ConversationCollator(processor, stage.settings, stage.attention, stage.packing),
         train_dataset=training_conversations(stage, processor, folder, grid),
         eval_dataset=held_out,
@@ -266,11 +288,10 @@ def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
     draw_curve(log, folder / CURVE_NAME, title)
 
 
-def _save(
-    model: FlashSlothForConditionalGeneration, processor: FlashSlothProcessor, trainer: StageTrainer, folder: Path
-) -> None:
-    """The checkpoint that the stage leaves."""
-    with new_files(folder, last=CONFIG_NAME) as aside:
+def _save(model: Any, processor: FlashSlothProcessor, trainer: StageTrainer, folder: Path) -> None:
+    """The checkpoint that the stage leaves, or its adapter."""
+    last = CONFIG_NAME if trainer.run.adapter is None else ADAPTER_CONFIG
+    with new_files(folder, last=last) as aside:
         if trainer.model is model:  # as Trainer does it, so that a sharded model is gathered
             trainer.save_model(str(aside))
         elif ranks.is_first():

@@ -127,7 +127,8 @@ class StageTrainer(Trainer):
     # A step
 
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
-        self.optimizer: Any = make_optimizer(self.model, self.run.settings)
+        rate = None if self.run.adapter is None else self.run.adapter.learning_rate
+        self.optimizer: Any = make_optimizer(self.model, self.run.settings, rate)
         return self.optimizer
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
