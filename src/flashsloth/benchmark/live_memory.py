@@ -7,6 +7,7 @@ what a model of any size would hold.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,6 +26,12 @@ class LiveMemory(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
         for tensor in (*model.parameters(), *model.buffers()):
             self._known[tensor.untyped_storage()] = True
+
+    def leave_out(self, tensors: Iterable[torch.Tensor | None]) -> None:
+        """Do not count these either, such as gradients that are there already."""
+        for tensor in tensors:
+            if tensor is not None:
+                self._known[tensor.untyped_storage()] = True
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = function(*args, **(kwargs or {}))

@@ -16,11 +16,16 @@ import yaml
 
 from flashsloth.training.adapter_settings import HEAD, AdapterSettings, stage_problem
 from flashsloth.training.data_source import DATA_KEYS, DataSource
+from flashsloth.training.engine_settings import DDP, Engine
+from flashsloth.training.feature_cache import FeatureCache
 from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
 
 PRECISIONS = ("auto", "bf16", "float32")
 EXPORT_DTYPES = (None, "float32", "bfloat16", "float16")
 REPORTERS = ("tensorboard", "wandb")
+AUTO = "auto"
+GROUPS = {"adapter", "engine", "feature_cache"}
+"""Keys of a stage that have keys of their own."""
 COUNTS = ("steps", "micro_batch_size", "eval_every", "save_every", "save_total_limit", "log_every")
 """A stage's keys that count something, from 1."""
 PACKING_ATTENTION = ("sdpa", "eager")
@@ -72,7 +77,11 @@ class StageRun:
         group_by_modality_length: steps of samples with pictures or without, of like lengths (see `data/batches.py`).
         packing: several samples in one row of at most `max_length` tokens, each as if it were alone.
         max_bad_fraction: share of the data that may be bad and is left out; more stops the run.
+        activation_checkpointing: run layers again in backward instead of keeping what they made: less memory, a third
+            more work; `auto` for where the stage would not fit otherwise (see `memory.py`).
         adapter: LoRA for the language model, the other parts of `trains` learning fully; None for everything fully.
+        engine: how the stage is laid out over devices.
+        feature_cache: where a frozen encoder's features are kept, so that they are computed once; None for nowhere.
     """
 
     stage: str
@@ -93,8 +102,10 @@ class StageRun:
     packing: bool = False
     max_bad_fraction: float = 0.005
     max_grad_norm: float = 1.0
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | str = AUTO
     adapter: AdapterSettings | None = None
+    engine: Engine = field(default_factory=Engine)
+    feature_cache: FeatureCache | None = None
 
 
 @dataclass
@@ -206,9 +217,15 @@ def _stage_run(raw: Any, where: str) -> StageRun:
     adapter = _adapter(raw.get("adapter"), settings, f"{where}.adapter")
     if adapter is not None and "trains" not in raw:
         settings = dataclasses.replace(settings, trains=tuple(part for part in settings.trains if part != HEAD))
-    rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data", "adapter"}}
+    rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data"} - GROUPS}
     run = StageRun(stage=raw["stage"], settings=settings, data=[], adapter=adapter)
     run = _replaced(run, rest, where)
+    run.engine = _engine(raw.get("engine"), settings, f"{where}.engine")
+    run.feature_cache = _feature_cache(raw.get("feature_cache"), settings, run.engine, f"{where}.feature_cache")
+    if run.activation_checkpointing not in (True, False, AUTO):
+        raise RecipeError(
+            f"{where}.activation_checkpointing is {run.activation_checkpointing!r}, expected true, false or {AUTO}"
+        )
     for key in COUNTS:
         _at_least(getattr(run, key), 1, f"{where}.{key}")
     run.data = _sources(raw.get("data"), f"{where}.data")
@@ -231,6 +248,28 @@ def _adapter(raw: Any, settings: Stage, where: str) -> AdapterSettings | None:
     if problem := adapter.problem():
         raise RecipeError(f"{where}.{problem}")
     return adapter
+
+
+def _engine(raw: Any, settings: Stage, where: str) -> Engine:
+    """How a stage is laid out over devices."""
+    if raw is None:
+        return Engine()
+    engine = _dataclass(Engine, raw, where)
+    if problem := engine.problem(settings.optimizer):
+        raise RecipeError(f"{where}.{problem}")
+    if settings.objective != "answers" and engine.kind != DDP:
+        raise RecipeError(f"{where}.kind is {engine.kind}, but a stage that learns {settings.objective} needs {DDP}")
+    return engine
+
+
+def _feature_cache(raw: Any, settings: Stage, engine: Engine, where: str) -> FeatureCache | None:
+    """Where a stage's features are kept, if it keeps any."""
+    if raw is None:
+        return None
+    cache = _dataclass(FeatureCache, raw, where)
+    if problem := cache.problem(settings.trains, engine.kind):
+        raise RecipeError(f"{where}.{problem}")
+    return cache
 
 
 def _check_bases(model: ModelSource, stages: list[StageRun]) -> None:
@@ -291,7 +330,7 @@ def _typed(value: Any, annotation: str, where: str) -> Any:
     if value is None and "None" in options:
         return None
     if "bool" in options:
-        accepted = isinstance(value, bool)
+        accepted = isinstance(value, bool) or ("str" in options and isinstance(value, str))
     elif "float" in options:
         try:
             value, accepted = float(value), not isinstance(value, bool)
