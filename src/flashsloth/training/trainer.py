@@ -28,6 +28,7 @@ from flashsloth.benchmark.memory import peak_bytes
 from flashsloth.training import ranks
 from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
 from flashsloth.training.checkpoints import SaveError, new_checkpoint
+from flashsloth.training.data import GuardedData
 from flashsloth.training.guards import stop_at_no_number, stop_at_nothing_supervised
 from flashsloth.training.meter import Meter, StepSums
 from flashsloth.training.optimizer import make_optimizer
@@ -243,6 +244,8 @@ class StageTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update(self.meter.take(max(ranks.gathered(peak_bytes(self.args.device)))))
+            if isinstance(self.train_dataset, GuardedData):
+                logs["bad_samples"] = self.train_dataset.ledger.count()
         super().log(logs, start_time)
         if "loss" in logs and ranks.is_first():
             stage = Path(self.args.output_dir).parent.name
