@@ -58,6 +58,8 @@ class Progress:
             parts.append(f"{numbers['waiting_for_data']:.0%} waiting for data")
         if "peak_memory_gb" in numbers:
             parts.append(f"{numbers['peak_memory_gb']:.2f} GB at most")
+        if numbers.get("bad_samples"):
+            parts.append(f"{numbers['bad_samples']:,} bad samples left out")
         return " · ".join(parts)
 
 
