@@ -15,11 +15,10 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
+from flashsloth.training import ranks
 from flashsloth.training.engine_settings import DDP, DEEPSPEED_STAGES, FSDP2, ZERO3, Engine
 
 DEEPSPEED_EXTRA = "pip install deepspeed"
-WORLD_VARIABLE = "WORLD_SIZE"
-"""Where torchrun says how many processes there are."""
 _LEFT_BY_ACCELERATE = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """What accelerate writes into the environment when a stage is sharded; the next one may not be."""
 ENCODER = "vision_tower"
@@ -46,13 +45,12 @@ def make_arguments(
     """
     for variable in _LEFT_BY_ACCELERATE:
         os.environ.pop(variable, None)
-    processes = int(os.environ.get(WORLD_VARIABLE, "1"))
-    if processes == 1:
+    if ranks.count() == 1:
         return TrainingArguments(**fields)
     if engine.is_deepspeed:
         _check_deepspeed(engine)
         return TrainingArguments(**fields, deepspeed=deepspeed_config(engine, bf16=bool(fields.get("bf16"))))
-    fields = {**fields, "ddp_backend": "gloo" if fields.get("use_cpu") else None}
+    fields = {**fields, "ddp_backend": ranks.backend()}
     if engine.kind == DDP:
         # Every trained parameter is used in every step, on every device: see model/idle.py.
         return TrainingArguments(**fields, ddp_find_unused_parameters=False)
@@ -127,7 +125,7 @@ def whole_weights(trainer: Any, engine: Engine) -> None:
 
 def leaves_model_whole(engine: Engine) -> bool:
     """Whether the model can go on after a stage; a sharded one has to be loaded again from what the stage saved."""
-    return int(os.environ.get(WORLD_VARIABLE, "1")) == 1 or engine.kind == DDP
+    return ranks.count() == 1 or engine.kind == DDP
 
 
 def _let_processors_shard() -> None:

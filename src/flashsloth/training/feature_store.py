@@ -35,7 +35,9 @@ from torch import nn
 from flashsloth.benchmark.units import readable
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
 from flashsloth.model.outputs import FlashSlothImageFeatures
+from flashsloth.training import ranks
 from flashsloth.training.feature_cache import FeatureCache
+from flashsloth.training.recipe import StageRun
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +201,32 @@ class FeatureCollator:
 
 
 @contextmanager
+def features_on_disk(model: FlashSlothForConditionalGeneration, stage: StageRun) -> Iterator[FeatureStore | None]:
+    """While this is open, a stage with a `feature_cache` keeps features in it; gives its store, or None without one.
+
+    Raises:
+        FeatureStoreError: as :class:`FeatureStore` does.
+    """
+    if stage.feature_cache is None:
+        yield None
+        return
+    store = FeatureStore(stage.feature_cache, model.model, f"{stage.precision}, {stage.attention}", ranks.count())
+    with reading_features(model, store):
+        yield store
+
+
+def read_from(store: FeatureStore, trainer: Any) -> None:
+    """Have a trainer's data come with features from disk, and say what they take there.
+
+    Raises:
+        FeatureStoreError: if the disk has too little room.
+    """
+    data = trainer.train_dataset
+    store.announce(len(data) if hasattr(data, "__len__") else None)
+    trainer.data_collator = FeatureCollator(trainer.data_collator, store)
+
+
+@contextmanager
 def reading_features(model: FlashSlothForConditionalGeneration, store: FeatureStore) -> Iterator[None]:
     """While this is open, `model` takes batches of a :class:`FeatureCollator`, and keeps what it has to compute."""
 
@@ -274,5 +302,7 @@ __all__ = [
     "FeatureStore",
     "FeatureStoreError",
     "encoder_fingerprint",
+    "features_on_disk",
+    "read_from",
     "reading_features",
 ]
