@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flashsloth.training.progress import Progress, Watcher
-    from flashsloth.training.recipe import Recipe
 
 EXAMPLES = (
     "flashsloth train recipes/nano.yaml",
@@ -47,11 +46,12 @@ def train(
     from flashsloth.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
-    _check_packages(loaded)
+    _check_packages()
     from flashsloth.training import ranks
     from flashsloth.training.run import train as run
     from flashsloth.training.stop import TrainingInterrupted
 
+    terminal.quiet_libraries()
     is_first = ranks.is_first()
     console = terminal.stderr()
     terminal.show_log(logging.INFO if is_first else logging.ERROR, console)
@@ -89,17 +89,9 @@ def _watcher(console: Console) -> Iterator[Watcher]:
         yield watch
 
 
-def _check_packages(recipe: Recipe) -> None:
-    """What the recipe needs that is not installed.
-
-    Raises:
-        CommandError: naming it, and how to have it.
-    """
+def _check_packages() -> None:
     from importlib.util import find_spec
 
     missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
     if missing:
         raise CommandError(f"training needs {' and '.join(missing)}: pip install 'flashsloth[train]'")
-    for name in recipe.report_to:
-        if find_spec(name) is None:
-            raise CommandError(f"report_to asks for {name}, which is not installed: pip install {name}")

@@ -11,7 +11,6 @@ A run that goes on compares both with what it is given now.
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import importlib.metadata
 import json
@@ -29,6 +28,7 @@ from typing import Any
 import yaml
 
 from flashsloth.training import ranks
+from flashsloth.training.data.several_files import several_files
 from flashsloth.training.data_source import DataSource
 from flashsloth.training.recipe import Recipe, RecipeError, load_recipe
 from flashsloth.version import __version__
@@ -39,8 +39,8 @@ RECIPE_FILE, RUN_FILE = "recipe.yaml", "run.json"
 FREE_KEYS = ("name", "output", "matrix_rate", "report_to")
 FREE_STAGE_KEYS = ("workers", "log_every", "save_every", "save_total_limit")
 """What may differ when a run goes on: nothing that is learned depends on it."""
-FILE_KEYS = ("json", "jsonl", "parquet", "shards")
-"""Keys of a source of data that name files."""
+FILE_KEYS = {"json": ".json", "jsonl": ".jsonl", "parquet": ".parquet", "shards": ".tar"}
+"""Keys of a source of data that name files -> how those in a folder end."""
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pillow")
 KEYS_SHOWN = 6
 """Differing keys that an error names."""
@@ -122,16 +122,8 @@ def data_digests(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def data_files(source: DataSource) -> list[Path]:
     """The files of conversations that a source names; not the pictures beside them."""
-    named = [value for key in FILE_KEYS if (value := getattr(source, key)) is not None]
-    return [path for value in named for path in files_of(value)]
-
-
-def files_of(pattern: str) -> list[Path]:
-    """The files that a path, a folder or a pattern stands for."""
-    path = Path(pattern)
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    return [path] if path.is_file() else sorted(Path(name) for name in glob.glob(pattern))
+    named = [(value, ending) for key, ending in FILE_KEYS.items() if (value := getattr(source, key)) is not None]
+    return [path for value, ending in named for path in several_files(value, ending)]
 
 
 def _digest(file: Path) -> str:

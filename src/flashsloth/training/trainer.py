@@ -195,7 +195,10 @@ class StageTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
         """As Trainer's, from a checkpoint's folder or from the beginning."""
-        self._checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if resume_from_checkpoint is not None:
+            self._checkpoint = Path(resume_from_checkpoint)
+            resume_from_checkpoint = str(resume_from_checkpoint)
+            logger.info("going on from %s", self._checkpoint)
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         finally:
