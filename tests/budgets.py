@@ -12,7 +12,7 @@ from pathlib import Path
 
 RUNS = 3
 IMPORT_SECONDS, HELP_SECONDS = 2.0, 1.0
-OPTIONAL = ("matplotlib", "psutil", "accelerate", "peft", "datasets", "pytest")
+OPTIONAL = ("matplotlib", "psutil", "accelerate", "peft", "bitsandbytes", "datasets", "pytest")
 NO_EXTRAS = f"""
 import sys
 for name in {OPTIONAL}:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from flashsloth.commands import ask, bench, chat, checkpoints, evaluate, plan, train, world
+from flashsloth.commands import ask, bench, chat, checkpoints, evaluate, merge, plan, train, world
 from flashsloth.commands.failures import INTERRUPTED, report_failure, silence_stdout
 
 
@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("info", checkpoints.info, checkpoints.INFO_EXAMPLES),
         Command("new", checkpoints.new, checkpoints.NEW_EXAMPLES),
         Command("convert", checkpoints.convert, checkpoints.CONVERT_EXAMPLES),
+        Command("merge", merge.merge, merge.EXAMPLES),
     ),
     STUDY: (
         Command("train", train.train, train.EXAMPLES),

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from live_memory import LiveMemory
 from prompts import prompt_inputs
 from tiny import TinyModelMaker
 from transformers import DynamicCache
 
 from flashsloth.benchmark.activations import activation_bytes, look_bytes, prompt_bytes
 from flashsloth.benchmark.cost import Cost, Workload
+from flashsloth.benchmark.live_memory import LiveMemory
 from flashsloth.benchmark.weights import Precision
 from flashsloth.inference.looking import PICTURES_AT_A_TIME
 from flashsloth.model.configuration_flashsloth import PHI2_TEXT_CONFIG, SO400M_VISION_CONFIG, FlashSlothConfig

@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from flashsloth.model.chat_template import PLAIN_TEMPLATE
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.outputs import FlashSlothImageFeatures
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 # The name that transformers 5.17 knows; later versions have another and warn.
@@ -62,7 +63,7 @@ def test_every_parameter_has_a_gradient_in_every_batch(
 
 def test_idle_parts_do_not_change_what_is_learned(make_tiny_model: TinyModelMaker, tiny_processor: Any) -> None:
     model = make_tiny_model(sap_dropout=0.0)
-    inputs = batch_of("no pictures", tiny_processor)
+    inputs = {**batch_of("no pictures", tiny_processor), "skip_logits": True}
     idle = gradients(model.eval(), inputs)
     touched = gradients(model.train(), inputs)
     for name, gradient in idle.items():
@@ -207,3 +208,35 @@ def test_an_adapter_is_trained_saved_loaded_and_merged(
         merged.save_pretrained(tmp_path / "merged")
         again = FlashSlothForConditionalGeneration.from_pretrained(tmp_path / "merged", attn_implementation="eager")
         torch.testing.assert_close(again.eval()(**inputs).logits, merged(**inputs).logits)
+
+
+@pytest.mark.parametrize("trained", ["projector", "language_model", "vision_tower"])
+def test_gradients_start_where_learning_does(
+    make_tiny_model: TinyModelMaker, tiny_processor: FlashSlothProcessor, trained: str
+) -> None:
+    """A frozen encoder leaves nothing for backward; a frozen language model passes gradients on to the projector."""
+    model = make_tiny_model().train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(f".{trained}." in name)
+    features = []
+    model.model.vision_tower.register_forward_hook(lambda *call: features.append(call[-1].last_hidden_state))
+    found = gradients(model, batch_of("pictures without queries", tiny_processor))
+    assert features[0].requires_grad == (trained == "vision_tower")
+    assert any(gradient.abs().sum() > 0 for gradient in found.values())
+
+
+def test_a_frozen_encoder_is_not_run_for_a_batch_without_pictures(tiny_model: Any, tiny_processor: Any) -> None:
+    tiny_model.train().model.vision_tower.requires_grad_(False)
+    called = []
+    tiny_model.model.vision_tower.register_forward_hook(lambda *_: called.append(True))
+    found = gradients(tiny_model, batch_of("no pictures", tiny_processor))
+    assert not called
+    assert all(gradient is not None for gradient in found.values())
+
+
+def test_features_may_come_without_their_visual_tokens(tiny_model: Any, tiny_processor: FlashSlothProcessor) -> None:
+    inputs = batch_of("mixed", tiny_processor)
+    expected = tiny_model(**inputs).logits
+    features = tiny_model.model.encode_pictures(inputs.pop("pixel_values"))
+    found = tiny_model(**inputs, mm_encoder_outputs={"image": FlashSlothImageFeatures(last_hidden_state=features)})
+    torch.testing.assert_close(found.logits, expected)

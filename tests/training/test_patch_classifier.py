@@ -12,9 +12,10 @@ from flashsloth.training.collation import ConversationCollator
 from flashsloth.training.data import DataError, conversations
 from flashsloth.training.patch_classifier import PATCHES_KEY, patch_loss
 from flashsloth.training.recipe import DataSource, load_recipe
-from flashsloth.training.run import StageTrainer, train
+from flashsloth.training.run import train
 from flashsloth.training.stages import STAGES
 from flashsloth.training.start import start_model
+from flashsloth.training.trainer import StageTrainer
 from tests.training.test_run import RECIPE
 
 STAGE = """
@@ -80,7 +81,7 @@ def test_a_run_with_it_goes_on_where_it_stopped_and_saves_no_heads(
         with pytest.raises(KeyboardInterrupt):
             train(load_recipe(recipe_of(halves, 4)))
     assert [step.name for step in (halves / "out" / "0-instruction_hd" / "steps").iterdir()] == ["checkpoint-2"]
-    train(load_recipe(recipe_of(halves, 4)))
+    train(load_recipe(recipe_of(halves, 4)), resume=True)
     first, second = (load_file(folder / "out" / "final" / "model.safetensors") for folder in (whole, halves))
     assert first.keys() == second.keys()
     assert not any("patch_heads" in name for name in first)

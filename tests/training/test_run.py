@@ -13,7 +13,7 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.recipe import load_recipe
-from flashsloth.training.run import train
+from flashsloth.training.run import RunExistsError, train
 from flashsloth.training.start import world_tokenizer
 
 RECIPE = """
@@ -96,7 +96,9 @@ def test_the_last_folder_holds_the_exported_precision(made: Path) -> None:
 def test_a_finished_run_is_not_run_again(made: Path) -> None:
     weights = made / "out" / "2-instruction" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    train(load_recipe(made / "tiny.yaml"))
+    with pytest.raises(RunExistsError, match="holds a finished run: use it as it is"):
+        train(load_recipe(made / "tiny.yaml"))
+    assert train(load_recipe(made / "tiny.yaml"), resume=True) == made / "out" / "final"
     assert weights.stat().st_mtime_ns == before
 
 

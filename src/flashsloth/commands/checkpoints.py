@@ -12,6 +12,7 @@ from flashsloth.commands import arguments
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from flashsloth.adapters.inspection import AdapterInfo
     from flashsloth.model.inspection import CheckpointInfo
 
 INFO_EXAMPLES = (
@@ -33,22 +34,29 @@ def info(
     settings: arguments.Settings = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Say what a checkpoint is, and what is odd about it.
+    """Say what a checkpoint or an adapter is, and what is odd about it.
 
     Read from the headers of its files: layout, stage, parameters, types, sizes, and what is missing.
     """
     from flashsloth.commands import terminal
 
     with terminal.waiting(f"reading {checkpoint}"):
+        from flashsloth.adapters.folder import is_adapter
+        from flashsloth.adapters.inspection import inspect_adapter
+        from flashsloth.inference.load import find_folder
         from flashsloth.model.inspection import inspect_checkpoint
 
         terminal.quiet_libraries()
-        found = inspect_checkpoint(checkpoint, **arguments.settings_of(settings))
+        options = arguments.settings_of(settings)
+        folder = find_folder(checkpoint)
+        adapter = is_adapter(folder)
+        found = inspect_adapter(folder) if adapter else inspect_checkpoint(folder, **options)
     if as_json:
         terminal.print_json(found.to_dict())
         return
     terminal.stdout().print(f"[bold]{found.path}[/bold]", soft_wrap=True)
-    terminal.stdout().print(f"{found.layout} layout, {found.variant}, trained to stage {found.stage}")
+    for line in _headlines(found):
+        terminal.stdout().print(line, soft_wrap=True)
     terminal.stdout().print(_info_table(found))
     for remark in found.remarks:
         terminal.stdout().print(f"[yellow]![/yellow] {remark}", soft_wrap=True)
@@ -111,20 +119,37 @@ def convert(
     terminal.stdout().print(str(folder), soft_wrap=True)
 
 
-def _info_table(found: CheckpointInfo) -> Table:
+def _headlines(found: CheckpointInfo | AdapterInfo) -> list[str]:
+    """What it is, in a line or two."""
+    from flashsloth.adapters.inspection import AdapterInfo
+
+    if not isinstance(found, AdapterInfo):
+        return [f"{found.layout} layout, {found.variant}, trained to stage {found.stage}"]
+    held = "" if found.quantize in (None, "none") else f", learned over {found.quantize}"
+    return [
+        f"LoRA adapter of rank {found.rank}, alpha {found.alpha:g}, dropout {found.dropout:g}{held}",
+        f"base: {found.base or 'not written down'} ({found.base_digest or 'no digest'})",
+    ]
+
+
+def _info_table(found: CheckpointInfo | AdapterInfo) -> Table:
     """Everything with a name and a value, in groups."""
     from rich.table import Table
+
+    from flashsloth.adapters.inspection import AdapterInfo
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
     table.add_column(style="cyan")
     table.add_column(justify="right")
     groups: dict[str, dict[str, Any]] = {
         "parameters": {**found.parameters, "in all": found.total_parameters},
-        "types": found.dtypes,
+        "types": dict(found.dtypes),
         "files": {name: _readable_bytes(size) for name, size in found.files.items()},
-        "vocabulary": found.vocabulary,
-        "sizes": found.sizes,
     }
+    if isinstance(found, AdapterInfo):
+        groups["layers with an adapter"] = dict(found.targets)
+    else:
+        groups |= {"vocabulary": dict(found.vocabulary), "sizes": found.sizes}
     for title, rows in groups.items():
         table.add_row()
         table.add_row(f"[bold]{title}[/bold]")

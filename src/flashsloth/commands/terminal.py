@@ -108,13 +108,29 @@ def quiet_libraries() -> None:
     warnings.simplefilter("ignore")
 
 
-def show_log(level: int = logging.INFO) -> None:
-    """Show this package's log on stderr: for commands whose log is what one watches."""
-    handler = logging.StreamHandler()
+def show_log(level: int = logging.INFO, console: Console | None = None) -> None:
+    """Show this package's log on stderr: for commands whose log is what one watches.
+
+    Args:
+        level: the least that is shown.
+        console: the one that other things are shown on as well, so that lines stay whole; None where there is none.
+    """
+    handler = _LogHandler(console or stderr())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger(PACKAGE_LOGGER)
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+class _LogHandler(logging.Handler):
+    """Lines of a log on a console, as they are."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(Text(self.format(record)), soft_wrap=True)
 
 
 def load_quietly(name: str | None, device: str, dtype: str, quantize: str | None = None) -> FlashSloth:

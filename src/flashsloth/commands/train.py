@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flashsloth.commands.failures import CommandError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flashsloth.training.progress import Progress, Watcher
+
 EXAMPLES = (
     "flashsloth train recipes/nano.yaml",
+    "flashsloth train recipes/nano.yaml --resume",
     "flashsloth train recipes/nano.yaml --set seed=2 --set stages.0.steps=100",
 )
+BAR_WIDTH = 30
 TRAINING_PACKAGES = ("accelerate", "matplotlib")
 """What `pip install flashsloth[train]` adds."""
 
@@ -23,21 +33,60 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be given again."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run of this recipe stopped; start where none did.")
+    ] = False,
 ) -> None:
     """Train a model as a recipe says.
 
-    A stage that is done is not run again, one that was interrupted goes on where it was.
+    Without --resume, a run that is there already is an error that says how far it came. SIGTERM or Ctrl-C end the run
+    after its step, with a checkpoint.
     """
     from flashsloth.commands import terminal
     from flashsloth.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
     _check_packages()
+    from flashsloth.training import ranks
     from flashsloth.training.run import train as run
+    from flashsloth.training.stop import TrainingInterrupted
 
-    terminal.show_log()
-    folder = run(loaded)
-    terminal.stdout().print(str(folder), soft_wrap=True)
+    terminal.quiet_libraries()
+    is_first = ranks.is_first()
+    console = terminal.stderr()
+    terminal.show_log(logging.INFO if is_first else logging.ERROR, console)
+    with _watcher(console) if is_first and console.is_terminal else nullcontext() as watch:
+        try:
+            folder = run(loaded, resume=resume, watch=watch)
+        except TrainingInterrupted as stop:
+            if is_first:
+                terminal.print_error(str(stop))
+            raise typer.Exit(stop.exit_code) from None
+    if is_first:
+        terminal.stdout().print(str(folder), soft_wrap=True)
+
+
+@contextmanager
+def _watcher(console: Console) -> Iterator[Watcher]:
+    """A bar and the numbers below it, for a terminal; what is logged goes above."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    from flashsloth.training.progress import duration
+
+    with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+
+        def watch(progress: Progress) -> None:
+            left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left)} left"
+            row = Table.grid(padding=(0, 1))
+            bar = ProgressBar(total=progress.steps, completed=progress.step, width=BAR_WIDTH)
+            row.add_row(progress.stage, bar, f"{progress.step}/{progress.steps}", left)
+            live.update(Group(row, Text(progress.details(), style="dim")), refresh=True)
+
+        yield watch
 
 
 def _check_packages() -> None:

@@ -1,7 +1,8 @@
 """The door: a name to a :class:`FlashSloth` that answers.
 
-In: nothing (the small model inside the package), a folder, or a name on the Hugging Face hub; ours or in the published
-layout. Out: the model on its device in its precision, with its processor. Nothing in a checkpoint is ever executed.
+In: nothing (the small model inside the package), a folder, or a name on the Hugging Face hub; ours, in the published
+layout, or an adapter, which is folded into its base. Out: the model on its device in its precision, with its processor.
+Nothing in a checkpoint is ever executed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from flashsloth.adapters.folder import is_adapter, read_adapter
 from flashsloth.inference.answering import FlashSloth
 from flashsloth.inference.errors import LoadError
 from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
@@ -27,7 +29,7 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 from flashsloth.speed import SpeedError, check_quantization, speed_up
 
 SHIPPED = "nano"
-"""The folder inside the package with the small model."""
+"""The folder inside the package with the small model, and its name."""
 PROCESSOR_FILE = "processor_config.json"
 WEIGHT_FILES, UNSAFE_WEIGHT_FILES = "*.safetensors", "*.bin"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -46,8 +48,8 @@ def load(
     """Load a FlashSloth.
 
     Args:
-        name_or_path: a folder, or a name on the hub such as "Tongbo/FlashSloth-3.2B"; None for the small model that
-            comes with the package.
+        name_or_path: a folder, or a name on the hub such as "Tongbo/FlashSloth-3.2B"; None, or "nano" where no folder
+            has that name, for the small model that comes with the package.
         device: "auto" (cuda, then mps, then cpu), or a torch device.
         dtype: "auto" (bfloat16 on an accelerator; on a processor float32, or bfloat16 for a large checkpoint stored in
             half precision where the processor is good at it), "float32", "bfloat16" or "float16".
@@ -57,6 +59,7 @@ def load(
 
     Raises:
         LoadError: if there is no such checkpoint, it holds something else, or the device or precision cannot be had.
+        AdapterError: if it is an adapter that cannot be folded into its base.
         SpeedError: if the model cannot be quantized, or is to be without `optimize`.
         CheckpointError: if the hub does not have it, or its weights are not those of its configuration.
     """
@@ -66,10 +69,11 @@ def load(
     chosen_device = choose_device(device)
     cache = PictureCache(picture_cache)
     folder = shipped_folder() if name_or_path is None else find_folder(name_or_path)
-    stored = _stored_dtype(_read_config(folder))
-    chosen_dtype = choose_dtype(dtype, chosen_device, stored, _weight_bytes(folder))
+    whole = read_adapter(folder).base_folder() if is_adapter(folder) else folder
+    stored = _stored_dtype(_read_config(whole))
+    chosen_dtype = choose_dtype(dtype, chosen_device, stored, _weight_bytes(whole))
     try:
-        model = FlashSlothForConditionalGeneration.from_pretrained(folder, dtype=chosen_dtype)
+        model = _load_model(folder, whole, chosen_dtype)
     except OSError as error:
         raise LoadError(f"{folder} cannot be loaded ({_cause(error)}): copy the checkpoint anew") from error
     name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
@@ -78,6 +82,18 @@ def load(
     if optimize:
         speed_up(model, quantize=chosen_quantization)
     return FlashSloth(model, processor, name, cache)
+
+
+def _load_model(folder: Path, whole: Path, dtype: torch.dtype) -> FlashSlothForConditionalGeneration:
+    """A checkpoint, or an adapter with `whole`, its base, as `flashsloth merge` would make one of them."""
+    if whole == folder:
+        loaded: FlashSlothForConditionalGeneration = FlashSlothForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype
+        )
+        return loaded
+    from flashsloth.adapters.merging import merged_model
+
+    return merged_model(folder, whole).to(dtype)
 
 
 def shipped_folder() -> Path:
@@ -96,6 +112,8 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
     """
     name = os.fspath(name_or_path)
     folder = Path(name).expanduser()
+    if name == SHIPPED and not folder.exists():
+        return shipped_folder()
     if not folder.exists() and not HUB_NAME.fullmatch(name):
         raise LoadError(f"there is no folder {name!r}; expected one, or a name on the hub (owner/model)")
     try:

@@ -1,8 +1,12 @@
-"""Parameters that a batch does not use, touched all the same.
+"""Parts that a batch does not need, used all the same, where other devices may need them.
 
-In: a model in training and what its batch brings. Out: embeddings with zero times every trained part that the batch
-leaves idle (no pictures, or no turns). Sharded training (FSDP, ZeRO-3) hangs unless every rank uses every parameter in
-every step.
+In: a model and what its batch brings. Out: stand-ins that change nothing: a picture that stands nowhere, queries that
+add zero. Without them training on several devices hangs or fails: gradients are averaged over all devices, and a part
+whose weights are sharded (FSDP2, ZeRO-3) runs on every device or on none, in the same order. So a stand-in goes the
+way that a real picture or a real turn goes, at the same place.
+
+Legend: B batch, T positions, W views a picture, P patches a view, Q query tokens, V and D widths of encoder and
+language model.
 """
 
 from __future__ import annotations
@@ -15,44 +19,69 @@ from torch import nn
 from flashsloth.model.embedded_query import EmbeddedQueryInputs
 from flashsloth.model.outputs import FlashSlothImageFeatures
 
-
-def touch_idle_parameters(
-    model: Any,
-    inputs_embeds: torch.Tensor,
-    image: FlashSlothImageFeatures | None,
-    embq_inputs: EmbeddedQueryInputs | None,
-) -> torch.Tensor:
-    """Add nothing to float [B, T, D], through every trained part of a FlashSlothModel that the batch does not use."""
-    idle: list[torch.Tensor] = []
-    parts = (model.vision_tower, model.spatial_attention_pooling, model.projector)
-    if image is None and any(_trains(part) for part in parts):
-        size = model.config.vision_config.image_size
-        image = model.get_image_features(inputs_embeds.new_zeros(1, model.config.num_views, 3, size, size))
-        idle.append(image.pooler_output)
-    if embq_inputs is None and (_trains(model.embedded_query) or _trains(model.query_tokens)):
-        idle.append(_queries_looking_at_themselves(model, inputs_embeds, image))
-    for output in idle:
-        inputs_embeds = inputs_embeds + 0.0 * output.sum().to(inputs_embeds.dtype)
-    return inputs_embeds
+_SHARD_MARKS = ("device_mesh", "ds_id")
+"""What a sharded parameter has and no other: FSDP2's (torch's DTensor), DeepSpeed's ZeRO-3."""
 
 
-def _queries_looking_at_themselves(
+def blank_picture(model: Any, inputs_embeds: torch.Tensor) -> FlashSlothImageFeatures | None:
+    """What a FlashSlothModel makes of a picture that is all zeros, for a batch without one; None where none is needed.
+
+    A frozen encoder that is whole on this device is not run.
+    """
+    learners = (model.spatial_attention_pooling, model.projector)
+    runs_encoder = _must_run(model, model.vision_tower)
+    if not runs_encoder and not any(_must_run(model, part) for part in learners):
+        return None
+    config = model.config
+    if runs_encoder:
+        size = config.vision_config.image_size
+        return model.get_image_features(inputs_embeds.new_zeros(1, config.num_views, 3, size, size))
+    patches, width = config.num_views * config.num_patches, config.vision_config.hidden_size
+    return model.pool_features(inputs_embeds.new_zeros(1, patches, width))
+
+
+def touch(inputs_embeds: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Float [B, T, D] as it is, but made to depend on `output`."""
+    return inputs_embeds + 0.0 * output.sum().to(inputs_embeds.dtype)
+
+
+def idle_queries(
     model: Any, inputs_embeds: torch.Tensor, image: FlashSlothImageFeatures | None
-) -> torch.Tensor:
-    """EmbQ's answer to its own query tokens: float [1, Q, D]."""
-    queries = model.query_tokens(inputs_embeds.new_zeros(inputs_embeds.shape[-1]))[None]  # [1, Q, D]
+) -> EmbeddedQueryInputs | None:
+    """A turn for EmbQ that may look at nothing, so that its states stay what they are; None where none is needed.
+
+    It stands on the batch's first positions; the features that it may not look at are the batch's own, if there are.
+    """
+    if not _must_run(model, model.embedded_query):
+        return None
+    device, config = inputs_embeds.device, model.config
+    place = torch.arange(min(config.num_query_tokens, inputs_embeds.shape[1]), device=device)[None]  # [1, Q]
     if image is None:
-        features = queries.new_zeros(1, 1, model.config.vision_config.hidden_size)
+        features = inputs_embeds.new_zeros(1, 1, config.vision_config.hidden_size)
     else:
-        features = image.last_hidden_state[:1]
-    everything = torch.ones(queries.shape[:2], dtype=torch.bool, device=queries.device)
-    place = torch.arange(queries.shape[1], device=queries.device)[None]
-    inputs = EmbeddedQueryInputs(place, place, everything, features, torch.zeros_like(place[0, :1]))
-    return model.embedded_query.look(queries, queries, inputs)
+        features = image.last_hidden_state[:1]  # [1, W*P, V]
+    return EmbeddedQueryInputs(
+        query_index=place,
+        question_index=place,
+        question_mask=torch.ones_like(place, dtype=torch.bool),
+        features=features,
+        feature_row=place[0, :1] * 0,
+        feature_mask=torch.zeros(features.shape[:2], dtype=torch.bool, device=device),
+    )
 
 
-def _trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
+def needs_query_tokens(model: Any) -> bool:
+    """Whether the query tokens must be used, though the batch has no turns."""
+    return _must_run(model, model.query_tokens)
 
 
-__all__ = ["touch_idle_parameters"]
+def _must_run(model: Any, part: nn.Module) -> bool:
+    """Whether a part has parameters that learn, or that other devices wait for."""
+    return any((model.training and p.requires_grad) or _is_sharded(p) for p in part.parameters())
+
+
+def _is_sharded(parameter: nn.Parameter) -> bool:
+    return any(hasattr(parameter, mark) for mark in _SHARD_MARKS)
+
+
+__all__ = ["blank_picture", "idle_queries", "needs_query_tokens", "touch"]

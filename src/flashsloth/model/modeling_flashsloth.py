@@ -12,6 +12,7 @@ width, D language-model width, Q query tokens a turn.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, QueryTokens, ZeroLinear
 from flashsloth.model.generation import FlashSlothGenerationMixin
 from flashsloth.model.halves import check_precision, decoder_layers, embedding_name, make_vision_tower
-from flashsloth.model.idle import touch_idle_parameters
+from flashsloth.model.idle import blank_picture, idle_queries, needs_query_tokens, touch
+from flashsloth.model.language_model_head import LanguageModelHead, token_losses
 from flashsloth.model.outputs import FlashSlothCausalLMOutput, FlashSlothImageFeatures, FlashSlothModelOutput
 from flashsloth.model.positions import (
     check_placeholders,
@@ -105,16 +107,28 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         Raises:
             ValueError: if the views or their size are not what the configuration says.
         """
+        return self.pool_features(self.encode_pictures(pixel_values))
+
+    def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The encoder's features F, float [N, W*P, V], of pixels as :meth:`get_image_features` takes them.
+
+        A frozen encoder leaves nothing behind for backward, in training too: gradients start at SAP.
+        """
         views = self._check_pixels(pixel_values)  # [N*W, 3, size, size]
-        tower_output = self.vision_tower(pixel_values=views.to(self.vision_tower.dtype), return_dict=True)
+        learns = views.requires_grad or any(parameter.requires_grad for parameter in self.vision_tower.parameters())
+        with nullcontext() if learns else torch.no_grad():
+            tower_output = self.vision_tower(pixel_values=views.to(self.vision_tower.dtype), return_dict=True)
         # A class token, where the encoder has one, stands first.
         features = tower_output.last_hidden_state[:, -self.config.num_patches :]  # [N*W, P, V]
-        pooled = self.spatial_attention_pooling(features)  # [N*W, R, V]
-        tokens = self.projector(pooled)  # [N*W, R, D]
-        grouped = (-1, self.config.num_views)
+        return features.unflatten(0, (-1, self.config.num_views)).flatten(1, 2)  # [N, W*P, V]
+
+    def pool_features(self, features: torch.Tensor) -> FlashSlothImageFeatures:
+        """The visual tokens of features F, float [N, W*P, V], beside them."""
+        views = features.unflatten(1, (self.config.num_views, -1)).flatten(0, 1)  # [N*W, P, V]
+        tokens = self.projector(self.spatial_attention_pooling(views))  # [N*W, R, D]
         return FlashSlothImageFeatures(
-            last_hidden_state=features.unflatten(0, grouped).flatten(1, 2),  # [N, W*P, V]
-            pooler_output=tokens.unflatten(0, grouped).flatten(1, 2),  # [N, W*R, D]
+            last_hidden_state=features,
+            pooler_output=tokens.unflatten(0, (-1, self.config.num_views)).flatten(1, 2),  # [N, W*R, D]
         )
 
     @can_return_tuple
@@ -128,6 +142,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         image_index: torch.Tensor | None = None,
         query_turn: torch.Tensor | None = None,
         question_turn: torch.Tensor | None = None,
+        sample_index: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -141,10 +156,12 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             attention_mask: [B, past + T], 0 at padding, on either side.
             position_ids: int64 [B, T]; by default counted over `attention_mask`, so that padding does not count.
             pixel_values: the N pictures, float [N, W, 3, size, size]; or, already looked at,
-                `mm_encoder_outputs={"image": FlashSlothImageFeatures}`.
+                `mm_encoder_outputs={"image": FlashSlothImageFeatures}`, with or without the visual tokens.
             image_row: int64 [N], the batch row of each picture. Default: as `image_index` counts them. Needed only
                 where pictures stand in an earlier, cached pass.
             image_index, query_turn, question_turn: int64 [B, T], the processor's position tensors.
+            sample_index: int64 [B, T], where several samples are packed into a row (see `training/packing.py`): their
+                turns then see their own pictures alone. What keeps attention apart is `attention_mask`.
 
         Raises:
             ValueError: where pictures, placeholders and position tensors do not agree.
@@ -158,13 +175,18 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         assert inputs_embeds is not None
         check_precision(self.language_model, inputs_embeds)
         image = self._image_features(pixel_values, mm_encoder_outputs)
+        blank = blank_picture(self, inputs_embeds) if image is None else None
         inputs_embeds, embq_inputs = self._place_pictures(
-            inputs_embeds, image, image_row, image_index, query_turn, question_turn
+            inputs_embeds, image, image_row, image_index, query_turn, question_turn, sample_index
         )
+        if blank is not None:
+            inputs_embeds = touch(inputs_embeds, blank.pooler_output)
         if query_turn is not None:
             inputs_embeds = self._place_query_tokens(inputs_embeds, query_turn)
-        if self.training:
-            inputs_embeds = touch_idle_parameters(self, inputs_embeds, image, embq_inputs)
+        elif needs_query_tokens(self):
+            inputs_embeds = touch(inputs_embeds, self.query_tokens(inputs_embeds.new_zeros(inputs_embeds.shape[-1])))
+        if embq_inputs is None:
+            embq_inputs = idle_queries(self, inputs_embeds, blank if image is None else image)
         if position_ids is None:
             position_ids = positions_without_padding(attention_mask, inputs_embeds.shape[1])
         if embq_inputs is not None:
@@ -214,6 +236,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             raise ValueError("give pixel_values or mm_encoder_outputs['image'], not both: they are the same pictures")
         if given is None and pixel_values is not None and len(pixel_values):
             return self.get_image_features(pixel_values)
+        if given is not None and given.pooler_output is None:
+            return self.pool_features(given.last_hidden_state)
         return given
 
     def _place_pictures(
@@ -224,6 +248,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         image_index: torch.Tensor | None,
         query_turn: torch.Tensor | None,
         question_turn: torch.Tensor | None,
+        sample_index: torch.Tensor | None,
     ) -> tuple[torch.Tensor, EmbeddedQueryInputs | None]:
         """Put the visual tokens in their places, float [B, T, D], and say what EmbQ will look at."""
         if image is None:
@@ -243,7 +268,13 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
                 raise ValueError("query_turn and question_turn go together: use the processor's tensors together")
             return inputs_embeds, None
         return inputs_embeds, embedded_query_inputs(
-            query_turn, question_turn, image.last_hidden_state, image_row, slots, self.config.num_query_tokens
+            query_turn,
+            question_turn,
+            image.last_hidden_state,
+            image_row,
+            slots,
+            self.config.num_query_tokens,
+            sample_index,
         )
 
     def _place_query_tokens(self, inputs_embeds: torch.Tensor, query_turn: torch.Tensor) -> torch.Tensor:
@@ -279,7 +310,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         super().__init__(config)
         self.model = FlashSlothModel(config)
         text = config.text_config
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
+        self.lm_head = LanguageModelHead(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
         self._tied_weights_keys = {"lm_head.weight": embedding_name(self)}
         self.post_init()
         self._suppress_placeholders()
@@ -311,12 +342,15 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         image_index: torch.Tensor | None = None,
         query_turn: torch.Tensor | None = None,
         question_turn: torch.Tensor | None = None,
+        sample_index: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, FlashSlothImageFeatures] | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        skip_logits: bool | None = None,
         **kwargs: Any,
     ) -> FlashSlothCausalLMOutput:
         """As :meth:`FlashSlothModel.forward`, then the head.
@@ -325,7 +359,14 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             labels: int64 [B, T], -100 where nothing is learned. The loss is the mean next-token cross-entropy over all
                 supervised tokens of the batch.
             logits_to_keep: how many last positions get logits (0: all), or int64 indices of those that do.
+            num_items_in_batch: supervised tokens to divide by, where this batch is a part of a larger one.
+            skip_logits: make the loss without the logits of all positions (see `language_model_head.py`); in
+                evaluation, the most likely tokens come with it. Default: in training, where labels are given.
         """
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None
+        if skip_logits and labels is None:
+            raise ValueError("skip_logits=True makes the loss alone, which needs labels: give labels, or leave it out")
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -335,28 +376,48 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             image_index=image_index,
             query_turn=query_turn,
             question_turn=question_turn,
+            sample_index=sample_index,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
-            **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
+            **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
+        loss = logits = predicted = None
+        if skip_logits:
+            assert labels is not None
+            loss, predicted = self._loss_alone(outputs.last_hidden_state, labels, num_items_in_batch)
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        if labels is not None and logits is not None:
+            size = self.config.text_config.vocab_size
             loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+                logits=logits, labels=labels, vocab_size=size, num_items_in_batch=num_items_in_batch
             )
         return FlashSlothCausalLMOutput(
             loss=loss,
             logits=logits,
+            predicted=predicted,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+    def _loss_alone(
+        self, hidden_states: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The loss [] of hidden states float [B, T, D], and in evaluation the most likely tokens, int64 [B, T]."""
+        losses, supervised = token_losses(self.lm_head, hidden_states, labels)
+        count = supervised.sum() if num_items_in_batch is None else num_items_in_batch
+        if isinstance(count, torch.Tensor):
+            count = count.to(hidden_states.device)
+        predicted = None
+        if losses.predicted is not None:
+            predicted = torch.zeros_like(supervised, dtype=torch.long).masked_scatter(supervised, losses.predicted)
+        return losses.total / count, predicted
 
 
 __all__ = [

@@ -39,10 +39,15 @@ class FlashSlothModelOutput(ModelOutput):
 
 @dataclass
 class FlashSlothCausalLMOutput(ModelOutput):
-    """`loss` [], `logits` float [B, T or fewer, vocabulary] and what the language model returned beside them."""
+    """`loss` [], `logits` float [B, T or fewer, vocabulary] and what the language model returned beside them.
+
+    Where the loss was made without logits in evaluation, `predicted` int64 [B, T] has the most likely token after each
+    position whose next token is supervised, and 0 elsewhere.
+    """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    predicted: torch.Tensor | None = None
     past_key_values: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None

@@ -8,6 +8,8 @@ The tensors, all int64 [B, T], zero where there is nothing:
     image_index     j at the visual tokens of the row's j-th picture
     query_turn      k at the query tokens of the row's k-th turn
     question_turn   k at the question of the row's k-th turn
+and, only where several samples are packed into a row (training), int64 [B, T]:
+    sample_index    s at the row's s-th sample, from 1, ascending; its turns see that sample's pictures alone
 and int64 [N], only where pictures stand in an earlier, cached pass:
     image_row       the batch row each of the N pictures belongs to, ascending
 
@@ -18,8 +20,8 @@ Drawn for one row, one picture, one turn (R = 3 visual tokens, Q = 2 queries):
     question_turn   0    0     0    0    0   0    1    1   0    0     0     0
     query_turn      0    0     0    0    0   0    0    0   1    1     0     0
 
-Legend: B batch, T positions of this pass, N pictures, M most pictures of a row, n turns, Q queries a turn, L longest
-question, P rows of F a picture, V vision width.
+Legend: B batch, T positions of this pass, N pictures, S samples (a row each, where none are packed), M most pictures of
+a sample, n turns, Q queries a turn, L longest question, P rows of F a picture, V vision width.
 """
 
 from __future__ import annotations
@@ -164,6 +166,7 @@ def embedded_query_inputs(
     image_row: torch.Tensor,
     slots: torch.Tensor,
     num_query_tokens: int,
+    sample_index: torch.Tensor | None = None,
 ) -> EmbeddedQueryInputs | None:
     """Gather everything EmbQ needs in this pass; None if the pass holds no turn.
 
@@ -173,6 +176,7 @@ def embedded_query_inputs(
         image_row: int64 [N].
         slots: bool [N, T], from :func:`visual_slots`.
         num_query_tokens: Q.
+        sample_index: int64 [B, T], where several samples share a row.
     """
     batch, length = query_turn.shape
     row, position = query_positions(query_turn, num_query_tokens)  # [n], [n, Q]
@@ -183,46 +187,66 @@ def embedded_query_inputs(
     longest = max(1, int(in_question.sum(dim=1).max()))
     # A stable sort brings the question's positions to the front, in their order.
     order = in_question.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :longest]  # [n, L]
-    visible = _visible_pictures(row, position[:, 0], image_row, slots)  # [n, N]
-    per_row, feature_mask = _features_per_row(features, image_row, batch, row, visible)
+    samples, image_sample, turn_sample = batch, image_row, row
+    if sample_index is not None:
+        samples, image_sample, turn_sample = _packed_samples(sample_index, image_row, slots, row, position[:, 0])
+    visible = _visible_pictures(turn_sample, position[:, 0], image_sample, slots)  # [n, N]
+    per_sample, feature_mask = _features_per_sample(features, image_sample, samples, turn_sample, visible)
     return EmbeddedQueryInputs(
         query_index=row[:, None] * length + position,
         question_index=row[:, None] * length + order,
         question_mask=in_question.gather(1, order),
-        features=per_row,
-        feature_row=row,
+        features=per_sample,
+        feature_row=turn_sample,
         feature_mask=feature_mask,
     )
 
 
+def _packed_samples(
+    sample_index: torch.Tensor, image_row: torch.Tensor, slots: torch.Tensor, row: torch.Tensor, first: torch.Tensor
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Number the batch's samples that have a picture or a turn, row by row: (how many, of each picture, of each turn).
+
+    Args:
+        sample_index: int64 [B, T].
+        image_row, slots: int64 [N], bool [N, T].
+        row, first: int64 [n], each turn's row and the position of its first query.
+    """
+    most = int(sample_index.max()) + 1
+    image = image_row * most + sample_index[image_row, slots.to(torch.uint8).argmax(dim=1)]  # [N]
+    turn = row * most + sample_index[row, first]  # [n]
+    numbers, number = torch.unique(torch.cat([image, turn]), return_inverse=True)  # sorted, so pictures still ascend
+    return len(numbers), number[: len(image)], number[len(image) :]
+
+
 def _visible_pictures(
-    row: torch.Tensor, first_query: torch.Tensor, image_row: torch.Tensor, slots: torch.Tensor
+    turn_sample: torch.Tensor, first_query: torch.Tensor, image_sample: torch.Tensor, slots: torch.Tensor
 ) -> torch.Tensor:
-    """Bool [n, N]: pictures of the turn's own row that do not stand after its queries (earlier passes are before)."""
+    """Bool [n, N]: pictures of the turn's own sample that do not stand after its queries (earlier passes are before)."""
     place = torch.arange(slots.shape[1], device=slots.device)
     last_slot = (slots * (place + 1)).amax(dim=1) - 1 if slots.numel() else slots.new_zeros(slots.shape[0]).long()
-    return (row[:, None] == image_row[None, :]) & (last_slot[None, :] < first_query[:, None])
+    return (turn_sample[:, None] == image_sample[None, :]) & (last_slot[None, :] < first_query[:, None])
 
 
-def _features_per_row(
-    features: torch.Tensor, image_row: torch.Tensor, batch: int, row: torch.Tensor, visible: torch.Tensor
+def _features_per_sample(
+    features: torch.Tensor, image_sample: torch.Tensor, samples: int, turn_sample: torch.Tensor, visible: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Lay each row's pictures side by side: (float [B, M*P, V], bool [n, M*P]; None if every turn sees everything)."""
-    ordinal = picture_ordinals(image_row)  # [N]
+    """Each sample's pictures side by side: (float [S, M*P, V], bool [n, M*P]; None if every turn sees everything)."""
+    ordinal = picture_ordinals(image_sample)  # [N]
     most = int(ordinal.max())
     pictures, patches, width = features.shape
-    if pictures == batch * most:
-        per_row = features.reshape(batch, most * patches, width)
+    if pictures == samples * most:
+        per_sample = features.reshape(samples, most * patches, width)
     else:
-        padded = features.new_zeros(batch, most, patches, width)
-        per_row = padded.index_put((image_row, ordinal - 1), features).flatten(1, 2)
-    seen = torch.zeros(row.shape[0], most, dtype=torch.bool, device=features.device)
-    mine = row[:, None] == image_row[None, :]  # [n, N]
+        padded = features.new_zeros(samples, most, patches, width)
+        per_sample = padded.index_put((image_sample, ordinal - 1), features).flatten(1, 2)
+    seen = torch.zeros(turn_sample.shape[0], most, dtype=torch.bool, device=features.device)
+    mine = turn_sample[:, None] == image_sample[None, :]  # [n, N]
     turn_index, picture = mine.nonzero(as_tuple=True)
     seen[turn_index, ordinal[picture] - 1] = visible[turn_index, picture]
     if bool(seen.all()):
-        return per_row, None
-    return per_row, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
+        return per_sample, None
+    return per_sample, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
 
 
 __all__ = [

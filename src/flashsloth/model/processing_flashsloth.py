@@ -23,9 +23,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.conversation import check_conversation, pictures_of, with_texts
+from flashsloth.model.language_model_head import IGNORED_LABEL
 from flashsloth.model.prompt_text import Prompt, PromptText, QuestionFinder
 
-IGNORED_LABEL = -100
 _FILLERS = {"labels": IGNORED_LABEL}
 _TEXT_OPTIONS = frozenset(
     {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens"}

@@ -20,6 +20,7 @@ from typing import Literal, TypeGuard, get_args
 import torch
 from torch import nn
 
+from flashsloth.model.language_model_head import LanguageModelHead
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.speed.attention import ONE_QUERY, PLAIN
 from flashsloth.speed.errors import SpeedError
@@ -34,6 +35,8 @@ QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 SMALLEST_SIDE = 16
 """Layers with fewer inputs or outputs are not worth packing."""
 _HEAD = "lm_head"
+_LINEAR_FORWARDS = (nn.Linear.forward, LanguageModelHead.forward)
+"""What layers do that are nothing but a linear layer when they answer."""
 _GELU_TANH, _GELU, _RELU = Activation("gelu", "tanh"), Activation("gelu", "none"), Activation("relu", "")
 _ACTIVATIONS = {
     "GELUTanh": _GELU_TANH,
@@ -130,7 +133,7 @@ def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether this is a linear layer that does what `nn.Linear` does, and nothing around it."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and not any(hooks)
+    return isinstance(module, nn.Linear) and type(module).forward in _LINEAR_FORWARDS and not any(hooks)
 
 
 __all__ = ["QUANTIZATIONS", "Quantization", "check_quantization", "speed_up"]

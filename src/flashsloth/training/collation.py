@@ -1,10 +1,14 @@
-"""From samples to batches: the processor writes the conversations down, labels and all.
+"""From samples to batches: the processor writes a conversation down, labels and all; rows of like kind become tensors.
 
-In: a list of samples. Out: the tensors that the model's forward takes, padded on the right.
+In: samples. Out: the tensors that the model's forward takes, padded on the right. A sample is encoded by itself, in the
+worker that read it, so what is wrong with it is known there and by its name; batches are only put together.
+
+Legend: N pictures, W views a picture.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,79 +17,133 @@ import torch
 from flashsloth.model.chat_template import PLAIN_TEMPLATE
 from flashsloth.model.conversation import Message, pictures_of
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
-from flashsloth.training.data import Sample
-from flashsloth.training.packing import PADDING_SEGMENT, pack_rows, pad_packed
+from flashsloth.training.batch_facts import IDS_KEY
+from flashsloth.training.data.sample import BadSampleError, Sample, Where
+from flashsloth.training.packing import Row, fill_rows, join_questions, join_samples, pad_packed, pad_rows
 from flashsloth.training.patch_classifier import PATCHES_KEY
 from flashsloth.training.stages import Stage
 
 
+@dataclass
+class EncodedSample:
+    """One sample, ready to be batched.
+
+    Attributes:
+        row: the processor's lists, one number a token; with `branch` and `position_ids` where questions were joined.
+        pixels: float32 [N, W, 3, size, size], its pictures; None for none.
+        patches: what each patch of the one picture shows, where that was asked for.
+        where: its place in the data, where it has one.
+    """
+
+    row: Row
+    pixels: np.ndarray | None = None
+    patches: dict[str, np.ndarray] | None = None
+    where: Where | None = None
+
+
 def one_by_one(messages: list[Message]) -> list[list[Message]]:
-    """A conversation's turns as conversations of their own, each with the pictures of the first message in front."""
-    first = messages[0]["content"]
+    """A conversation's turns as conversations of their own, each with the pictures of the first question in front."""
+    system = messages[:1] if messages[0]["role"] == "system" else []
+    turns = messages[len(system) :]
+    first = turns[0]["content"]
     pictures = [] if isinstance(first, str) else [part for part in first if part["type"] == "image"]
     alone = []
-    for question, answer in zip(messages[::2], messages[1::2], strict=True):
+    for question, answer in zip(turns[::2], turns[1::2], strict=True):
         content = question["content"]
         words = [{"type": "text", "text": content}] if isinstance(content, str) else content
         texts = [part for part in words if part["type"] == "text"]
-        alone.append([{"role": "user", "content": [*pictures, *texts]}, answer])
+        alone.append([*system, {"role": "user", "content": [*pictures, *texts]}, answer])
     return alone
 
 
-class ConversationCollator:
-    """Batches of conversations, with and without pictures, of one turn or many. Loss stands on the answers alone.
+class SampleEncoder:
+    """Writes samples down for a stage. Loss stands on the answers alone."""
 
-    A sample whose turns are independent is packed (see `packing.py`); all others are padded as they are.
-    """
-
-    def __init__(self, processor: FlashSlothProcessor, stage: Stage, attention: str = "sdpa") -> None:
+    def __init__(self, processor: FlashSlothProcessor, stage: Stage) -> None:
         self.processor = processor
-        self.attention = attention
         self.max_length = stage.max_length
         self.template = PLAIN_TEMPLATE if stage.template == "plain" else None
         self.space_before_queries = stage.template == "published_chat"
 
-    def __call__(self, samples: list[Sample]) -> dict[str, Any]:
-        batch = self._answers(samples)
-        patches = [sample.patches for sample in samples if sample.patches is not None]
-        if patches:
-            batch[PATCHES_KEY] = _stacked(patches)
-        return batch
+    def __call__(self, sample: Sample) -> EncodedSample:
+        """A sample, written down, its pictures opened.
 
-    def _answers(self, samples: list[Sample]) -> dict[str, Any]:
-        if not any(sample.independent for sample in samples):
-            return dict(self._encode([sample.messages for sample in samples], padding=True, return_tensors="pt"))
-        rows: list[dict[str, list[int]]] = []
-        pictures: list[Any] = []
-        for sample in samples:
-            alone = one_by_one(sample.messages) if sample.independent else [sample.messages]
-            encoded = self._encode(alone, padding=False, return_pixel_values=False)
-            del encoded["attention_mask"]
-            by_question = zip(*encoded.values(), strict=True)
-            rows.append(pack_rows([dict(zip(encoded, row, strict=True)) for row in by_question]))
-            pictures += pictures_of(sample.messages)
-        fillers = {
-            "input_ids": self.processor.tokenizer.pad_token_id,
-            "labels": IGNORED_LABEL,
-            "segment": PADDING_SEGMENT,
-        }
-        batch = pad_packed(rows, fillers, self.attention)
+        Raises:
+            BadSampleError: if it is too long, or nothing in it is supervised.
+            PictureError: if a picture cannot be opened.
+        """
+        row = self.text(sample)
+        pictures = pictures_of(sample.messages)
+        pixels = None
         if pictures:
-            batch["pixel_values"] = self.processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
-        return batch
+            pixels = self.processor.image_processor(images=pictures, return_tensors="np")["pixel_values"]
+        return EncodedSample(row, pixels, sample.patches, sample.where)
 
-    def _encode(self, conversations: list[Any], **options: Any) -> Any:
-        return self.processor.apply_chat_template(
-            conversations,
+    def text(self, sample: Sample) -> Row:
+        """A sample's row alone; raises BadSampleError as the whole does, and opens no picture."""
+        questions = one_by_one(sample.messages) if sample.independent else [sample.messages]
+        encoded = self.processor.apply_chat_template(
+            questions,
             chat_template=self.template,
             tokenize=True,
             return_dict=True,
             return_labels=True,
-            padding_side="right",
-            max_length=self.max_length,
+            padding=False,
+            return_pixel_values=False,
             space_before_queries=self.space_before_queries,
-            **options,
         )
+        del encoded["attention_mask"]
+        rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+        longest = max(len(row["input_ids"]) for row in rows)
+        if longest > self.max_length:
+            raise BadSampleError(f"has {longest} tokens, max_length is {self.max_length}", "too_long")
+        row = join_questions(rows) if sample.independent else rows[0]
+        row["labels"][0] = IGNORED_LABEL  # nothing stands before it that could tell it
+        if all(label == IGNORED_LABEL for label in row["labels"]):
+            raise BadSampleError("has no token to learn from", "nothing_supervised")
+        return row
+
+
+class ConversationCollator:
+    """Batches of conversations, with and without pictures, of one turn or many.
+
+    Args:
+        processor, stage: what samples are written down with that are not yet.
+        attention: the implementation that masks are for.
+        packing: put several samples into a row of at most the stage's `max_length`.
+    """
+
+    def __init__(
+        self, processor: FlashSlothProcessor, stage: Stage, attention: str = "sdpa", packing: bool = False
+    ) -> None:
+        self.encode = SampleEncoder(processor, stage)
+        self.attention, self.packing, self.max_length = attention, packing, stage.max_length
+        self.fillers = {"input_ids": processor.tokenizer.pad_token_id or 0, "labels": IGNORED_LABEL}
+
+    def __call__(self, samples: list[Sample | EncodedSample]) -> dict[str, Any]:
+        encoded = [sample if isinstance(sample, EncodedSample) else self.encode(sample) for sample in samples]
+        lengths = [len(sample.row["input_ids"]) for sample in encoded]
+        rows = fill_rows(lengths, self.max_length) if self.packing else [[number] for number in range(len(encoded))]
+        batch = self._texts([[encoded[number].row for number in row] for row in rows])
+        in_order = [encoded[number] for row in rows for number in row]
+        pixels = [sample.pixels for sample in in_order if sample.pixels is not None]
+        if pixels:
+            batch["pixel_values"] = torch.from_numpy(np.concatenate(pixels))
+        if all(sample.where is not None for sample in in_order):
+            batch[IDS_KEY] = [str(sample.where) for sample in in_order]
+        shown = [sample.patches for sample in in_order if sample.patches is not None]
+        if shown:
+            batch[PATCHES_KEY] = _stacked(shown)
+        return batch
+
+    def _texts(self, rows: list[list[Row]]) -> dict[str, Any]:
+        """Everything but pictures, of the samples of each row."""
+        if all(len(row) == 1 and "branch" not in row[0] for row in rows):
+            batch = pad_rows([row[0] for row in rows], self.fillers)
+            lengths = torch.tensor([len(row[0]["input_ids"]) for row in rows])
+            batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
+            return batch
+        return pad_packed([join_samples(row) for row in rows], self.fillers, self.attention)
 
 
 class PatchCollator:
@@ -105,4 +163,4 @@ def _stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
 
 
-__all__ = ["ConversationCollator", "PatchCollator"]
+__all__ = ["ConversationCollator", "EncodedSample", "PatchCollator", "SampleEncoder", "one_by_one"]

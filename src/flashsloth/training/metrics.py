@@ -20,9 +20,12 @@ _PROPERTIES = ("shape", "color", "character", "center")
 
 
 def most_likely(logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Keep only the most likely token of each position, int64 [B, T]: a whole evaluation's logits would fill memory."""
+    """Keep only the most likely token of each position, int64 [B, T]: a whole evaluation's logits would fill memory.
+
+    Where the model was asked to skip logits, that is what it gives already.
+    """
     scores = logits[0] if isinstance(logits, tuple) else logits
-    return scores.argmax(dim=-1)
+    return scores.argmax(dim=-1) if scores.is_floating_point() else scores
 
 
 def answers_right(predicted: np.ndarray, labels: np.ndarray) -> list[list[bool]]:

@@ -16,6 +16,8 @@ from flashsloth.training.stages import Stage
 
 _OUTSIDE_BLOCKS = ("embed", "lm_head", "heads.", "query_tokens", "position")
 """Matrices that are tables or heads, by a part of their name: AdamW's."""
+_ADAPTER = ".lora_"
+"""Part of the names of an adapter's matrices: two factors of an update, not to be orthogonalised one by one."""
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -49,20 +51,34 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def make_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
-    """The stage's optimizer over the parameters of `model` that learn. Weight decay spares vectors."""
+def make_optimizer(model: nn.Module, stage: Stage, adapter_learning_rate: float | None = None) -> torch.optim.Optimizer:
+    """The stage's optimizer over the parameters of `model` that learn. Weight decay spares vectors.
+
+    Args:
+        model: what learns.
+        stage: how.
+        adapter_learning_rate: of an adapter's matrices, which are AdamW's in any case; None for the stage's.
+    """
     learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices, tables, vectors = [], [], []
+    matrices, tables, vectors, adapter = [], [], [], []
     for name, parameter in learning:
-        if parameter.ndim < 2:
+        if _ADAPTER in name:
+            adapter.append(parameter)
+        elif parameter.ndim < 2:
             vectors.append(parameter)
         elif stage.optimizer == "muon" and parameter.ndim == 2 and not any(part in name for part in _OUTSIDE_BLOCKS):
             matrices.append(parameter)
         else:
             tables.append(parameter)
+    rate = stage.learning_rate
+    adapter_rate = rate if adapter_learning_rate is None else adapter_learning_rate
     groups = [
-        {"params": parameters, "weight_decay": decay}
-        for parameters, decay in ((tables, stage.weight_decay), (vectors, 0.0))
+        {"params": parameters, "weight_decay": decay, "lr": lr}
+        for parameters, decay, lr in (
+            (tables, stage.weight_decay, rate),
+            (vectors, 0.0, rate),
+            (adapter, stage.weight_decay, adapter_rate),
+        )
         if parameters
     ]
     adamw = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, stage.adam_beta2), fused=True)

@@ -14,10 +14,22 @@ from typing import Any, get_args
 
 import yaml
 
+from flashsloth.training.adapter_settings import HEAD, AdapterSettings, stage_problem
+from flashsloth.training.data_source import DATA_KEYS, DataSource
+from flashsloth.training.engine_settings import DDP, Engine
+from flashsloth.training.feature_cache import FeatureCache
 from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
 
 PRECISIONS = ("auto", "bf16", "float32")
 EXPORT_DTYPES = (None, "float32", "bfloat16", "float16")
+REPORTERS = ("tensorboard", "wandb")
+AUTO = "auto"
+GROUPS = {"adapter", "engine", "feature_cache"}
+"""Keys of a stage that have keys of their own."""
+COUNTS = ("steps", "micro_batch_size", "eval_every", "save_every", "save_total_limit", "log_every")
+"""A stage's keys that count something, from 1."""
+PACKING_ATTENTION = ("sdpa", "eager")
+"""Implementations that take the mask which keeps packed samples apart."""
 
 
 class RecipeError(ValueError):
@@ -44,33 +56,6 @@ class ModelSource:
 
 
 @dataclass
-class DataSource:
-    """One source of samples: `json` (LLaVA's format, with `images`, the folder of its pictures) or `world`.
-
-    Attributes:
-        json: a LLaVA JSON file.
-        images: the folder its picture paths start from.
-        world: level of the drawn world, 0..3.
-        count: samples to draw from the world.
-        seed: the world's.
-        split: `train` or `test`.
-        text: `questions` or `caption`, what the world is asked for.
-        most_turns: questions a picture at most; None for all that the world asks.
-        independent: every question by itself instead of as turns of one conversation (see `packing.py`).
-    """
-
-    json: str | None = None
-    images: str | None = None
-    world: int | None = None
-    count: int | None = None
-    seed: int = 0
-    split: str = "train"
-    text: str = "questions"
-    most_turns: int | None = None
-    independent: bool = False
-
-
-@dataclass
 class StageRun:
     """One stage as it will run: the table's row with the recipe's changes.
 
@@ -83,10 +68,20 @@ class StageRun:
         micro_batch_size: samples a device holds at a time; None for the whole batch.
         eval_every: steps between evaluations.
         save_every: steps between checkpoints.
+        save_total_limit: checkpoints that are kept while a stage runs; None for all.
+        log_every: steps between lines of the log.
         precision: `auto`, `bf16` or `float32`.
         attention: transformers' name of the attention implementation.
         workers: processes that prepare data.
         shuffle: whether samples are drawn in random order.
+        group_by_modality_length: steps of samples with pictures or without, of like lengths (see `data/batches.py`).
+        packing: several samples in one row of at most `max_length` tokens, each as if it were alone.
+        max_bad_fraction: share of the data that may be bad and is left out; more stops the run.
+        activation_checkpointing: run layers again in backward instead of keeping what they made: less memory, a third
+            more work; `auto` for where the stage would not fit otherwise (see `memory.py`).
+        adapter: LoRA for the language model, the other parts of `trains` learning fully; None for everything fully.
+        engine: how the stage is laid out over devices.
+        feature_cache: where a frozen encoder's features are kept, so that they are computed once; None for nowhere.
     """
 
     stage: str
@@ -97,17 +92,36 @@ class StageRun:
     micro_batch_size: int | None = None
     eval_every: int = 500
     save_every: int = 500
+    save_total_limit: int | None = 2
+    log_every: int = 10
     precision: str = "auto"
     attention: str = "sdpa"
     workers: int = 1
     shuffle: bool = True
+    group_by_modality_length: bool = False
+    packing: bool = False
+    max_bad_fraction: float = 0.005
     max_grad_norm: float = 1.0
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | str = AUTO
+    adapter: AdapterSettings | None = None
+    engine: Engine = field(default_factory=Engine)
+    feature_cache: FeatureCache | None = None
 
 
 @dataclass
 class Recipe:
-    """A model and the stages it goes through, one after the other."""
+    """A model and the stages it goes through, one after the other.
+
+    Attributes:
+        name: of the run.
+        output: its folder.
+        model: where it starts.
+        stages: in order.
+        seed: of everything that is drawn.
+        export_dtype: precision of the copy in `final/`; None for no copy.
+        report_to: where the log goes beside the run's folder: some of :data:`REPORTERS`.
+        matrix_rate: operations a second that one device can do, for model FLOPs utilisation; None to measure it.
+    """
 
     name: str
     output: Path
@@ -115,6 +129,8 @@ class Recipe:
     stages: list[StageRun]
     seed: int = 0
     export_dtype: str | None = None
+    report_to: list[str] = field(default_factory=list)
+    matrix_rate: float | None = None
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -151,17 +167,33 @@ def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
         raise RecipeError("model needs exactly one of path (a checkpoint) and config (to start from nothing)")
     if model.config is not None and model.tokenizer is None:
         raise RecipeError("model.config needs model.tokenizer: 'world', or a tokenizer's name or path")
-    _check_keys(tree, {"name", "output", "seed", "export_dtype"}, "the recipe")
+    _check_keys(tree, {"name", "output", "seed", "export_dtype", "report_to", "matrix_rate"}, "the recipe")
     if tree.get("export_dtype") not in EXPORT_DTYPES:
         raise RecipeError(f"export_dtype is {tree['export_dtype']!r}, expected one of {EXPORT_DTYPES[1:]}, or none")
+    stages = [_stage_run(raw, f"stages.{index}") for index, raw in enumerate(raw_stages)]
+    _check_bases(model, stages)
     return Recipe(
         name=name,
         output=Path(str(tree.get("output", f"runs/{name}"))),
         model=model,
-        stages=[_stage_run(raw, f"stages.{index}") for index, raw in enumerate(raw_stages)],
+        stages=stages,
         seed=_typed(tree.get("seed", 0), "int", "seed"),
         export_dtype=tree.get("export_dtype"),
+        report_to=_reporters(tree.get("report_to", [])),
+        matrix_rate=_at_least(_typed(tree.get("matrix_rate"), "float | None", "matrix_rate"), 1, "matrix_rate"),
     )
+
+
+def _reporters(raw: Any) -> list[str]:
+    if not isinstance(raw, list) or not set(map(str, raw)) <= set(REPORTERS):
+        raise RecipeError(f"report_to is {raw!r}, expected a list of some of {REPORTERS}")
+    return raw
+
+
+def _at_least(value: Any, least: float, where: str) -> Any:
+    if value is not None and value < least:
+        raise RecipeError(f"{where} is {value}, expected at least {least}")
+    return value
 
 
 def _stage_run(raw: Any, where: str) -> StageRun:
@@ -182,30 +214,100 @@ def _stage_run(raw: Any, where: str) -> StageRun:
         if key in changes and changes[key] not in choices:
             raise RecipeError(f"{where}.{key} is {changes[key]!r}, expected one of {sorted(choices)}")
     settings = _replaced(STAGES[raw["stage"]], changes, where)
-    rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data"}}
-    run = StageRun(stage=raw["stage"], settings=settings, data=[])
+    adapter = _adapter(raw.get("adapter"), settings, f"{where}.adapter")
+    if adapter is not None and "trains" not in raw:
+        settings = dataclasses.replace(settings, trains=tuple(part for part in settings.trains if part != HEAD))
+    rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data"} - GROUPS}
+    run = StageRun(stage=raw["stage"], settings=settings, data=[], adapter=adapter)
     run = _replaced(run, rest, where)
+    run.engine = _engine(raw.get("engine"), settings, f"{where}.engine")
+    run.feature_cache = _feature_cache(raw.get("feature_cache"), settings, run.engine, f"{where}.feature_cache")
+    if run.activation_checkpointing not in (True, False, AUTO):
+        raise RecipeError(
+            f"{where}.activation_checkpointing is {run.activation_checkpointing!r}, expected true, false or {AUTO}"
+        )
+    for key in COUNTS:
+        _at_least(getattr(run, key), 1, f"{where}.{key}")
     run.data = _sources(raw.get("data"), f"{where}.data")
     run.eval_data = _sources(raw["eval_data"], f"{where}.eval_data") if raw.get("eval_data") else []
     if not run.data:
-        raise RecipeError(f"{where}.data is empty: expected a list of sources, json: or world:")
+        raise RecipeError(f"{where}.data is empty: expected a list of sources, {DATA_KEYS}")
+    _check_data_order(run, where)
     if run.precision not in PRECISIONS:
         raise RecipeError(f"{where}.precision is {run.precision!r}, expected one of {PRECISIONS}")
     return run
+
+
+def _adapter(raw: Any, settings: Stage, where: str) -> AdapterSettings | None:
+    """A stage's adapter, if it has one and can have one."""
+    if raw is None:
+        return None
+    adapter = _dataclass(AdapterSettings, raw, where)
+    if problem := stage_problem(settings):
+        raise RecipeError(f"{where} {problem}")
+    if problem := adapter.problem():
+        raise RecipeError(f"{where}.{problem}")
+    return adapter
+
+
+def _engine(raw: Any, settings: Stage, where: str) -> Engine:
+    """How a stage is laid out over devices."""
+    if raw is None:
+        return Engine()
+    engine = _dataclass(Engine, raw, where)
+    if problem := engine.problem(settings.optimizer):
+        raise RecipeError(f"{where}.{problem}")
+    if settings.objective != "answers" and engine.kind != DDP:
+        raise RecipeError(f"{where}.kind is {engine.kind}, but a stage that learns {settings.objective} needs {DDP}")
+    return engine
+
+
+def _feature_cache(raw: Any, settings: Stage, engine: Engine, where: str) -> FeatureCache | None:
+    """Where a stage's features are kept, if it keeps any."""
+    if raw is None:
+        return None
+    cache = _dataclass(FeatureCache, raw, where)
+    if problem := cache.problem(settings.trains, engine.kind):
+        raise RecipeError(f"{where}.{problem}")
+    return cache
+
+
+def _check_bases(model: ModelSource, stages: list[StageRun]) -> None:
+    """An adapter is kept without its base, so the base has to be somewhere on disk."""
+    for index, stage in enumerate(stages):
+        if stage.adapter is None:
+            continue
+        if index == 0 and model.path is None:
+            raise RecipeError(
+                "stages.0.adapter needs a model.path: what is made from nothing is nowhere to be found again"
+            )
+        if index > 0 and stages[index - 1].adapter is not None:
+            raise RecipeError(
+                f"stages.{index}.adapter follows another adapter: merge that one with `flashsloth merge`, and start a "
+                f"recipe from the result"
+            )
 
 
 def _sources(raw: Any, where: str) -> list[DataSource]:
     sources = []
     for index, item in enumerate(raw if isinstance(raw, list) else [raw] if raw else []):
         source = _dataclass(DataSource, item, f"{where}.{index}")
-        if (source.json is None) == (source.world is None):
-            raise RecipeError(f"{where}.{index} needs exactly one of json (a LLaVA file) and world (a level 0..3)")
-        if source.world is not None and source.count is None:
-            raise RecipeError(f"{where}.{index}.count is missing: say how many pictures to draw")
-        if source.text not in ("questions", "caption"):
-            raise RecipeError(f"{where}.{index}.text is {source.text!r}, expected 'questions' or 'caption'")
+        if problem := source.problem():
+            raise RecipeError(f"{where}.{index}{problem}")
         sources.append(source)
     return sources
+
+
+def _check_data_order(run: StageRun, where: str) -> None:
+    """Options of a stage's data that contradict each other."""
+    if run.group_by_modality_length and not run.shuffle:
+        raise RecipeError(f"{where}.group_by_modality_length draws samples in an order of its own: needs shuffle: true")
+    if run.packing and run.attention not in PACKING_ATTENTION:
+        raise RecipeError(f"{where}.packing with attention {run.attention!r}: expected one of {PACKING_ATTENTION}")
+    if run.packing and run.settings.objective != "answers":
+        raise RecipeError(f"{where}.packing is for stages that learn answers, not for {run.stage!r}: leave it out")
+    if not 0 <= run.max_bad_fraction <= 1:
+        raise RecipeError(f"{where}.max_bad_fraction is {run.max_bad_fraction:g}, expected a share, 0 to 1")
 
 
 def _dataclass(kind: type, raw: Any, where: str) -> Any:
@@ -228,7 +330,7 @@ def _typed(value: Any, annotation: str, where: str) -> Any:
     if value is None and "None" in options:
         return None
     if "bool" in options:
-        accepted = isinstance(value, bool)
+        accepted = isinstance(value, bool) or ("str" in options and isinstance(value, str))
     elif "float" in options:
         try:
             value, accepted = float(value), not isinstance(value, bool)

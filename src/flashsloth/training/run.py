@@ -1,122 +1,236 @@
 """A training run: every stage of a recipe, one after the other, on transformers' Trainer.
 
-In: a :class:`~flashsloth.training.recipe.Recipe`. Out: a folder a stage under the recipe's output, each with a whole
-checkpoint (model, processor), the log as JSON and the loss curve as a picture; the last one is what the recipe made.
-A stage whose checkpoint is there is not run again; one that was interrupted goes on from its last saved step.
+In: a :class:`~flashsloth.training.recipe.Recipe`. Out: a folder, the recipe's `output`:
+
+    recipe.yaml, run.json     what was trained, from what, with what (`record.py`)
+    0-alignment/              a whole checkpoint (model, processor), log.json, loss.png, parts.json; of a stage with an
+                              adapter, the adapter in the model's place
+    0-alignment/steps/        checkpoints of the stage while it runs (`checkpoints.py`)
+    final/                    the last stage's model in `export_dtype`, where the recipe says one
+
+A stage whose checkpoint is there is not run again; one that was interrupted goes on from its last whole checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import set_seed
+from transformers.trainer import TRAINING_ARGS_NAME
 
+from flashsloth.adapters.folder import ADAPTER_CONFIG, is_adapter
+from flashsloth.adapters.merging import merged_model
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.training import ranks
+from flashsloth.training.adapters import learner_of
+from flashsloth.training.arguments import STEPS_FOLDER, training_arguments
+from flashsloth.training.checkpoints import PREFIX, last_whole, new_files, step_of, whole
 from flashsloth.training.collation import ConversationCollator, PatchCollator
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
 from flashsloth.training.metrics import answer_accuracy, most_likely, patch_accuracy, patch_predictions
-from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.patch_classifier import PatchClassifier, patch_loss
-from flashsloth.training.recipe import Recipe, StageRun
-from flashsloth.training.stages import Stage, freeze_all_but
+from flashsloth.training.progress import Watcher
+from flashsloth.training.recipe import Recipe, RecipeError, StageRun
+from flashsloth.training.record import RECIPE_FILE, write_record
+from flashsloth.training.stage_data import training_conversations
+from flashsloth.training.stages import freeze_all_but
 from flashsloth.training.start import start_model
+from flashsloth.training.stop import TrainingInterrupted
+from flashsloth.training.throughput import training_cost
+from flashsloth.training.trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
 
-LOG_NAME, CURVE_NAME, STEPS_FOLDER = "log.json", "loss.png", "steps"
-LOGGING_STEPS = 10
+LOG_NAME, CURVE_NAME, PARTS_NAME = "log.json", "loss.png", "parts.json"
+CONFIG_NAME = "config.json"
+"""Written last: a stage's folder that has it is whole. Where the stage has an adapter, PEFT's configuration is."""
+FINAL_FOLDER = "final"
+SEEDS_A_RANK = 1 << 16
+"""How far apart the seeds of two processes are: each draws its own dropout."""
 
 
-class StageTrainer(Trainer):
-    """transformers' Trainer with the stage's optimizer, able to take its data in order: a curriculum is an order."""
-
-    in_order = False
-    stage: Stage | None = None
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        assert self.stage is not None
-        self.optimizer: Any = make_optimizer(self.model, self.stage)
-        return self.optimizer
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        if self.in_order:
-            return SequentialSampler(self.train_dataset)
-        return super()._get_train_sampler(*args, **kwargs)
+class RunExistsError(RecipeError):
+    """There is a run where one was to be started."""
 
 
-def train(recipe: Recipe) -> Path:
+@dataclass
+class Running:
+    """What the stages of a run have in common.
+
+    Attributes:
+        recipe: the whole of it.
+        watch: called at every log line, on the first process; None to log them.
+    """
+
+    recipe: Recipe
+    watch: Watcher | None
+
+
+def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None) -> Path:
     """Run every stage of a recipe.
+
+    Args:
+        recipe: what to train on what.
+        resume: go on with what is in the recipe's `output`; where nothing is, start.
+        watch: called at every log line.
 
     Returns:
         The folder of the last stage's checkpoint.
 
     Raises:
-        RecipeError, DataError: for mistakes in the recipe or the data.
+        RecipeError, DataError: for mistakes in the recipe or the data, a run that is there already (without `resume`),
+            or one that began with another recipe.
+        TrainingStoppedError, SaveError: see `guards.py` and `checkpoints.py`.
+        TrainingInterrupted: after SIGTERM or Ctrl-C.
     """
+    ranks.start()
+    found = ranks.first_then_all(lambda: what_is_there(recipe))
+    if found is not None and not resume:
+        raise RunExistsError(found)
+    write_record(recipe, resumed=found is not None)
     set_seed(recipe.seed)
+    running = Running(recipe, watch)
     model, processor = start_model(recipe.model, recipe.stages[0].attention)
     folder = recipe.output
     for number, stage in enumerate(recipe.stages):
-        folder = recipe.output / f"{number}-{stage.stage}"
-        if (folder / "config.json").is_file():
+        folder = stage_folder(recipe, number)
+        if ranks.told(is_done(folder)):
             logger.info("stage %s is done: going on from %s", stage.stage, folder)
-            model = FlashSlothForConditionalGeneration.from_pretrained(folder, attn_implementation=stage.attention)
+            model = _made_by(stage, folder)
             processor = FlashSlothProcessor.from_pretrained(folder)
             continue
         set_seed(recipe.seed + number)
-        run_stage(model, processor, stage, folder, recipe.seed)
+        run_stage(model, processor, running, number)
+        if stage.adapter is not None:  # the model in memory has PEFT's layers now, and may be quantized
+            model = _made_by(stage, folder)
     if recipe.export_dtype is not None:
-        folder = recipe.output / "final"
-        model.to(getattr(torch, recipe.export_dtype)).save_pretrained(folder)
-        processor.save_pretrained(folder)
+        folder = recipe.output / FINAL_FOLDER
+        model.to(getattr(torch, recipe.export_dtype))
+        with new_files(folder, last=CONFIG_NAME) as aside:
+            if ranks.is_first():
+                model.save_pretrained(aside)
+                processor.save_pretrained(aside)
     return folder
 
 
 def run_stage(
-    model: FlashSlothForConditionalGeneration,
-    processor: FlashSlothProcessor,
-    stage: StageRun,
-    folder: Path,
-    seed: int,
+    model: FlashSlothForConditionalGeneration, processor: FlashSlothProcessor, running: Running, number: int
 ) -> None:
-    """Run one stage and save what it made into `folder`; `model` learns in place."""
+    """Run one stage and save what it made into its folder; `model` learns in place."""
+    recipe, stage = running.recipe, running.recipe.stages[number]
+    folder = stage_folder(recipe, number)
     learning = freeze_all_but(model, stage.settings.trains)
     logger.info("stage %s: %.2f M parameters learn", stage.stage, learning / 1e6)
     model.set_attn_implementation(stage.attention)
     if stage.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    trainer = _answers_trainer if stage.settings.objective == "answers" else _patches_trainer
-    arguments = _arguments(stage, folder, seed)
+    arguments = training_arguments(stage, folder, recipe.seed, recipe.report_to)
+    base_name = str(stage_folder(recipe, number - 1)) if number else recipe.model.path
+    learner = learner_of(model, stage, base_name, arguments.bf16, last_whole(folder / STEPS_FOLDER))
     weight = stage.settings.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
     with patch_loss(model, weight) if weight else nullcontext():
-        stage_trainer = trainer(model, processor, stage, arguments)
-        stage_trainer.in_order, stage_trainer.stage = not stage.shuffle, stage.settings
-        stage_trainer.train(resume_from_checkpoint=_last_step(folder))
-        if stage.eval_data:
-            stage_trainer.evaluate()
-    _save(model, processor, folder, stage_trainer, stage.stage)
+        trainer = _trainer(model, learner, processor, running, number, arguments)
+        set_seed(recipe.seed + number + SEEDS_A_RANK * ranks.rank())
+        try:
+            trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+            _leave_if_asked(trainer)
+            if stage.eval_data and not _is_evaluated(trainer):
+                trainer.evaluate()
+        finally:
+            _write_log(trainer, folder, stage.stage)
+    _save(learner, processor, trainer, folder)
+
+
+def what_is_there(recipe: Recipe) -> str | None:
+    """What a recipe's folder holds of a run, and what to do about it; None for nothing."""
+    folder = recipe.output
+    started = [number for number in range(len(recipe.stages)) if stage_folder(recipe, number).exists()]
+    if not started and not (folder / RECIPE_FILE).exists():
+        return None
+    other = "start another with --set output=..., or remove the folder"
+    last = stage_folder(recipe, len(recipe.stages) - 1)
+    if is_done(last) and (recipe.export_dtype is None or is_done(folder / FINAL_FOLDER)):
+        return f"{folder} holds a finished run: use it as it is, {other}"
+    left = [number for number in range(len(recipe.stages)) if not is_done(stage_folder(recipe, number))]
+    current = stage_folder(recipe, left[0]) if left else last
+    checkpoints = whole(current / STEPS_FOLDER)
+    where = f"step {step_of(checkpoints[-1])}" if checkpoints else "its beginning"
+    return f"{folder} holds a run that stopped in {current.name}: go on from {where} with --resume, {other}"
+
+
+def stage_folder(recipe: Recipe, number: int) -> Path:
+    """Where a stage leaves what it made."""
+    return recipe.output / f"{number}-{recipe.stages[number].stage}"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage's folder is whole."""
+    return (folder / CONFIG_NAME).is_file() or is_adapter(folder)
+
+
+def _made_by(stage: StageRun, folder: Path) -> FlashSlothForConditionalGeneration:
+    """The model of a finished stage, its adapter folded in, in float32."""
+    if is_adapter(folder):
+        model = merged_model(folder).float()
+        model.set_attn_implementation(stage.attention)
+        return model
+    whole_model: FlashSlothForConditionalGeneration = FlashSlothForConditionalGeneration.from_pretrained(
+        folder, attn_implementation=stage.attention
+    )
+    return whole_model
+
+
+def _trainer(
+    model: FlashSlothForConditionalGeneration,
+    learner: Any,
+    processor: FlashSlothProcessor,
+    running: Running,
+    number: int,
+    arguments: Any,
+) -> StageTrainer:
+    """A stage's trainer; `learner` is the model itself, or what its adapter makes of it."""
+    stage = running.recipe.stages[number]
+    answers = stage.settings.objective == "answers"
+    cost = training_cost(model, answers=answers)
+    if isinstance(cost, str):
+        logger.warning("model FLOPs utilisation is not shown: %s", cost)
+    common: dict[str, Any] = {
+        "run": stage,
+        "whole_model": model,
+        "cost": None if isinstance(cost, str) else cost,
+        "matrix_rate": running.recipe.matrix_rate,
+        "watch": running.watch,
+        "args": arguments,
+    }
+    if answers:
+        return _answers_trainer(model, learner, processor, stage, stage_folder(running.recipe, number), common)
+    return _patches_trainer(model, processor, stage, common)
 
 
 def _answers_trainer(
-    model: FlashSlothForConditionalGeneration, processor: FlashSlothProcessor, stage: StageRun, arguments: Any
+    model: FlashSlothForConditionalGeneration,
+    learner: Any,
+    processor: FlashSlothProcessor,
+    stage: StageRun,
+    folder: Path,
+    common: dict[str, Any],
 ) -> StageTrainer:
     """The trainer of a stage that learns answers."""
+    grid = model.config.patch_grid if stage.settings.patch_loss else None
     held_out = conversations(stage.eval_data) if stage.eval_data else None
     return StageTrainer(
-        model=model,
-        args=arguments,
-        data_collator=ConversationCollator(processor, stage.settings, stage.attention),
-        train_dataset=conversations(stage.data, model.config.patch_grid if stage.settings.patch_loss else None),
+        **common,
+        model=learner,
+        data_collator=ConversationCollator(processor, stage.settings, stage.attention, stage.packing),
+        train_dataset=training_conversations(stage, processor, folder, grid),
         eval_dataset=held_out,
         processing_class=processor,
         preprocess_logits_for_metrics=most_likely,
@@ -125,14 +239,14 @@ def _answers_trainer(
 
 
 def _patches_trainer(
-    model: FlashSlothForConditionalGeneration, processor: FlashSlothProcessor, stage: StageRun, arguments: Any
+    model: FlashSlothForConditionalGeneration, processor: FlashSlothProcessor, stage: StageRun, common: dict[str, Any]
 ) -> StageTrainer:
     """The trainer of the encoder's stage."""
     grid = model.config.patch_grid
-    arguments.label_names = ["shape", "color", "character", "center"]
+    common["args"].label_names = ["shape", "color", "character", "center"]
     return StageTrainer(
+        **common,
         model=PatchClassifier(model.model),
-        args=arguments,
         data_collator=PatchCollator(processor),
         train_dataset=patches(stage.data, grid),
         eval_dataset=patches(stage.eval_data, grid) if stage.eval_data else None,
@@ -141,68 +255,50 @@ def _patches_trainer(
     )
 
 
-def _arguments(stage: StageRun, folder: Path, seed: int) -> TrainingArguments:
-    """A stage's settings in Trainer's words."""
-    settings = stage.settings
-    on_accelerator = torch.cuda.is_available()
-    devices = max(1, torch.cuda.device_count()) * int(os.environ.get("WORLD_SIZE", "1"))
-    micro = stage.micro_batch_size or settings.batch_size // devices
-    if settings.batch_size % (micro * devices):
-        raise ValueError(
-            f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro} times {devices} devices"
-        )
-    return TrainingArguments(
-        output_dir=str(folder / STEPS_FOLDER),
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // (micro * devices),
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup,  # below one, a share of all steps
-        max_grad_norm=stage.max_grad_norm,
-        num_train_epochs=settings.epochs,
-        max_steps=stage.steps or -1,
-        bf16=stage.precision == "bf16" or (stage.precision == "auto" and on_accelerator),
-        use_cpu=not on_accelerator,
-        eval_strategy="steps" if stage.eval_data else "no",
-        eval_steps=stage.eval_every,
-        save_strategy="steps",
-        save_steps=stage.save_every,
-        save_total_limit=1,
-        logging_steps=LOGGING_STEPS,
-        dataloader_num_workers=stage.workers,
-        dataloader_persistent_workers=stage.workers > 0,
-        dataloader_pin_memory=on_accelerator,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to=[],
-        seed=seed,
-        data_seed=seed,
-    )
+def _last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint of an interrupted stage, if there is one."""
+    checkpoint = last_whole(folder / STEPS_FOLDER)
+    if checkpoint is None:
+        return None
+    logger.info("going on from %s", checkpoint)
+    return str(checkpoint)
 
 
-def _last_step(folder: Path) -> str | None:
-    """The last checkpoint of an interrupted stage, if there is one."""
-    steps = folder / STEPS_FOLDER
-    return get_last_checkpoint(str(steps)) if steps.is_dir() else None
+def _leave_if_asked(trainer: StageTrainer) -> None:
+    """Raise what tells the command that a signal ended the run."""
+    if trainer.stopped_by:
+        checkpoint = Path(trainer.args.output_dir) / f"{PREFIX}{trainer.state.global_step}"
+        raise TrainingInterrupted(trainer.stopped_by, trainer.state.global_step, trainer.state.max_steps, checkpoint)
 
 
-def _save(
-    model: FlashSlothForConditionalGeneration,
-    processor: FlashSlothProcessor,
-    folder: Path,
-    trainer: Trainer,
-    title: str,
-) -> None:
-    """Log, curve and processor first, the model's config last: a folder with it is complete."""
-    if not trainer.is_world_process_zero():
+def _is_evaluated(trainer: StageTrainer) -> bool:
+    """Whether the last step was evaluated."""
+    step = trainer.state.global_step
+    return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
+
+
+def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
+    """The log and its curve, of what was done so far; the table of parts."""
+    log = trainer.state.log_history
+    if not ranks.is_first() or not log:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    log = trainer.state.log_history
     (folder / LOG_NAME).write_text(json.dumps(log, indent=1), encoding="utf-8")
+    (folder / PARTS_NAME).write_text(json.dumps(trainer.report.to_json(), indent=1), encoding="utf-8")
     draw_curve(log, folder / CURVE_NAME, title)
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
 
 
-__all__ = ["run_stage", "train"]
+def _save(model: Any, processor: FlashSlothProcessor, trainer: StageTrainer, folder: Path) -> None:
+    """The checkpoint that the stage leaves, or its adapter."""
+    last = CONFIG_NAME if trainer.run.adapter is None else ADAPTER_CONFIG
+    with new_files(folder, last=last) as aside:
+        if trainer.model is model:  # as Trainer does it, so that a sharded model is gathered
+            trainer.save_model(str(aside))
+        elif ranks.is_first():
+            model.save_pretrained(aside)
+        if ranks.is_first():
+            processor.save_pretrained(aside)
+            (aside / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # the recipe says it readably
+
+
+__all__ = ["RunExistsError", "Running", "is_done", "run_stage", "stage_folder", "train", "what_is_there"]

@@ -33,7 +33,7 @@ def start_model(source: ModelSource, attention: str) -> tuple[FlashSlothForCondi
     if source.path is not None:
         from flashsloth.inference.load import load
 
-        door = load(source.path, device="cpu", dtype="float32")
+        door = load(source.path, device="cpu", dtype="float32", optimize=False)
         door.model.set_attn_implementation(attention)
         return door.model, door.processor
     return _from_nothing(source, attention)

@@ -1,8 +1,13 @@
-"""Counts the bytes of all tensors that are alive while a block runs: what a pass holds, to the byte, on any device."""
+"""Counts the bytes of all tensors that are alive while a block runs: what a pass holds, to the byte, on any device.
+
+In: a model whose weights do not count. Out: the most that was alive at once. On the meta device, or with fake tensors,
+what a model of any size would hold.
+"""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,6 +27,12 @@ class LiveMemory(TorchDispatchMode):
         for tensor in (*model.parameters(), *model.buffers()):
             self._known[tensor.untyped_storage()] = True
 
+    def leave_out(self, tensors: Iterable[torch.Tensor | None]) -> None:
+        """Do not count these either, such as gradients that are there already."""
+        for tensor in tensors:
+            if tensor is not None:
+                self._known[tensor.untyped_storage()] = True
+
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
@@ -40,3 +51,6 @@ class LiveMemory(TorchDispatchMode):
 
     def _forget(self, size: int) -> None:
         self.held -= size
+
+
+__all__ = ["LiveMemory"]

@@ -1,0 +1,146 @@
+"""An adapter's folder: PEFT's layout, and one file of ours that says what the adapter was made for.
+
+In: a folder. Out: an :class:`AdapterFolder`: PEFT's settings, and the :class:`Base` that they belong to.
+
+    adapter_config.json         PEFT's: rank, alpha, targets, fully trained parts, the base's name
+    adapter_model.safetensors   the low-rank matrices, and the fully trained parts
+    base.json                   ours: the base's name and digest, and how it was quantized while training
+    processor_config.json ...   the processor and the tokenizer, as beside any model
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashsloth.model.checkpoint.sources import CONFIG, local_folder
+from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, read_header, read_json
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+BASE_FILE = "base.json"
+PEFT_EXTRA = "pip install 'flashsloth[train]'"
+UNQUANTIZED = "none"
+
+
+class AdapterError(ValueError):
+    """An adapter that cannot be used as it is, or not with this base."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an adapter was made for.
+
+    Attributes:
+        name: a folder, a name on the hub, or `nano`.
+        digest: of its tensors, see `digest.py`; None where nobody wrote it down.
+        quantize: how the language model was held while the adapter learned: `none` or `nf4`.
+    """
+
+    name: str
+    digest: str | None = None
+    quantize: str = UNQUANTIZED
+
+    def save(self, folder: Path) -> None:
+        """Write it beside an adapter."""
+        text = json.dumps(dataclasses.asdict(self), indent=2)
+        (folder / BASE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """An adapter on disk: its folder, PEFT's settings as they are written, and its base."""
+
+    path: Path
+    settings: dict[str, Any]
+    base: Base | None
+
+    def tensors(self) -> list[StoredTensor]:
+        """What the adapter's weights hold, by their header.
+
+        Raises:
+            AdapterError: if there are none, or the file is damaged.
+        """
+        file = self.path / ADAPTER_WEIGHTS
+        if not file.is_file():
+            raise AdapterError(f"{self.path} has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}: copy the whole folder")
+        try:
+            return read_header(file)
+        except CheckpointError as error:
+            raise AdapterError(str(error)) from error
+
+    def base_folder(self, given: str | os.PathLike[str] | None = None) -> Path:
+        """The folder of the base that is `given`, or else of the one written down.
+
+        Raises:
+            AdapterError: if it cannot be found, or is no whole checkpoint.
+        """
+        from flashsloth.inference.errors import LoadError
+        from flashsloth.inference.load import find_folder
+
+        name = self.base.name if given is None and self.base is not None else given
+        if name is None:
+            raise AdapterError(f"{self.path} does not say what it was made for: name its base with --base")
+        try:
+            folder = find_folder(name)
+        except (LoadError, CheckpointError) as error:
+            hint = "" if given is not None else ": say where it is now with `flashsloth merge --base`"
+            raise AdapterError(
+                f"{self.path} was made for {str(name)!r}, which is not to be had ({error}){hint}"
+            ) from error
+        if is_adapter(folder):
+            raise AdapterError(f"the base {folder} is an adapter itself: merge it first with `flashsloth merge`")
+        return folder
+
+
+def is_adapter(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an adapter and no whole checkpoint."""
+    return (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / CONFIG).is_file()
+
+
+def read_adapter(name_or_path: str | os.PathLike[str]) -> AdapterFolder:
+    """An adapter's settings and base.
+
+    Args:
+        name_or_path: a folder, or a name on the hub.
+
+    Raises:
+        AdapterError: if it holds no adapter of the kind that this package makes.
+        CheckpointError: if there is no such folder.
+    """
+    folder = local_folder(name_or_path)
+    if not is_adapter(folder):
+        what = "a whole checkpoint" if (folder / CONFIG).is_file() else f"no {ADAPTER_CONFIG}"
+        raise AdapterError(f"{folder} holds {what}, expected an adapter, as a stage with `adapter:` leaves one")
+    settings = read_json(folder / ADAPTER_CONFIG)
+    if settings.get("peft_type") != "LORA":
+        raise AdapterError(f"{folder} holds an adapter of type {settings.get('peft_type')!r}, expected 'LORA'")
+    return AdapterFolder(folder, settings, _base_of(folder, settings))
+
+
+def _base_of(folder: Path, settings: dict[str, Any]) -> Base | None:
+    """Ours if it is there; else the name that PEFT writes down."""
+    if not (folder / BASE_FILE).is_file():
+        name = settings.get("base_model_name_or_path")
+        return None if not name else Base(str(name))
+    fields = read_json(folder / BASE_FILE)
+    known = {field.name for field in dataclasses.fields(Base)}
+    if set(fields) - known or not isinstance(fields.get("name"), str):
+        raise AdapterError(f"{folder / BASE_FILE} holds {sorted(fields)}, expected {sorted(known)}")
+    return Base(**fields)
+
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "BASE_FILE",
+    "AdapterError",
+    "AdapterFolder",
+    "Base",
+    "is_adapter",
+    "read_adapter",
+]

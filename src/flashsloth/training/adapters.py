@@ -1,0 +1,217 @@
+"""LoRA and QLoRA for a stage: the language model learns through an adapter, the parts around it learn fully.
+
+In: a model, the stage, and the base it came from. Out: PEFT's model around it, for Trainer, and after training a folder
+(see `flashsloth/adapters/folder.py`). The model that was given changes in place and stays what hooks and reports see.
+
+    language_model   every targeted layer W becomes W + alpha / rank * B A; A and B learn
+    other parts      copied, and the copy learns (PEFT's `modules_to_save`)
+    head             rests, unless the recipe's own `trains` names it
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flashsloth.adapters.digest import base_digest
+from flashsloth.adapters.folder import AdapterError, Base, is_adapter, read_adapter
+from flashsloth.adapters.merging import require_peft
+from flashsloth.inference.load import find_folder
+from flashsloth.model.checkpoint import is_published, to_ours
+from flashsloth.model.checkpoint.names import is_stage_2_only
+from flashsloth.model.checkpoint.weight_files import stored_tensors
+from flashsloth.model.halves import decoder_layers
+from flashsloth.training.adapter_settings import AUTO, HEAD, NF4, TARGETED_PART, AdapterSettings
+from flashsloth.training.quantized_base import quantize_layers
+from flashsloth.training.recipe import StageRun
+from flashsloth.training.stages import PARTS
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = re.compile(r"(?P<stack>.+?)\.\d+\.(?P<layer>.+)")
+"""A layer's full name: the decoder's blocks, a block's number, the layer in it."""
+_STAGE_2_PARTS = {"query_tokens", "embq"}
+
+
+def add_adapter(
+    model: Any, trains: tuple[str, ...], settings: AdapterSettings, base: Base, half_precision: bool = False
+) -> Any:
+    """Let a model learn through an adapter.
+
+    Args:
+        model: a FlashSlothForConditionalGeneration, whole, in float32; changed in place.
+        trains: the stage's parts, `language_model` among them.
+        settings: the adapter's.
+        base: what the model was loaded from.
+        half_precision: whether the stage computes in bfloat16. What is frozen in the decoder's
+            blocks is then held in it.
+
+    Returns:
+        PEFT's model around it.
+
+    Raises:
+        AdapterError: for targets that are not there, a head that is tied, a package that is missing.
+    """
+    peft = require_peft()
+    _check_parts(model, trains)
+    names = target_names(model, settings.targets)
+    compute_dtype = torch.bfloat16 if half_precision else torch.float32
+    if settings.quantize == NF4:
+        blocks = target_names(model, AUTO)
+        quantize_layers(model, blocks, compute_dtype)
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.scale,
+        lora_dropout=settings.dropout,
+        target_modules=_pattern(names),
+        modules_to_save=[PARTS[part] for part in trains if part != TARGETED_PART],
+        base_model_name_or_path=base.name,
+    )
+    wrapped = _model_class()(model, config)
+    wrapped.base = base
+    if half_precision:
+        _hold_frozen(decoder_layers(model.get_submodule(PARTS[TARGETED_PART])), compute_dtype)
+    count = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
+    logger.info("adapter of rank %d on %d layers; %.2f M parameters learn", settings.rank, len(names), count / 1e6)
+    return wrapped
+
+
+def find_base(name: str, quantize: str, trains: tuple[str, ...]) -> Base:
+    """The base that a recipe names, with the digest of its tensors: a folder's full path, or a name as it is.
+
+    Raises:
+        AdapterError: if it is an adapter itself, or lacks parts that the stage does not train.
+    """
+    folder = find_folder(name)
+    if is_adapter(folder):
+        raise AdapterError(
+            f"{folder} is an adapter itself: merge it with `flashsloth merge`, and start from the result"
+        )
+    published = is_published(folder)
+    stored = {(to_ours(tensor) or tensor) if published else tensor for tensor in stored_tensors(folder)}
+    if not any(is_stage_2_only(tensor) for tensor in stored) and not set(trains) >= _STAGE_2_PARTS:
+        raise AdapterError(
+            f"{folder} has no query tokens and no EmbQ (stage 1), so an adapter's stage must train both: trains is "
+            f"{list(trains)}"
+        )
+    is_local = Path(name).expanduser().is_dir()
+    return Base(str(folder.resolve()) if is_local else name, base_digest(folder), quantize)
+
+
+def target_names(model: Any, targets: Any) -> list[str]:
+    """Full names of the linear layers that an adapter is put on.
+
+    Args:
+        model: a FlashSlothForConditionalGeneration.
+        targets: `auto` for all inside the decoder's blocks, or a list of last names.
+
+    Raises:
+        AdapterError: if a name is not there, or there are no linear layers.
+    """
+    language_model = model.get_submodule(PARTS[TARGETED_PART])
+    stack = decoder_layers(language_model)
+    prefix = next(name for name, module in model.named_modules() if module is stack)
+    linear = [f"{prefix}.{name}" for name, module in stack.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise AdapterError(f"{type(language_model).__name__} has no linear layers in its blocks: an adapter needs some")
+    if targets == AUTO:
+        return linear
+    there = sorted({name.rpartition(".")[2] for name in linear})
+    unknown = sorted(set(targets) - set(there))
+    if unknown:
+        raise AdapterError(
+            f"adapter.targets names {unknown}, which {type(language_model).__name__} lacks: it has {there}"
+        )
+    return [name for name in linear if name.rpartition(".")[2] in targets]
+
+
+def _pattern(names: list[str]) -> str:
+    """An expression for these names, whatever the block's number: short to read in the adapter's configuration."""
+    parted = [_BLOCK.fullmatch(name) for name in names]
+    stack = {match["stack"] for match in parted if match is not None}.pop()
+    layers = dict.fromkeys(match["layer"] for match in parted if match is not None)
+    return rf"{re.escape(stack)}\.\d+\.({'|'.join(re.escape(layer) for layer in layers)})"
+
+
+def learner_of(model: Any, stage: StageRun, base_name: str | None, half: bool, checkpoint: Path | None) -> Any:
+    """What learns in a stage: the model itself, or, where the stage has an adapter, PEFT's model around it.
+
+    Args:
+        model: a FlashSlothForConditionalGeneration.
+        stage: as the recipe says it.
+        base_name: where the model was loaded from.
+        half: whether the stage computes in bfloat16.
+        checkpoint: what the stage goes on from, if it was interrupted.
+
+    Raises:
+        AdapterError: see :func:`add_adapter`, :func:`find_base` and :func:`check_same_base`.
+    """
+    if stage.adapter is None:
+        return model
+    assert base_name is not None  # the recipe was checked
+    base = find_base(base_name, stage.adapter.quantize, stage.settings.trains)
+    if checkpoint is not None:
+        check_same_base(checkpoint, base)
+    return add_adapter(model, stage.settings.trains, stage.adapter, base, half)
+
+
+def check_same_base(checkpoint: Path, base: Base) -> None:
+    """Refuse to go on from a checkpoint whose base is not the one at hand.
+
+    Raises:
+        AdapterError: if it was learned over other weights, or over the same ones held otherwise.
+    """
+    before = read_adapter(checkpoint).base
+    assert before is not None
+    if (before.digest, before.quantize) != (base.digest, base.quantize):
+        raise AdapterError(
+            f"{checkpoint} was learned over {before.name!r} ({before.digest}, quantize {before.quantize}), and would "
+            f"go on over {base.name!r} ({base.digest}, quantize {base.quantize}): restore the base, or begin anew"
+        )
+
+
+def _check_parts(model: Any, trains: tuple[str, ...]) -> None:
+    if HEAD in trains and model.config.tie_word_embeddings:
+        raise AdapterError(
+            "trains names head, which is one tensor with the embedding in this model, and that stays as it is under an "
+            "adapter: take head out of trains"
+        )
+
+
+def _hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
+    """Round the frozen matrices of the decoder's blocks: autocast would round them before each product in any case."""
+    for module in blocks.modules():
+        if type(module) is nn.Linear and not any(parameter.requires_grad for parameter in module.parameters()):
+            module.to(dtype)
+
+
+def _model_class() -> Any:
+    """PEFT's model, but: it saves its base beside it, asks no hub whether the embedding grew, writes no empty card."""
+    import peft
+
+    class AdaptedFlashSloth(peft.PeftModel):
+        base: Base
+
+        def save_pretrained(
+            self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **options: Any
+        ) -> None:
+            """As PEFT's: the adapter's configuration last, so that a folder with it is complete."""
+            if is_main_process:
+                Path(save_directory).mkdir(parents=True, exist_ok=True)
+                self.base.save(Path(save_directory))
+            options = {"save_embedding_layers": False, **options}
+            super().save_pretrained(str(save_directory), is_main_process=is_main_process, **options)
+
+        def create_or_update_model_card(self, output_dir: str) -> None:
+            return None
+
+    return AdaptedFlashSloth
+
+
+__all__ = ["add_adapter", "check_same_base", "find_base", "learner_of", "target_names"]

@@ -1,0 +1,47 @@
+"""Training data: every format becomes the same samples, in an order that can be gone on with anywhere.
+
+sample.py        one conversation, its place, and what makes one bad
+llava_record.py  a record as it is in the wild -> messages, or why not
+picture_files.py the file that a picture's name means
+json_spans.py    where the samples of a JSON or JSONL file stand, without keeping them
+several_files.py a folder, a pattern or a range -> files
+record_data.py   what all formats share; json_data.py, parquet_data.py, shard_data.py: each of them
+world_data.py    the drawn world
+mixture.py       the sources of a stage as one dataset: `conversations`, `patches`
+order.py         which samples an epoch takes, in which order
+batches.py       which of them each optimizer step, micro-batch and device takes
+ledger.py        the samples that were left out; guarded.py leaves them out
+"""
+
+from flashsloth.training.data.batches import StepBatchSampler
+from flashsloth.training.data.guarded import GuardedData
+from flashsloth.training.data.json_data import JsonData, JsonlData
+from flashsloth.training.data.ledger import LEDGER_NAME, Ledger, TooManyBadSamplesError
+from flashsloth.training.data.mixture import Joined, conversations, open_source, patches
+from flashsloth.training.data.parquet_data import ParquetData
+from flashsloth.training.data.sample import KINDS, BadSampleError, DataError, Sample, Where
+from flashsloth.training.data.shard_data import ShardData
+from flashsloth.training.data.world_data import WorldData, WorldPatches
+
+__all__ = [
+    "KINDS",
+    "LEDGER_NAME",
+    "BadSampleError",
+    "DataError",
+    "GuardedData",
+    "Joined",
+    "JsonData",
+    "JsonlData",
+    "Ledger",
+    "ParquetData",
+    "Sample",
+    "ShardData",
+    "StepBatchSampler",
+    "TooManyBadSamplesError",
+    "Where",
+    "WorldData",
+    "WorldPatches",
+    "conversations",
+    "open_source",
+    "patches",
+]

@@ -1,0 +1,84 @@
+"""LLaVA's JSON list and JSONL, read by place: of a million samples, two numbers each are kept, and no text."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashsloth.training.data.json_spans import json_elements, jsonl_spans
+from flashsloth.training.data.record_data import PrivateFiles, RecordData, text_size
+from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
+
+
+class SpanData(RecordData):
+    """Samples that each stand somewhere in one text file."""
+
+    format = "LLaVA JSON"
+    spans: np.ndarray
+    """int64 [N, 2], first byte of each and the byte after its last one."""
+
+    def __init__(self, path: str, images: str | None = None, independent: bool = False) -> None:
+        file = Path(path)
+        if not file.is_file():
+            raise DataError(f"no data at {file}: expected a {self.format} file")
+        super().__init__(str(file), Path(images) if images else file.parent, independent)
+        self.files = PrivateFiles([file])
+        self._open(file)
+        if not len(self.spans):
+            raise DataError(f"{file} holds no samples, expected a non-empty list of samples")
+
+    def _open(self, file: Path) -> None:
+        """Find the spans."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def record(self, index: int) -> Any:
+        start, stop = (int(value) for value in self.spans[index])
+        text = self.files.read(0, start, stop - start)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
+
+    def sizes(self) -> Sizes:
+        found = np.array([self._size(index) for index in range(len(self))], dtype=np.int64).reshape(-1, 2)
+        return Sizes(found[:, 0], found[:, 1])
+
+    def _size(self, index: int) -> tuple[int, int]:
+        try:
+            return text_size(self.record(index))
+        except BadSampleError:
+            return 0, 0
+
+
+class JsonData(SpanData):
+    """A JSON file with a list of samples."""
+
+    def _open(self, file: Path) -> None:
+        flat = array("q")
+        for start, stop, value in json_elements(file):
+            flat.extend((start, stop, *text_size(value)))
+        table = np.frombuffer(flat, dtype=np.int64).reshape(-1, 4) if flat else np.zeros((0, 4), dtype=np.int64)
+        self.spans, self._sizes = table[:, :2], table[:, 2:]
+
+    def sizes(self) -> Sizes:
+        """As :meth:`SpanData.sizes`; they were noted when the file was parsed to be opened."""
+        return Sizes(self._sizes[:, 0], self._sizes[:, 1])
+
+
+class JsonlData(SpanData):
+    """A file with one sample a line."""
+
+    format = "JSONL"
+
+    def _open(self, file: Path) -> None:
+        self.spans = jsonl_spans(file)
+
+
+__all__ = ["JsonData", "JsonlData"]

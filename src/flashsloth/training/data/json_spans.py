@@ -1,0 +1,152 @@
+"""Where each sample of a JSON or JSONL file stands, found without keeping any of them.
+
+In: a file. Out: int64 [N, 2], the first byte of each sample and the byte after its last one. A JSON list is read once,
+a block at a time: every sample is parsed, so a syntax error is found here, and forgotten. A JSONL file is only searched
+for line ends. A million samples are 16 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from flashsloth.training.data.sample import DataError
+
+BLOCK_BYTES = 8 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MARGIN = 16
+"""Characters: a syntax error that is nearer to the end of a block than this may be the block's end cutting a token."""
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+class _Window:
+    """A part of a file as text, a character a byte: Latin-1 keeps every offset, and JSON's own signs are ASCII."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.text, self.start, self.ended = file, "", 0, False
+
+    def more(self, keep_from: int) -> None:
+        """Forget what stands before `keep_from`, and read on: as much as there is already, at least a block."""
+        self.start += keep_from
+        kept = self.text[keep_from:]
+        read = self.file.read(max(BLOCK_BYTES, len(kept)))
+        self.ended = not read
+        self.text = kept + read.decode("latin-1")
+
+    def past_space(self, place: int) -> int:
+        match = _SPACE.match(self.text, place)
+        assert match is not None
+        return match.end()
+
+
+def json_elements(path: Path) -> Iterator[tuple[int, int, Any]]:
+    """Each element of the list that a JSON file holds: (first byte, byte after the last, the value).
+
+    Texts of the value are bytes read as Latin-1: their lengths are those of the file, their letters are not.
+
+    Raises:
+        DataError: where the file is not a JSON list, with the place.
+    """
+    decoder = json.JSONDecoder()
+    with open(path, "rb") as file:
+        window = _Window(file)
+        window.more(0)
+        skipped = len(BYTE_ORDER_MARK) if window.text.startswith(BYTE_ORDER_MARK.decode("latin-1")) else 0
+        place = window.past_space(skipped)
+        opening = window.text[place : place + 1]
+        if opening != "[":
+            raise DataError(_no_list(path, opening))
+        place, number = place + 1, 0
+        while True:
+            place = _next_token(window, place)
+            if number == 0 and window.text[place : place + 1] == "]":
+                break
+            value, end = _element(path, decoder, window, place, number)
+            if end is None:
+                window.more(place)
+                place = 0
+                continue
+            yield window.start + place, window.start + end, value
+            number += 1
+            place = _next_token(window, end)
+            delimiter = window.text[place : place + 1]
+            if delimiter == "]":
+                break
+            if delimiter != ",":
+                raise DataError(f"{path} is not JSON: expected , or ] after sample {number - 1}, found {delimiter!r}")
+            place += 1
+
+
+def _next_token(window: _Window, place: int) -> int:
+    """The next character that is no space; reads on where the block ends before it."""
+    place = window.past_space(place)
+    while place == len(window.text) and not window.ended:
+        window.more(place)
+        place = window.past_space(0)
+    return place
+
+
+def _element(path: Path, decoder: json.JSONDecoder, window: _Window, place: int, number: int) -> tuple[Any, int | None]:
+    """The element at `place` and where it ends; None for the end where the block ends first."""
+    try:
+        value, end = decoder.raw_decode(window.text, place)
+    except json.JSONDecodeError as error:
+        unfinished = error.msg.startswith("Unterminated string") or error.pos >= len(window.text) - MARGIN
+        if window.ended or not unfinished:
+            where = f"byte {window.start + error.pos}, in sample {number}"
+            raise DataError(f"{path} is not JSON: {error.msg} at {where}") from error
+        return None, None
+    except RecursionError as error:
+        raise DataError(f"{path} is nested too deep at byte {window.start + place}, in sample {number}") from error
+    return value, end if end < len(window.text) or window.ended else None
+
+
+def _no_list(path: Path, opening: str) -> str:
+    if not opening:
+        return f"{path} is empty, expected a non-empty list of samples"
+    if opening == "{":
+        return f"{path} holds an object, expected a non-empty list of samples; one object a line is for jsonl:"
+    return f"{path} is not JSON: it begins with {opening!r}, expected a list of samples"
+
+
+def jsonl_spans(path: Path) -> np.ndarray:
+    """The lines of a JSONL file that are not blank: int64 [N, 2]."""
+    newline, carriage_return = 10, 13
+    ends = array("q")
+    size = 0
+    with open(path, "rb") as file:
+        mark = file.read(len(BYTE_ORDER_MARK))
+        first = len(mark) if mark == BYTE_ORDER_MARK else 0
+        file.seek(0)
+        last = newline
+        while block := file.read(BLOCK_BYTES):
+            found = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == newline) + size
+            ends.frombytes(found.astype(np.int64).tobytes())
+            size += len(block)
+            last = block[-1]
+        if last != newline:
+            ends.append(size)
+        stops = np.frombuffer(ends, dtype=np.int64) if len(ends) else np.zeros(0, dtype=np.int64)
+        starts = np.concatenate([[first], stops[:-1] + 1]) if len(stops) else stops
+        spans = np.stack([starts, stops], axis=1)
+        short = np.flatnonzero(spans[:, 1] - spans[:, 0] <= 1)
+        blank = [row for row in short if not _one_byte(file, spans[row], carriage_return)]
+    return np.delete(spans, blank, axis=0)
+
+
+def _one_byte(file: BinaryIO, span: np.ndarray, carriage_return: int) -> bool:
+    """Whether a line of at most one byte holds anything."""
+    start, stop = (int(value) for value in span)
+    if stop <= start:
+        return False
+    file.seek(start)
+    return file.read(1)[0] != carriage_return
+
+
+__all__ = ["json_elements", "jsonl_spans"]

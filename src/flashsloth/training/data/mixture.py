@@ -1,0 +1,91 @@
+"""The data of a stage: its sources one after the other, each with its weight.
+
+In: the sources of a recipe. Out: one map-style dataset, in which every sample has a number.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from flashsloth.training.data.json_data import JsonData, JsonlData
+from flashsloth.training.data.parquet_data import ParquetData
+from flashsloth.training.data.sample import DataError, Sizes
+from flashsloth.training.data.shard_data import ShardData
+from flashsloth.training.data.world_data import WorldData, WorldPatches
+from flashsloth.training.data_source import DataSource
+
+
+class Joined(Dataset):
+    """Several datasets one after the other.
+
+    Attributes:
+        parts: the datasets.
+        weights: how often an epoch takes each sample of each part.
+    """
+
+    def __init__(self, parts: list[Any], weights: list[float] | None = None) -> None:
+        self.parts = parts
+        self.weights = [1.0] * len(parts) if weights is None else weights
+        self.ends = list(np.cumsum([len(part) for part in parts]))
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def start(self, part: int) -> int:
+        """The number of a part's first sample."""
+        return int(self.ends[part - 1]) if part else 0
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The part of a sample, and its number there."""
+        part = bisect.bisect_right(self.ends, index)
+        return part, index - self.start(part)
+
+    def __getitem__(self, index: int) -> Any:
+        part, local = self.locate(index)
+        return self.parts[part][local]
+
+    def sizes(self) -> Sizes:
+        """Of every sample, without opening pictures."""
+        found = [part.sizes() for part in self.parts]
+        return Sizes(*(np.concatenate(values) for values in zip(*found, strict=True)))
+
+
+def open_source(source: DataSource, patch_grid: int | None = None) -> Any:
+    """The dataset of one source.
+
+    Raises:
+        DataError: if there is no such file, it holds something else, or patches are asked for of it.
+    """
+    if source.world is not None:
+        return WorldData(source, patch_grid)
+    if patch_grid is not None:
+        raise DataError(f"patch_loss needs drawn pictures (world:), but the data names {source}")
+    if source.json is not None:
+        return JsonData(source.json, source.images, source.independent)
+    if source.jsonl is not None:
+        return JsonlData(source.jsonl, source.images, source.independent)
+    if source.parquet is not None:
+        return ParquetData(source.parquet, source.images, source.independent)
+    assert source.shards is not None
+    return ShardData(source.shards, source.independent)
+
+
+def conversations(sources: list[DataSource], patch_grid: int | None = None) -> Joined:
+    """The dataset of a stage that learns answers; with a `patch_grid`, patches too.
+
+    Raises:
+        DataError: where a source cannot be opened, or patches are asked for of pictures that were not drawn.
+    """
+    return Joined([open_source(source, patch_grid) for source in sources], [source.weight for source in sources])
+
+
+def patches(sources: list[DataSource], patch_grid: int) -> Joined:
+    """The dataset of the encoder's stage."""
+    return Joined([WorldPatches(source, patch_grid) for source in sources], [source.weight for source in sources])
+
+
+__all__ = ["Joined", "conversations", "open_source", "patches"]

@@ -1,0 +1,85 @@
+"""What stops a run before it does harm: a loss or a gradient that is no number, a batch that nothing is learned from.
+
+In: the micro-batches of an optimizer step, of every process. Out: nothing, or a :class:`TrainingStoppedError` on all
+processes alike, before the optimizer has touched a weight, that names the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NoReturn
+
+from flashsloth.training import ranks
+from flashsloth.training.batch_facts import BatchFacts
+
+NAMES_SHOWN = 8
+"""Samples that an error names; of more it says how many."""
+REMEDY = "see what is in them with `flashsloth data show`, take them out or lower the learning rate, then --resume"
+
+
+class TrainingStoppedError(ValueError):
+    """A run was stopped before it would have harmed the weights."""
+
+
+def stop_at_nothing_supervised(batches: list[BatchFacts], step: int | None) -> NoReturn:
+    """Name a micro-batch that nothing is learned from; all processes call this together once any of them has one.
+
+    Args:
+        batches: the step's micro-batches on this process.
+        step: the optimizer step that is not taken; None where it is a held-out batch of this process alone.
+
+    Raises:
+        TrainingStoppedError: always.
+    """
+    empty = next((facts for facts in batches if facts.supervised == 0), None)
+    everyones = [empty] if step is None else ranks.gathered(empty)
+    number, facts = next((number, facts) for number, facts in enumerate(everyones) if facts is not None)
+    where = "evaluation" if step is None else f"step {step}"
+    raise TrainingStoppedError(
+        f"{where}: nothing is supervised in the batch of {_named(facts, number)}: no answer's token is there to "
+        f"learn from, and a loss of none is no number; look with `flashsloth data check`, take them out, then --resume"
+    )
+
+
+def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_norm: float, step: int) -> NoReturn:
+    """Name what made a loss or a gradient no number; all processes call this together once any of them has one.
+
+    Args:
+        batches: the step's micro-batches on this process.
+        losses: theirs.
+        gradient_norm: of all parameters.
+        step: the optimizer step that is not taken.
+
+    Raises:
+        TrainingStoppedError: always.
+    """
+    bad = [(facts, loss) for facts, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
+    everyones = list(enumerate(ranks.gathered((batches, bad, gradient_norm))))
+    for number, (_, theirs, _) in everyones:
+        for facts, loss in theirs:
+            raise TrainingStoppedError(
+                f"step {step}: the loss of {_named(facts, number)} is {loss}; the step was not taken, the weights are "
+                f"as they were: {REMEDY}"
+            )
+    named = "; ".join(_named(_joined(theirs), number) for number, (theirs, _, _) in everyones)
+    norm = next(norm for _, (_, _, norm) in everyones if not math.isfinite(norm))
+    raise TrainingStoppedError(
+        f"step {step}: the gradient's norm is {norm}, though every loss is a number, for the batch of {named}; the "
+        f"step was not taken, the weights are as they were: {REMEDY}"
+    )
+
+
+def _joined(batches: list[BatchFacts]) -> BatchFacts:
+    ids = tuple(name for facts in batches for name in facts.ids)
+    return BatchFacts(ids, sum(facts.samples for facts in batches), (), None, 0)
+
+
+def _named(facts: BatchFacts, rank: int) -> str:
+    where = f" (process {rank})" if ranks.count() > 1 else ""
+    if not facts.ids:
+        return f"{facts.samples} samples without ids{where}"
+    more = len(facts.ids) - NAMES_SHOWN
+    return f"samples {', '.join(facts.ids[:NAMES_SHOWN])}{f' and {more} more' if more > 0 else ''}{where}"
+
+
+__all__ = ["TrainingStoppedError", "stop_at_no_number", "stop_at_nothing_supervised"]

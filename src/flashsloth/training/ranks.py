@@ -1,0 +1,102 @@
+"""What the processes of one run tell each other. A process that is alone waits for nobody.
+
+In: values of this process. Out: what the others said. A run has a process for each device, numbered by rank; `torchrun`
+starts them and says so in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+Value = TypeVar("Value")
+
+RANK_VARIABLE, WORLD_VARIABLE = "RANK", "WORLD_SIZE"
+"""Where torchrun says which process this is, of how many."""
+
+
+def start() -> None:
+    """Meet the other processes that torchrun started, if there are any: over NCCL on accelerators, else over gloo."""
+    from accelerate import PartialState
+
+    if count() > 1:
+        PartialState(cpu=not torch.cuda.is_available(), backend=backend())
+
+
+def backend() -> str | None:
+    """What processes without an accelerator talk over, if there are several; None for torch's choice."""
+    return "gloo" if count() > 1 and not torch.cuda.is_available() else None
+
+
+def rank() -> int:
+    """This process's number."""
+    return distributed.get_rank() if _together() else int(os.environ.get(RANK_VARIABLE, "0"))
+
+
+def count() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if _together() else int(os.environ.get(WORLD_VARIABLE, "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and talks."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Until all are here."""
+    if _together():
+        distributed.barrier()
+
+
+def told(value: Value) -> Value:
+    """What the first process has for `value`, on all."""
+    if not _together():
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def gathered(value: Value) -> list[Value]:
+    """Every process's `value`, by rank, on all."""
+    if not _together():
+        return [value]
+    values: list[Value] = [value] * count()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def summed(values: list[float], device: torch.device) -> list[float]:
+    """Each number's sum over the processes, the same on all."""
+    if not _together():
+        return values
+    numbers = torch.tensor(values, dtype=torch.float64, device=device)
+    distributed.all_reduce(numbers)
+    return numbers.tolist()
+
+
+def first_then_all(act: Callable[[], Value]) -> Value:
+    """Let the first process act, and give all what came of it; what it raised, all raise."""
+    result: Value | None = None
+    failure: Exception | None = None
+    if is_first():
+        try:
+            result = act()
+        except Exception as error:  # raised below, everywhere: the others must not wait for a process that is gone
+            failure = error
+    result, failure = told((result, failure))
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[return-value]
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+__all__ = ["backend", "count", "first_then_all", "gathered", "is_first", "rank", "start", "summed", "told", "wait"]

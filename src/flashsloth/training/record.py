@@ -1,0 +1,239 @@
+"""What is written down of a run, so that it can be repeated, and so that going on goes on with the same thing.
+
+In: a recipe, and where it runs. Out: two files in the run's folder.
+
+    recipe.yaml     everything that the recipe says, defaults and `--set` included: can be trained again as it is
+    run.json        versions, the state of the source's repository, a digest of the data, and each start's command line
+
+A run that goes on compares both with what it is given now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flashsloth.training import ranks
+from flashsloth.training.data.several_files import several_files
+from flashsloth.training.data_source import DataSource
+from flashsloth.training.recipe import Recipe, RecipeError, load_recipe
+from flashsloth.version import __version__
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE, RUN_FILE = "recipe.yaml", "run.json"
+FREE_KEYS = ("name", "output", "matrix_rate", "report_to")
+FREE_STAGE_KEYS = ("workers", "log_every", "save_every", "save_total_limit")
+"""What may differ when a run goes on: nothing that is learned depends on it."""
+FILE_KEYS = {"json": ".json", "jsonl": ".jsonl", "parquet": ".parquet", "shards": ".tar"}
+"""Keys of a source of data that name files -> how those in a folder end."""
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pillow")
+KEYS_SHOWN = 6
+"""Differing keys that an error names."""
+READ_WHOLE_BYTES = 1 << 32
+"""A larger file of data is known by its size, its beginning and its end."""
+ENDS_BYTES = 1 << 20
+GIT_SECONDS = 10.0
+
+
+class RecipeChangedError(RecipeError):
+    """The recipe or the data are not what the run began with."""
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """A recipe with everything said, as `load_recipe` reads it."""
+    tree = dataclasses.asdict(recipe)
+    stages = []
+    for stage in tree.pop("stages"):
+        row = stage.pop("settings")
+        del row["objective"]  # no recipe can say it: it is the row's own
+        stages.append({**stage, **row})
+    plain = json.loads(json.dumps({**tree, "stages": stages}, default=str))  # tuples to lists, paths to text
+    assert isinstance(plain, dict)
+    return plain
+
+
+def write_record(recipe: Recipe, resumed: bool) -> None:
+    """Write both files, or compare what is given with what they say and add this start to them.
+
+    Called by all processes together; the first one reads and writes.
+
+    Raises:
+        RecipeChangedError: if the run began with something else.
+    """
+    ranks.first_then_all(lambda: _write_record(recipe, resumed))
+
+
+def _write_record(recipe: Recipe, resumed: bool) -> None:
+    folder = recipe.output
+    data = data_digests(recipe)
+    start = _start(resumed)
+    past: dict[str, Any] = {}
+    if (folder / RECIPE_FILE).is_file():
+        check_unchanged(load_recipe(folder / RECIPE_FILE), recipe)
+    if (folder / RUN_FILE).is_file():
+        past = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        _check_data(past["data"], data)
+        _warn_of_differences(past["starts"][-1], start)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / RECIPE_FILE, yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True))
+    starts = [*past.get("starts", []), start]
+    _write(folder / RUN_FILE, json.dumps({"data": data, "starts": starts}, indent=1) + "\n")
+
+
+def check_unchanged(began: Recipe, now: Recipe) -> None:
+    """Refuse a recipe under which going on would not be going on.
+
+    Raises:
+        RecipeChangedError: naming the keys that differ.
+    """
+    before, after = (dict(_flat(resolved(recipe))) for recipe in (began, now))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _is_free(key)]
+    if not keys:
+        return
+    shown = [f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys[:KEYS_SHOWN]]
+    more = f", and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
+    raise RecipeChangedError(
+        f"the recipe is not the one that {now.output} began with: {'; '.join(shown)}{more}. Set them back, or train "
+        f"into another folder with --set output=..."
+    )
+
+
+def data_digests(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Each file of data that the recipe names: its bytes and their SHA-256."""
+    sources = [source for stage in recipe.stages for source in (*stage.data, *stage.eval_data)]
+    files = dict.fromkeys(file for source in sources for file in data_files(source))
+    return {str(file): {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in files}
+
+
+def data_files(source: DataSource) -> list[Path]:
+    """The files of conversations that a source names; not the pictures beside them."""
+    named = [(value, ending) for key, ending in FILE_KEYS.items() if (value := getattr(source, key)) is not None]
+    return [path for value, ending in named for path in several_files(value, ending)]
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file, or of its ends where it is very large."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= READ_WHOLE_BYTES:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.sha256(stream.read(ENDS_BYTES))
+        stream.seek(-ENDS_BYTES, os.SEEK_END)
+        digest.update(stream.read())
+        return f"ends:{digest.hexdigest()}"
+
+
+def _check_data(began: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = sorted(name for name in {**began, **now} if began.get(name) != now.get(name))
+    if changed:
+        raise RecipeChangedError(
+            f"data changed since the run began: {', '.join(changed[:KEYS_SHOWN])}; the order of samples would not be "
+            f"what it was. Put it back, or train into another folder with --set output=..."
+        )
+
+
+def _warn_of_differences(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for key in ("processes", "versions", "source"):
+        if before[key] != now[key]:
+            logger.warning(
+                "%s: %s when the run began, %s now; it goes on, but not bit for bit", key, before[key], now[key]
+            )
+
+
+def _start(resumed: bool) -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "folder": str(Path.cwd()),
+        "resumed": resumed,
+        "processes": ranks.count(),
+        "versions": _versions(),
+        "source": _git_state(Path(__file__).parent),
+        "machine": _machine(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"flashsloth": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    from flashsloth.benchmark.machine import cpu_name, usable_cores
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"processor": cpu_name(), "cores": usable_cores(), "accelerators": names}
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit, and what is not committed, of the repository that holds the source; None if it is installed."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None or _git(folder, "ls-files", "--error-unmatch", __file__) is None:
+        return None
+    changed = (_git(folder, "status", "--porcelain") or "").splitlines()
+    return {"commit": commit, "dirty": bool(changed), "uncommitted": [line.strip() for line in changed]}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _flat(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted keys and their values."""
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if not pairs:
+        yield path, tree
+        return
+    for key, value in pairs:
+        yield from _flat(value, f"{path}.{key}" if path else str(key))
+
+
+def _is_free(key: str) -> bool:
+    first, *rest = key.split(".")
+    return first in FREE_KEYS or (first == "stages" and len(rest) == 2 and rest[1] in FREE_STAGE_KEYS)
+
+
+def _write(file: Path, text: str) -> None:
+    """A file that is never half there."""
+    aside = file.with_name(file.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, file)
+
+
+__all__ = [
+    "RECIPE_FILE",
+    "RUN_FILE",
+    "RecipeChangedError",
+    "check_unchanged",
+    "data_digests",
+    "resolved",
+    "write_record",
+]

@@ -1,0 +1,334 @@
+"""transformers' Trainer, with what a run that can be trusted needs beside it.
+
+In: a stage, its model and its data. Out: a model that learned; whole checkpoints; a log. The loop is Trainer's. What
+differs: data is drawn apart from what the model draws, a step is looked at before it is taken (`guards.py`), a signal
+ends the run with a checkpoint (`stop.py`), checkpoints are written aside (`checkpoints.py`), and where Trainer's
+resumption is not exact, it is made so:
+
+- the order of an epoch's data reaches every sampler, also below the shards of several processes;
+- what the log has summed up, and an evaluation that was put off, are kept in the checkpoint;
+- a checkpoint of the last step is not trained one step further;
+- weights that do not fit the model are an error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from flashsloth.benchmark.memory import peak_bytes
+from flashsloth.training import ranks
+from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
+from flashsloth.training.checkpoints import SaveError, new_checkpoint
+from flashsloth.training.data import GuardedData
+from flashsloth.training.guards import stop_at_no_number, stop_at_nothing_supervised
+from flashsloth.training.meter import Meter, StepSums
+from flashsloth.training.optimizer import make_optimizer
+from flashsloth.training.parts_report import PartsReport
+from flashsloth.training.progress import Progress, Watcher
+from flashsloth.training.random_state import kept_random_state
+from flashsloth.training.recipe import StageRun
+from flashsloth.training.stage_data import step_loader
+from flashsloth.training.stop import StopRequest, deaf_worker
+from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
+
+logger = logging.getLogger(__name__)
+
+NAMES_SHOWN = 4
+"""Tensors that an error names."""
+PROGRESS_FILE = "flashsloth_progress.json"
+"""In a checkpoint: what the log has summed up, and whether an evaluation is due."""
+STEPS_WORTH_MEASURING = 100
+"""A shorter run does not stop to measure the machine."""
+
+
+class StageTrainer(Trainer):
+    """The trainer of a stage.
+
+    Args:
+        run: the stage, as the recipe says it.
+        whole_model: the FlashSloth that `model` is, or is a part of: what the report of parts looks at.
+        cost: the FLOPs of its batches, or None where they cannot be told.
+        matrix_rate: operations a second of one device; None to measure them.
+        watch: called at every log line; without it, log lines are logged.
+        options: Trainer's own.
+    """
+
+    def __init__(
+        self,
+        run: StageRun,
+        *,
+        whole_model: Any,
+        cost: TrainingCost | None = None,
+        matrix_rate: float | None = None,
+        watch: Watcher | None = None,
+        **options: Any,
+    ) -> None:
+        collator = options.pop("data_collator")
+        padding = whole_model.config.text_config.pad_token_id
+        super().__init__(data_collator=CountingCollator(collator, padding), **options)
+        self.run, self.cost, self.matrix_rate, self.watch = run, cost, matrix_rate, watch
+        self.whole_model = whole_model
+        self.meter, self.stop_request = Meter(), StopRequest()
+        self.stopped_by = 0
+        """The signal that ended the run, or 0."""
+        self.report = PartsReport(whole_model)
+        self._checkpoint: Path | None = None
+        self._aside: Path | None = None
+        self._evaluation_due = False
+        self._batches: list[BatchFacts] = []
+        self._losses: list[torch.Tensor] = []
+        self._gradient_norm: Any = 0.0
+        self._sums = StepSums()
+        self._stop_after_step = False
+        self.pop_callback(PrinterCallback)
+        self.add_callback(_Watch(self))
+
+    # Data
+
+    def get_train_dataloader(self) -> Any:
+        loader = step_loader(
+            self.train_dataset,
+            self.data_collator,
+            self.run,
+            seed=self.args.seed,
+            micro_batch_size=self.args.per_device_train_batch_size,
+            processes=self.args.world_size,
+            tokens_per_picture=self.whole_model.config.num_image_tokens,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return _deafened(self.accelerator.prepare(loader))
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        return _deafened(super().get_eval_dataloader(eval_dataset))
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        self.meter.begin_step()
+        with kept_random_state():
+            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.meter.has_data()
+        self._batches, self._losses = [take_facts(batch) for batch in batches], []
+        return batches, count
+
+    def _run_epoch(self, **loop: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # the checkpoint of the last step
+            self.control.should_training_stop = True
+            return
+        _tell_epoch(loop["train_dataloader"], loop["epoch"])
+        super()._run_epoch(**loop)
+
+    # A step
+
+    def create_optimizer(self, *args: Any, **options: Any) -> Any:
+        rate = None if self.run.adapter is None else self.run.adapter.learning_rate
+        self.optimizer: Any = make_optimizer(self.model, self.run.settings, rate)
+        return self.optimizer
+
+    def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **options)
+        self._losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **options: Any) -> Any:
+        self._gradient_norm = super()._get_grad_norm(*args, **options)
+        return self._gradient_norm
+
+    def check_step(self) -> None:
+        """Before the optimizer's step: hear from all processes whether it may be taken, and what is in it.
+
+        Raises:
+            TrainingStoppedError: on all processes, if any has a loss or a gradient that is no number, or a micro-batch
+                that nothing is learned from.
+        """
+        norm = _plain(self._gradient_norm)
+        *losses, gradient = torch.stack([*(_plain(loss) for loss in self._losses), norm.to(self.args.device)]).tolist()
+        flops = sum(self.cost.flops(facts) for facts in self._batches) if self.cost is not None else 0.0
+        bad = not all(math.isfinite(number) for number in (*losses, gradient))
+        empty = any(facts.supervised == 0 for facts in self._batches)
+        told = [
+            0.0 if bad else sum(losses) / ranks.count(),
+            float(sum(facts.samples for facts in self._batches)),
+            float(sum(facts.tokens for facts in self._batches)),
+            flops,
+            float(bad),
+            float(empty),
+            float(self.stop_request.signal_number != 0),
+        ]
+        loss, samples, tokens, flops, any_bad, any_empty, any_stop = ranks.summed(told, self.args.device)
+        step = self.state.global_step + 1
+        if any_empty:
+            stop_at_nothing_supervised(self._batches, step)
+        if any_bad:
+            stop_at_no_number(self._batches, losses, gradient, step)
+        limit = self.args.max_grad_norm
+        self.report.look(self.optimizer, min(1.0, limit / gradient) if limit and gradient else 1.0)
+        self._sums = StepSums(loss, 1, samples, tokens, flops)
+        self._stop_after_step = any_stop > 0
+
+    def report_parts(self) -> None:
+        """After the optimizer moved the weights, once: what moved, and what did not."""
+        if self.report.compare(self.optimizer) and ranks.is_first():
+            for row in self.report.rows:
+                logger.info("%s", row.line())
+            if self.report.unmoved:
+                logger.warning("the first step has not moved %s, which this stage trains", self.report.unmoved)
+
+    def finish_step(self, control: Any) -> None:
+        """After it: count it, and stop if any process was asked to."""
+        self.meter.end_step(self._sums)
+        if not self._stop_after_step:
+            return
+        self.stopped_by = max(ranks.gathered(self.stop_request.signal_number))
+        # who asked may not wait for an evaluation: it is put off until the run goes on
+        self._evaluation_due, control.should_evaluate = control.should_evaluate, False
+        control.should_save = control.should_training_stop = True
+
+    # Going on
+
+    def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
+        """As Trainer's, from a checkpoint's folder or from the beginning."""
+        if resume_from_checkpoint is not None:
+            self._checkpoint = Path(resume_from_checkpoint)
+            resume_from_checkpoint = str(resume_from_checkpoint)
+            logger.info("going on from %s", self._checkpoint)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+        finally:
+            self.stop_request.leave()
+
+    def begin(self) -> None:
+        """The first step is about to come: take up what the checkpoint kept, and hear signals from now on."""
+        self.args.eval_on_start = False
+        if self._checkpoint is not None:
+            kept = json.loads((self._checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
+            self.meter.restore(kept["since_log"])
+            self.args.eval_on_start = kept["evaluation_due"]
+        self.meter.matrix_rate = self._matrix_rate()
+        self.stop_request.listen()
+
+    def _matrix_rate(self) -> float | None:
+        """Of all devices together."""
+        rate = self.matrix_rate
+        if rate is None and self.cost is not None and self.state.max_steps >= STEPS_WORTH_MEASURING:
+            rate = measure_matrix_rate(self.args.device, torch.bfloat16 if self.args.bf16 else torch.float32)
+        return None if rate is None else ranks.summed([rate], self.args.device)[0]
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        tensors = self.model.state_dict(keep_vars=True)
+        missing = set(load_result.missing_keys)
+        loaded = {tensor.data_ptr() for name, tensor in tensors.items() if name not in missing}
+        absent = sorted(name for name in missing if tensors[name].data_ptr() not in loaded)  # tied ones are stored once
+        if absent or load_result.unexpected_keys:
+            raise SaveError(
+                f"{self._checkpoint} does not fit the model: it lacks {absent[:NAMES_SHOWN]}, and the model has no "
+                f"{sorted(load_result.unexpected_keys)[:NAMES_SHOWN]}; resume with the version it was made with"
+            )
+
+    # Leaving things behind
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        with kept_random_state():
+            return super().evaluate(*args, **options)
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        facts = take_facts(inputs)
+        if facts.supervised == 0:
+            stop_at_nothing_supervised([facts], None)
+        return super().prediction_step(model, inputs, *args, **options)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self.meter.take(max(ranks.gathered(peak_bytes(self.args.device)))))
+            if isinstance(self.train_dataset, GuardedData):
+                logs["bad_samples"] = self.train_dataset.ledger.count()
+        super().log(logs, start_time)
+        if "loss" in logs and ranks.is_first():
+            stage = Path(self.args.output_dir).parent.name
+            progress = Progress(stage, self.state.global_step, self.state.max_steps, logs)
+            if self.watch is not None:
+                self.watch(progress)
+            else:
+                logger.info("%s", progress.line())
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with new_checkpoint(Path(self.args.output_dir), self.state.global_step, self.run.save_total_limit) as aside:
+            self._aside = aside
+            try:
+                with _own_names(self.model):
+                    super()._save_checkpoint(model, trial)
+            finally:
+                self._aside = None
+            if ranks.is_first():
+                kept = {"since_log": self.meter.to_dict(), "evaluation_due": self._evaluation_due}
+                path = aside / f"checkpoint-{self.state.global_step}" / PROGRESS_FILE
+                path.write_text(json.dumps(kept), encoding="utf-8")
+
+
+class _Watch(TrainerCallback):
+    """Trainer's events, handed to a stage's trainer."""
+
+    def __init__(self, trainer: StageTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.trainer.begin()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.trainer.check_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.trainer.report_parts()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.trainer.finish_step(control)
+
+
+def _plain(number: Any) -> torch.Tensor:
+    """A loss or a norm as float32 [], whatever it is held as."""
+    if not isinstance(number, torch.Tensor):
+        return torch.tensor(float(number))
+    if hasattr(number, "full_tensor"):  # sharded
+        number = number.full_tensor()
+    return number.detach().float().reshape(())
+
+
+def _deafened(loader: Any) -> Any:
+    """A data loader whose workers leave signals to this process."""
+    inner = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper hands reading on, not writing
+    if inner.num_workers:
+        inner.worker_init_fn = deaf_worker(inner.worker_init_fn)
+    return loader
+
+
+def _tell_epoch(loader: Any, epoch: int) -> None:
+    """Tell every sampler below a loader which epoch it is: on several processes, Trainer's word does not reach it."""
+    sampler = getattr(loader, "batch_sampler", None)
+    while sampler is not None:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+
+
+@contextmanager
+def _own_names(model: Any) -> Iterator[None]:
+    """Have a model saved under the names that its parameters have, not under those of the files it came from."""
+    before = getattr(model, "_weight_conversions", None)
+    model._weight_conversions = []
+    try:
+        yield
+    finally:
+        model._weight_conversions = before
+
+
+__all__ = ["StageTrainer"]

@@ -1,0 +1,167 @@
+"""Bad samples: written down once, whoever meets them; the same ones stand in always; too many stop the run."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llava_files import picture, record, texts_of, write_jsonl
+from torch.utils.data import DataLoader
+
+from flashsloth.training.collation import SampleEncoder
+from flashsloth.training.data import (
+    BadSampleError,
+    DataError,
+    GuardedData,
+    Ledger,
+    Sample,
+    TooManyBadSamplesError,
+    Where,
+    conversations,
+)
+from flashsloth.training.data_source import DataSource
+from flashsloth.training.stages import STAGES
+
+
+def bad(number: int, reason: str = "is odd") -> BadSampleError:
+    return BadSampleError(reason, "broken_turns", Where("data.json", number, f"s{number}"))
+
+
+def write_all(path: Path, numbers: list[int]) -> None:
+    ledger = Ledger(path, 1000, 1.0)
+    for number in numbers:
+        ledger.add(bad(number))
+
+
+def test_several_processes_write_each_sample_once(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "bad_samples.jsonl"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=write_all, args=(path, list(range(start, 60)))) for start in (0, 10, 20, 30)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    ledger = Ledger(path, 1000, 1.0)
+    assert ledger.count() == 60
+    assert [entry["index"] for entry in ledger.entries()] == list(range(60))
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 60
+    assert ledger.entries()[7] == {
+        "source": "data.json",
+        "index": 7,
+        "id": "s7",
+        "kind": "broken_turns",
+        "reason": "is odd",
+    }
+
+
+def test_a_line_that_was_cut_by_a_kill_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "bad_samples.jsonl"
+    write_all(path, [1, 2])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:30])
+    ledger = Ledger(path, 1000, 1.0)
+    assert ledger.count() == 2
+    ledger.add(bad(3, "é"))
+    assert [json.loads(line)["index"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 2, 3]
+    assert ledger.count() == Ledger(path, 1000, 1.0).count() == 3
+
+
+def test_more_than_may_be_stop_the_run_with_the_list(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "bad_samples.jsonl", 200, 0.01)
+    ledger.add(bad(4))
+    ledger.add(bad(3))
+    ledger.add(bad(4))
+    with pytest.raises(TooManyBadSamplesError) as error:
+        ledger.add(bad(9))
+    message = str(error.value)
+    assert "3 of 200 samples are bad (1.50%" in message
+    assert "data.json 3 (s3): is odd; data.json 4 (s4): is odd" in message
+    assert str(tmp_path / "bad_samples.jsonl") in message
+    assert "\n" not in message
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> DataSource:
+    """20 samples: the picture of 3 is missing, that of 4 damaged; 5 is too long, 11 unanswered, line 12 broken."""
+    records: list[dict[str, Any]] = [record(number) for number in range(20)]
+    for number in range(20):
+        picture(number).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:200])
+    records[5]["conversations"][1]["value"] = "long " * 400
+    records[11]["conversations"] = records[11]["conversations"][:1]
+    file = write_jsonl(tmp_path / "data.jsonl", records)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines[12] = lines[12][:-9]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return DataSource(jsonl=str(file))
+
+
+def guarded(source: DataSource, processor: Any, path: Path, most: float = 0.5) -> GuardedData:
+    data = conversations([source])
+    stage = STAGES["instruction"]
+    short = type(stage)(**{**stage.__dict__, "max_length": 200})
+    return GuardedData(data, SampleEncoder(processor, short), Ledger(path, len(data), most))
+
+
+def test_bad_samples_are_stood_in_for_by_the_next_good_one(
+    source: DataSource, tiny_processor: Any, tmp_path: Path
+) -> None:
+    data = guarded(source, tiny_processor, tmp_path / "bad.jsonl")
+    stand_ins = {index: data[index].where.index for index in (19, 12, 11, 10, 5, 4, 3, 2)}
+    assert stand_ins == {19: 19, 12: 13, 11: 13, 10: 10, 5: 6, 4: 6, 3: 6, 2: 2}
+    assert {entry["index"]: entry["kind"] for entry in data.ledger.entries()} == {
+        3: "missing_picture",
+        4: "unreadable_picture",
+        5: "too_long",
+        11: "broken_turns",
+        12: "unreadable_record",
+    }
+    assert all("\n" not in entry["reason"] for entry in data.ledger.entries())
+
+
+def first_of(samples: list[Any]) -> list[int]:
+    return [sample.where.index for sample in samples]
+
+
+def test_workers_meet_the_same_samples_and_write_one_ledger(
+    source: DataSource, tiny_processor: Any, tmp_path: Path
+) -> None:
+    seen = {}
+    for workers in (0, 2):
+        data = guarded(source, tiny_processor, tmp_path / f"{workers}.jsonl")
+        loader = DataLoader(data, batch_size=3, num_workers=workers, collate_fn=first_of)
+        seen[workers] = list(loader)
+        seen[workers] += list(loader)
+    assert seen[0] == seen[2]
+    entries = [Ledger(tmp_path / f"{workers}.jsonl", 20, 1.0).entries() for workers in (0, 2)]
+    assert entries[0] == entries[1]
+    assert len(entries[0]) == 5
+
+
+def test_too_many_in_a_worker_is_still_one_line(source: DataSource, tiny_processor: Any, tmp_path: Path) -> None:
+    data = guarded(source, tiny_processor, tmp_path / "bad.jsonl", most=0.1)
+    with pytest.raises(TooManyBadSamplesError) as error:
+        list(DataLoader(data, batch_size=4, num_workers=1, collate_fn=first_of))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("3 of 20 samples are bad (15.00%")
+
+
+def test_a_source_of_bad_samples_alone_ends(tiny_processor: Any, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "data.jsonl", [{"id": 1}, {"id": 2}])
+    data = guarded(DataSource(jsonl=str(file)), tiny_processor, tmp_path / "bad.jsonl", most=1.0)
+    with pytest.raises(DataError, match=r"every sample of .*data\.jsonl is bad"):
+        data[0]
+
+
+def test_our_own_mistakes_are_not_counted_as_bad_samples(source: DataSource, tmp_path: Path) -> None:
+    def broken(sample: Sample) -> Any:
+        raise ValueError(f"no way to write {texts_of(sample)}")
+
+    data = GuardedData(conversations([source]), broken, Ledger(tmp_path / "bad.jsonl", 20, 1.0))
+    with pytest.raises(ValueError, match="no way"):
+        data[0]
+    assert data.ledger.count() == 0

@@ -1,0 +1,141 @@
+"""What is written down of a run: enough to repeat it, and to refuse to go on with something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashsloth.training import record
+from flashsloth.training.recipe import load_recipe
+from flashsloth.training.record import RecipeChangedError, check_unchanged, data_digests, resolved, write_record
+from flashsloth.version import __version__
+from tests.training import tiny_runs
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("**/*.yaml"))
+ADAPTED = """
+model: {{path: somewhere, system_prompt: "A: 'chat' #1"}}
+output: {folder}/out
+report_to: [tensorboard]
+stages:
+  - stage: instruction
+    data: [{{json: {folder}/a.json, weight: 0.5}}, {{json: {folder}/a.json}}, {{world: 1, count: 3}}]
+    eval_data: [{{json: {folder}/b.json}}]
+    adapter: {{rank: 4, targets: [q_proj], learning_rate: 1e-4}}
+    save_total_limit: null
+    max_grad_norm: 0
+"""
+
+
+@pytest.fixture
+def adapted(tmp_path: Path) -> Path:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(f'[{{"id": "{name}"}}]', encoding="utf-8")
+    path = tmp_path / "adapted.yaml"
+    path.write_text(ADAPTED.format(folder=tmp_path), encoding="utf-8")
+    return path
+
+
+def same_again(recipe: Any, folder: Path) -> Any:
+    import yaml
+
+    path = folder / "again.yaml"
+    path.write_text(yaml.safe_dump(resolved(recipe)), encoding="utf-8")
+    return load_recipe(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_project_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    assert same_again(recipe, tmp_path) == recipe
+
+
+def test_a_recipe_with_changes_reads_back_as_it_was(adapted: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(adapted, ["stages.0.steps=7", "seed=3", "stages.0.trains=[projector, language_model]"])
+    assert same_again(recipe, tmp_path) == recipe
+
+
+def test_the_record_of_a_run(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record.sys, "argv", ["flashsloth", "train", "my recipe.yaml"])
+    recipe = load_recipe(adapted)
+    write_record(recipe, resumed=False)
+    write_record(recipe, resumed=True)
+    assert load_recipe(recipe.output / "recipe.yaml") == recipe
+    run = json.loads((recipe.output / "run.json").read_text(encoding="utf-8"))
+    assert [start["resumed"] for start in run["starts"]] == [False, True]
+    first = run["starts"][0]
+    assert first["command"] == "flashsloth train 'my recipe.yaml'"
+    assert first["versions"]["flashsloth"] == __version__
+    assert {"torch", "transformers", "python"} <= set(first["versions"])
+    assert first["processes"] == 1
+    source = first["source"]
+    assert source is None or (len(source["commit"]) == 40 and source["dirty"] == bool(source["uncommitted"]))
+    assert [Path(name).name for name in run["data"]] == ["a.json", "b.json"]
+    assert run["data"][str(adapted.parent / "a.json")]["bytes"] == 13
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seed=1", "seed was 0, is 1"),
+        ("stages.0.learning_rate=1e-3", "stages.0.learning_rate was 2e-05, is 0.001"),
+        ("stages.0.batch_size=64", "stages.0.batch_size was 128, is 64"),
+        ("stages.0.data=[{world: 1, count: 3}]", "stages.0.data.0.json was "),
+        ("stages.0.adapter.rank=8", "stages.0.adapter.rank was 4, is 8"),
+        ("model.system_prompt=Hello", "model.system_prompt was "),
+    ],
+)
+def test_a_changed_recipe_is_refused_with_its_keys(adapted: Path, change: str, message: str) -> None:
+    write_record(load_recipe(adapted), resumed=False)
+    with pytest.raises(RecipeChangedError) as refused:
+        write_record(load_recipe(adapted, [change]), resumed=True)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "--set output=" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["stages.0.workers=4", "stages.0.save_every=3", "stages.0.save_total_limit=1", "report_to=[]", "matrix_rate=1e12"],
+)
+def test_what_changes_nothing_that_is_learned_may_change(adapted: Path, change: str) -> None:
+    write_record(load_recipe(adapted), resumed=False)
+    write_record(load_recipe(adapted, [change]), resumed=True)
+
+
+def test_changed_data_is_refused_with_its_name(adapted: Path) -> None:
+    write_record(load_recipe(adapted), resumed=False)
+    (adapted.parent / "a.json").write_text('[{"id": "c"}]', encoding="utf-8")
+    with pytest.raises(RecipeChangedError, match=r"data changed since the run began: .*a\.json; the order"):
+        write_record(load_recipe(adapted), resumed=True)
+
+
+def test_a_very_large_file_is_known_by_its_ends(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "READ_WHOLE_BYTES", 8)
+    monkeypatch.setattr(record, "ENDS_BYTES", 3)
+    recipe = load_recipe(adapted)
+    before = data_digests(recipe)
+    (adapted.parent / "a.json").write_text('[{"id": "c"}]', encoding="utf-8")  # the middle
+    assert data_digests(recipe) == before
+    (adapted.parent / "a.json").write_text('[{"id": "a"}) ', encoding="utf-8")  # the end
+    assert data_digests(recipe) != before
+
+
+def test_other_versions_are_told_and_not_refused(adapted: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = load_recipe(adapted)
+    write_record(recipe, resumed=False)
+    path = recipe.output / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    run["starts"][0]["processes"] = 8
+    path.write_text(json.dumps(run), encoding="utf-8")
+    write_record(recipe, resumed=True)
+    assert "processes: 8 when the run began, 1 now; it goes on, but not bit for bit" in caplog.text
+
+
+def test_key_order_and_added_stages_are_told_apart(tmp_path: Path) -> None:
+    one = load_recipe(tiny_runs.write_recipe(tmp_path / "a", tiny_runs.ALIGNMENT))
+    two = load_recipe(tiny_runs.write_recipe(tmp_path / "b", tiny_runs.ALIGNMENT, tiny_runs.INSTRUCTION))
+    with pytest.raises(RecipeChangedError, match=r"stages\.1\.stage was None, is 'instruction'"):
+        check_unchanged(one, two)

@@ -1,0 +1,98 @@
+"""Whole runs on files: bad samples left out and shown, the same losses packed or not, whatever the workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashsloth.training.data import Ledger, TooManyBadSamplesError
+from flashsloth.training.recipe import load_recipe
+from flashsloth.training.run import train
+from flashsloth.world import World, export_split
+
+RECIPE = """
+name: files
+seed: 3
+model:
+  tokenizer: world
+  config:
+    vision_config: {model_type: siglip_vision_model, image_size: 24, patch_size: 8, hidden_size: 16,
+                    intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}
+    text_config: {model_type: llama, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2,
+                  num_attention_heads: 2, num_key_value_heads: 2, max_position_embeddings: 2048}
+    vision_feature_layer: -1
+    num_query_tokens: 2
+    query_size: 8
+    embq_layer: 1
+    embq_num_heads: 2
+    sap_dropout: 0.0
+stages:
+  - {stage: instruction, steps: 4, batch_size: 4, micro_batch_size: 2, workers: 0, template: chat, learning_rate: 1e-2,
+     max_bad_fraction: 0.2, log_every: 1, save_every: 100, precision: float32, attention: sdpa, data: []}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 conversations as JSON and JSONL: of two the picture is missing or damaged, three have none."""
+    made = tmp_path_factory.mktemp("files")
+    export_split(World(seed=1, split="train", level=1), made, 16)
+    records = json.loads((made / "conversations.json").read_text(encoding="utf-8"))
+    (made / records[2]["image"]).unlink()
+    (made / records[7]["image"]).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    for number in (4, 9, 12):
+        del records[number]["image"]
+        records[number]["conversations"] = [
+            {"from": "human", "value": "What is one and one?"},
+            {"from": "gpt", "value": f"It is two, said {number} times."},
+        ]
+    (made / "data.json").write_text(json.dumps(records), encoding="utf-8")
+    (made / "data.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    (made / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return made
+
+
+def losses(folder: Path, name: str, source: str, **changes: Any) -> list[float]:
+    """The losses of a run."""
+    output = folder / name
+    settings = [f"stages.0.{key}={value}" for key, value in changes.items()]
+    data = f"stages.0.data=[{{{source}}}]"
+    train(load_recipe(folder / "recipe.yaml", [f"output={output}", data, *settings]))
+    log = json.loads((output / "0-instruction" / "log.json").read_text(encoding="utf-8"))
+    return [entry["loss"] for entry in log if "loss" in entry]
+
+
+def test_losses_do_not_depend_on_format_workers_or_packing(folder: Path) -> None:
+    plain = losses(folder, "plain", f"jsonl: {folder}/data.jsonl")
+    assert len(plain) == 4
+    assert losses(folder, "json", f"json: {folder}/data.json") == plain
+    assert losses(folder, "workers", f"jsonl: {folder}/data.jsonl", workers=2) == plain
+    packed = losses(folder, "packed", f"jsonl: {folder}/data.jsonl", packing="true", micro_batch_size=4)
+    assert packed == pytest.approx(plain, abs=1e-4)
+    ledgers = [Ledger(folder / name / "0-instruction" / "bad_samples.jsonl", 16, 1.0) for name in ("plain", "workers")]
+    assert ledgers[0].entries() == ledgers[1].entries()
+    assert [entry["kind"] for entry in ledgers[0].entries()] == ["missing_picture", "unreadable_picture"]
+
+
+def test_the_log_shows_how_many_were_left_out(folder: Path) -> None:
+    losses(folder, "shown", f"jsonl: {folder}/data.jsonl")
+    log = json.loads((folder / "shown" / "0-instruction" / "log.json").read_text(encoding="utf-8"))
+    assert [entry["bad_samples"] for entry in log if "loss" in entry][-1] == 2
+
+
+def test_grouped_steps_learn_from_one_kind(folder: Path) -> None:
+    grouped = losses(folder, "grouped", f"jsonl: {folder}/data.jsonl", group_by_modality_length="true")
+    again = losses(folder, "again", f"jsonl: {folder}/data.jsonl", group_by_modality_length="true", workers=1)
+    assert grouped == again
+    assert grouped != losses(folder, "mixed", f"jsonl: {folder}/data.jsonl")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_bad_samples_stop_the_run_with_the_list(folder: Path, workers: int) -> None:
+    with pytest.raises(TooManyBadSamplesError, match="more than max_bad_fraction 0.1 allows") as error:
+        losses(folder, f"bad-{workers}", f"jsonl: {folder}/data.jsonl", workers=workers, max_bad_fraction=0.1)
+    assert "\n" not in str(error.value)
+    assert "000002.png" in str(error.value)

@@ -1,0 +1,162 @@
+"""Tiny runs in processes of their own, which a test may signal and kill; started from a server that has imported all.
+
+Legend: a run has one process or two, which meet over gloo as those of torchrun do.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SECONDS = 600.0
+"""No run takes as long, unless it hangs."""
+POLL_SECONDS = 0.005
+MODEL = """
+model:
+  tokenizer: world
+  config:
+    vision_config: {model_type: siglip_vision_model, image_size: 24, patch_size: 4, hidden_size: 16,
+                    intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}
+    text_config: {model_type: llama, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2,
+                  num_attention_heads: 2, num_key_value_heads: 2, max_position_embeddings: 1024,
+                  tie_word_embeddings: true}
+    vision_feature_layer: -1
+    num_query_tokens: 2
+    query_size: 8
+    embq_layer: 1
+    embq_num_heads: 2
+    lm_head_bias: false
+    tie_word_embeddings: true
+"""
+ALIGNMENT = "stage: alignment, data: [{world: 1, count: 30, text: caption}]"
+INSTRUCTION = (
+    "stage: instruction, template: chat, learning_rate: 1e-3, data: [{world: 1, count: 20, most_turns: 2}, "
+    "{world: 1, count: 9, seed: 5, most_turns: 2, independent: true}]"
+)
+"""Thirty or so samples: at four a step, an epoch is seven steps and a rest, so runs go through several epochs."""
+BATCH = "batch_size: 4, micro_batch_size: 1, workers: 0, log_every: 1, save_every: 5, steps: 60"
+
+MATPLOTLIB = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.font_manager")
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["flashsloth.training.run", "flashsloth.cli", "flashsloth.world", *MATPLOTLIB])
+
+
+def write_recipe(folder: Path, *stages: str, head: str = "") -> Path:
+    """A recipe of these stages, each `key: value, ...`; what comes first in them counts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    lines = "\n".join(f"  - {{{stage}}}" for stage in stages)
+    path.write_text(f"output: {folder / 'out'}\nmatrix_rate: 1e9\n{head}{MODEL}stages:\n{lines}\n", encoding="utf-8")
+    return path
+
+
+def with_batch(stage: str, **changes: Any) -> str:
+    """A stage with the usual batch, and changes."""
+    values = dict(part.split(": ") for part in BATCH.split(", "))
+    values.update({key: str(value).lower() for key, value in changes.items()})
+    return stage + "".join(f", {key}: {value}" for key, value in values.items())
+
+
+@dataclass
+class Run:
+    """A run under way: its processes, and the file that each writes what it says into."""
+
+    processes: list[Any]
+    files: list[Path]
+
+    def said(self, rank: int = 0) -> str:
+        """Everything on stdout and stderr so far."""
+        return self.files[rank].read_text(encoding="utf-8") if self.files[rank].exists() else ""
+
+    def step(self) -> int:
+        """The last step that was logged."""
+        return max([0, *(int(step) for step in re.findall(r"\d-\w+ (\d+)/\d+ ", self.said()))])
+
+    def wait_for_step(self, step: int) -> None:
+        """Until that one is logged, or the run has ended."""
+        end = time.monotonic() + SECONDS
+        while self.step() < step and self.is_alive():
+            assert time.monotonic() < end, self.said()
+            time.sleep(POLL_SECONDS)
+
+    def is_alive(self) -> bool:
+        return any(process.is_alive() for process in self.processes)
+
+    def signal(self, number: int, ranks: tuple[int, ...] | None = None) -> None:
+        """Send a signal to the processes of these ranks; without, to all."""
+        for rank, process in enumerate(self.processes):
+            if process.is_alive() and (ranks is None or rank in ranks):
+                os.kill(process.pid, number)
+
+    def end(self) -> list[int]:
+        """Wait for the end; returns the exit codes, negative for a signal's."""
+        for process in self.processes:
+            process.join(SECONDS)
+            if process.is_alive():
+                self.signal(9)
+                raise AssertionError(f"it hangs: {self.said()}")
+        return [process.exitcode for process in self.processes]
+
+
+def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None) -> Run:
+    """Run `flashsloth train` on a recipe.
+
+    Args:
+        recipe: the file.
+        arguments: of the command.
+        processes: how many.
+        hook: a function of a module that the processes can import, called with the rank before the command.
+    """
+    port = _free_port()
+    number = len(list(recipe.parent.glob("said-*")))
+    files = [recipe.parent / f"said-{number + rank}.txt" for rank in range(processes)]
+    run = Run([], files)
+    for rank, file in enumerate(files):
+        file.touch()
+        settings = (rank, processes, port, ["train", str(recipe), *arguments], file, hook)
+        run.processes.append(_processes.Process(target=_train, args=settings))
+    for process in run.processes:
+        process.start()
+    return run
+
+
+def losses(recipe: Path, stage: str) -> list[tuple[int, float]]:
+    """Step and loss of every line of a stage's log."""
+    log = json.loads((recipe.parent / "out" / stage / "log.json").read_text(encoding="utf-8"))
+    return [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+
+
+def _train(rank: int, world: int, port: int, arguments: list[str], file: Path, hook: Any) -> None:
+    import torch
+
+    from flashsloth.cli import main
+
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ["COLUMNS"] = "400"
+    if world > 1:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    if hook is not None:
+        hook(rank)
+    code = main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # as a command's process ends; what the test's libraries left behind is none of its business
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
