@@ -81,6 +81,9 @@ def run(stage: Stage, names: list[str], *, repeats: int = 2, available: int = PL
     return results
 
 
+NAMES = ["flashsloth", "qwen2-vl-2b", "internvl2-2b"]
+
+
 def runs_of(stage: Stage) -> list[str]:
     return [name for name, do in stage.log if do == "run"]
 
@@ -102,6 +105,17 @@ def test_the_other_is_gone_before_the_next_comes() -> None:
     stage = Stage()
     run(stage, ["flashsloth", "qwen2-vl-2b", "internvl2-2b"])
     assert stage.log.index(("qwen2-vl-2b", "peak")) < stage.log.index(("internvl2-2b", "build"))
+
+
+def test_what_is_known_is_kept_from_subject_to_subject() -> None:
+    stage, kept = Stage(), []
+    settings = Settings("cpu", "cpu", StandardJob(), repeats=2, batch=8, batched=())
+
+    def keep(results: Results) -> None:
+        kept.append([len(results.subject(name).runs) for name in NAMES])
+
+    Bench(settings, stage.start, lambda: PLENTY, lambda _: None, keep).run(find_subjects(NAMES))
+    assert kept == [[2, 2, 0], [4, 2, 2]]
 
 
 def test_one_subject_runs_alone() -> None:

@@ -165,8 +165,10 @@ class Results:
 
 
 def save_results(results: Results, path: Path) -> None:
-    """Write `results.json`."""
-    path.write_text(json.dumps(results.to_dict(), indent=1) + "\n", encoding="utf-8")
+    """Write `results.json`, whole or not at all."""
+    aside = path.with_name(path.name + ".new")
+    aside.write_text(json.dumps(results.to_dict(), indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 def load_results(path: Path) -> Results:

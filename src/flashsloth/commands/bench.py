@@ -73,7 +73,7 @@ def bench(
         results = load_results(source)
     else:
         name, chosen = _choose_suite(suite, quick)
-        results = _measure(name, chosen, only, repeats, (tokens, new_tokens, seed), batch, threads)
+        results = _measure(name, chosen, only, repeats, (tokens, new_tokens, seed), batch, threads, out)
     if as_json:
         terminal.print_json(results.to_dict())
     else:
@@ -95,10 +95,12 @@ def _measure(
     job: tuple[int, int, int],
     batch: int | None,
     threads: int,
+    out: Path | None,
 ) -> Results:
-    """Check everything that was asked for, then measure."""
+    """Check everything that was asked for, then measure; what is known is kept in `out` from subject to subject."""
     from flashsloth.benchmark.job import StandardJob
     from flashsloth.benchmark.memory import available_bytes
+    from flashsloth.benchmark.results import RESULTS_FILE, save_results
     from flashsloth.benchmark.subjects import find_subjects
     from flashsloth.benchmark.suite import Bench, Settings
     from flashsloth.benchmark.worker_process import WorkerProcess
@@ -115,9 +117,14 @@ def _measure(
         batched=suite.batched if batch is None else tuple(spec.name for spec in specs),
     )
     _check_device(suite.device)
+
+    def keep(results: Results) -> None:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            save_results(results, out / RESULTS_FILE)
+
     with _telling() as say:
-        bench = Bench(settings, lambda: WorkerProcess(threads or None), available_bytes, say)
-        return bench.run(specs)
+        return Bench(settings, lambda: WorkerProcess(threads or None), available_bytes, say, keep).run(specs)
 
 
 @contextmanager
