@@ -103,6 +103,7 @@ def quiet_libraries() -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it where it is installed
     if sys.stderr.isatty():
         huggingface_hub.utils.enable_progress_bars()  # a download of gigabytes is news
     warnings.simplefilter("ignore")

@@ -47,11 +47,11 @@ def train(
 
     loaded = load_recipe(recipe, changes or [])
     _check_packages()
+    terminal.quiet_libraries()  # before Trainer is imported, which brings PEFT and what it looks for
     from flashsloth.training import ranks
     from flashsloth.training.run import train as run
     from flashsloth.training.stop import TrainingInterrupted
 
-    terminal.quiet_libraries()
     is_first = ranks.is_first()
     console = terminal.stderr()
     terminal.show_log(logging.INFO if is_first else logging.ERROR, console)

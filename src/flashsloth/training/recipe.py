@@ -221,6 +221,8 @@ def _stage_run(raw: Any, where: str) -> StageRun:
     run = StageRun(stage=raw["stage"], settings=settings, data=[], adapter=adapter)
     run = _replaced(run, rest, where)
     run.engine = _engine(raw.get("engine"), settings, f"{where}.engine")
+    if adapter is not None and run.engine.kind != DDP:
+        raise RecipeError(f"{where}.engine.kind is {run.engine.kind}, but a stage with an adapter needs {DDP}")
     run.feature_cache = _feature_cache(raw.get("feature_cache"), settings, run.engine, f"{where}.feature_cache")
     if run.activation_checkpointing not in (True, False, AUTO):
         raise RecipeError(
