@@ -150,7 +150,7 @@ def plan_stage(
     again = stage.activation_checkpointing
     if again == "auto":
         again = memory_bytes is None or memory[False].total > USABLE * memory_bytes
-    flops, recomputed = _flops(config, stage, batch)
+    flops, recomputed = sample_flops(config, stage, batch)
     logits = min(ROWS_AT_A_TIME, batch.rows * batch.text_tokens) * config.text_config.vocab_size
     return TrainingPlan(
         stage=stage.stage,
@@ -236,7 +236,7 @@ def _in_four_bits(weights: int, config: FlashSlothConfig, computed: int) -> tupl
     return weights - round(count * (computed - NF4_BYTES)), max(matrix.size for matrix in matrices) * computed
 
 
-def _flops(config: FlashSlothConfig, stage: StageRun, batch: MicroBatch) -> tuple[float, float]:
+def sample_flops(config: FlashSlothConfig, stage: StageRun, batch: MicroBatch) -> tuple[float, float]:
     """Of one sample: what is needed, and what activation checkpointing does again."""
     model, _ = meta_learner(config, stage.settings.trains, adapter=stage.adapter)
     cost = TrainingCost(model, answers=True)
@@ -249,4 +249,4 @@ def _flops(config: FlashSlothConfig, stage: StageRun, batch: MicroBatch) -> tupl
     return needed, float(again + (look if cost.factors[ENCODER] > 1 else 0))
 
 
-__all__ = ["TEXT_TOKENS", "USABLE", "TrainingMemory", "TrainingPlan", "plan_stage"]
+__all__ = ["TEXT_TOKENS", "USABLE", "TrainingMemory", "TrainingPlan", "plan_stage", "sample_flops"]

@@ -18,7 +18,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 import transformers
@@ -32,6 +32,12 @@ from flashsloth.benchmark.subjects import SubjectSpec
 from flashsloth.inference.precision import DTYPES
 
 REQUESTS = ("machine", "build", "run", "again", "batch", "peak")
+
+
+class Answering(Protocol):
+    """Whatever answers requests."""
+
+    def answer(self, request: dict[str, Any]) -> Any: ...
 
 
 class Worker:
@@ -88,7 +94,7 @@ class Worker:
         return self._measured
 
 
-def serve(requests: Iterable[str], replies: TextIO, worker: Worker) -> None:
+def serve(requests: Iterable[str], replies: TextIO, worker: Answering) -> None:
     """Answer every line; an error is an answer too."""
     for line in requests:
         try:

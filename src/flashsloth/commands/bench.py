@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashsloth.commands import arguments
+from flashsloth.commands.bench_training import TRAINING_LAYERS, bench_training
 from flashsloth.commands.failures import CommandError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ EXAMPLES = (
     "flashsloth bench --suite cpu --out runs/bench",
     "flashsloth bench --only flashsloth,qwen2-vl-2b --repeats 9",
     "flashsloth bench --from runs/bench/results.json --out docs/figures",
+    "flashsloth bench --training --out runs/bench",
 )
 REPEATS = 5
 PLOT_PACKAGE = "matplotlib"
@@ -54,6 +56,12 @@ def bench(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write JSON, Markdown and plots there.")
     ] = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="Training's memory and time instead, beside all visual tokens.")
+    ] = False,
+    layers: Annotated[
+        int, typer.Option("--layers", metavar="N", help="With --training: of each tower, of what is measured.")
+    ] = TRAINING_LAYERS,
     source: Annotated[
         Path | None, typer.Option("--from", metavar="RESULTS.json", help="Show an earlier run; measure nothing.")
     ] = None,
@@ -66,6 +74,9 @@ def bench(
     """
     from flashsloth.commands import terminal
 
+    if training:
+        bench_training(quick, layers, batch, repeats, threads or None, out, source, as_json)
+        return
     _check_out(out)
     if source is not None:
         from flashsloth.benchmark.results import load_results

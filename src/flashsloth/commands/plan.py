@@ -1,9 +1,10 @@
-"""`flashsloth plan`: what a model would take on a machine, before anything is loaded."""
+"""`flashsloth plan`: what a model, or a recipe's training, would take on a machine, before anything is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from flashsloth.benchmark.job import NEW_TOKENS, TEXT_TOKENS
 from flashsloth.commands import arguments
 from flashsloth.commands.failures import CommandError
+from flashsloth.commands.plan_training import is_recipe, plan_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,7 @@ EXAMPLES = (
     "flashsloth plan flashsloth-hd --pictures 2 --tokens 200 --new-tokens 500",
     "flashsloth plan runs/mine/final --quantize int4 --batch 8",
     "flashsloth plan flashsloth --device cuda --bandwidth 4300 --rate 790 --memory 141",
+    "flashsloth plan recipes/flashsloth.yaml --set model.path=flashsloth --devices 8 --memory 80 --rate 250",
 )
 AUTO = "auto"
 MEGA, GIGA, TERA = 1e6, 1e9, 1e12
@@ -33,14 +36,16 @@ Model = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="flashsloth or flashsloth-hd (the published sizes), a folder, or a name on the hub; without it, the small "
-        "model.",
+        help="flashsloth or flashsloth-hd (the published sizes), a folder, or a name on the hub; or RECIPE.yaml, for "
+        "its training; without it, the small model.",
     ),
 ]
 Pictures = Annotated[int, typer.Option("--pictures", metavar="N", help="Pictures of each prompt.")]
 TextTokens = Annotated[
-    int, typer.Option("--tokens", metavar="T", help="Text of each prompt, in tokens, system text and all.")
+    int | None,
+    typer.Option("--tokens", metavar="T", help="Text of each prompt, in tokens, system text and all [default: 64]."),
 ]
+Devices = Annotated[int, typer.Option("--devices", metavar="N", help="Of a recipe's training.")]
 NewTokens = Annotated[int, typer.Option("--new-tokens", metavar="N", help="Tokens of each answer.")]
 Batch = Annotated[int, typer.Option("--batch", metavar="B", help="Prompts that are answered at once.")]
 Bandwidth = Annotated[
@@ -55,7 +60,7 @@ Memory = Annotated[float | None, typer.Option("--memory", metavar="GB", help="Th
 def plan(
     model: Model = None,
     pictures: Pictures = 1,
-    text_tokens: TextTokens = TEXT_TOKENS,
+    text_tokens: TextTokens = None,
     new_tokens: NewTokens = NEW_TOKENS,
     batch: Batch = 1,
     device: arguments.Device = AUTO,
@@ -64,13 +69,29 @@ def plan(
     bandwidth: Bandwidth = None,
     rate: Rate = None,
     memory: Memory = None,
+    devices: Devices = 1,
     settings: arguments.Settings = None,
     as_json: arguments.Json = False,
 ) -> None:
     """Say what a model would take here, before it is loaded: memory, time to the first token, tokens a second.
 
-    Measures this machine for some seconds, unless --bandwidth and --rate describe another one.
+    Measures this machine for some seconds, unless --bandwidth and --rate describe another one. Of a recipe: what its
+    training holds on each of N devices, and, with --rate, the most samples a second.
     """
+    if is_recipe(model):
+        plan_recipe(
+            Path(str(model)),
+            settings or [],
+            devices=devices,
+            pictures=pictures,
+            text_tokens=text_tokens,
+            rate=rate,
+            memory=memory,
+            as_json=as_json,
+        )
+        return
+    if devices != 1:
+        raise CommandError(f"--devices is {devices}, which is for a recipe's training; expected RECIPE.yaml with it")
     from flashsloth.commands import terminal
 
     _check_machine(bandwidth, rate, memory)
@@ -81,7 +102,7 @@ def plan(
         from flashsloth.benchmark.weights import Precision
 
         terminal.quiet_libraries()
-        work = Workload(pictures, text_tokens, new_tokens, batch)
+        work = Workload(pictures, TEXT_TOKENS if text_tokens is None else text_tokens, new_tokens, batch)
         known = find_model(model, **arguments.settings_of(settings))
         where = _device(device, elsewhere=rate is not None)
         precision = Precision(_dtype(dtype, where, known), quantize)

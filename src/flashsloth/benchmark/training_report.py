@@ -1,0 +1,97 @@
+"""Training's memory and time as two tables, of what was measured and of what was counted.
+
+In: :class:`TrainingResults`. Out: Markdown; or files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from flashsloth.benchmark.training_bench import Counted, Measured, TrainingResults
+from flashsloth.benchmark.training_job import ALL_TOKENS, FLASHSLOTH, STAGE_NAMES
+
+RESULTS_NAME, REPORT_NAME = "training.json", "training.md"
+GIGA = 1e9
+MEASURED_HEAD = (
+    "| stage | | positions | s per sample | resident set | tensors | of these, in the step |",
+    "|---|---|---|---|---|---|---|",
+)
+COUNTED_HEAD = (
+    "| stage | checkpointing | samples | | positions | weights, gradients, optimizer | activations | in all |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def markdown(results: TrainingResults) -> str:
+    """Two tables and what they rest on."""
+    machine, first = results.machine, results.measured[0].job
+    depth = "all layers" if first["layers"] is None else f"{first['layers']} layers of each tower"
+    lines = [
+        f"Measured: {machine['name']}, {machine['threads']} threads, torch {machine['torch']}; {depth}, "
+        f"{first['rows']} samples a step, {first['dtype']}, AdamW; {machine['disturbed']}.",
+        "",
+        *MEASURED_HEAD,
+        *_measured_rows(results.measured),
+        "",
+        "Counted, not measured: full depth, float32 weights and bfloat16 autocast, one device.",
+        "",
+        *COUNTED_HEAD,
+        *_counted_rows(results.counted),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_training_report(results: TrainingResults, folder: Path) -> list[Path]:
+    """JSON and Markdown; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / RESULTS_NAME, folder / REPORT_NAME]
+    files[0].write_text(json.dumps(results.to_dict(), indent=1), encoding="utf-8")
+    files[1].write_text(markdown(results), encoding="utf-8")
+    return files
+
+
+def _measured_rows(measured: list[Measured]) -> Iterator[str]:
+    for stage in STAGE_NAMES:
+        by_subject = {one.job["subject"]: one for one in measured if one.job["stage"] == stage}
+        for one in by_subject.values():
+            sizes = (one.found["resident_bytes"], one.tensor_bytes, one.found["step_bytes"])
+            cells = (one.found["positions"], f"{one.seconds_per_sample:.3g}", *(f"{s / GIGA:.2f} GB" for s in sizes))
+            yield _row(stage, one.job["subject"], *cells)
+        ours, theirs = by_subject[FLASHSLOTH], by_subject[ALL_TOKENS]
+        yield _row(
+            stage,
+            "less",
+            "",
+            _less(ours.seconds_per_sample, theirs.seconds_per_sample),
+            _less(ours.found["resident_bytes"], theirs.found["resident_bytes"]),
+            _less(ours.tensor_bytes, theirs.tensor_bytes),
+            _less(ours.found["step_bytes"], theirs.found["step_bytes"]),
+        )
+
+
+def _counted_rows(counted: list[Counted]) -> Iterator[str]:
+    for stage in STAGE_NAMES:
+        for again in (False, True):
+            alike = [one for one in counted if (one.stage, one.activation_checkpointing) == (stage, again)]
+            by_subject = {one.subject: one for one in alike}
+            recomputed = "yes" if again else "no"
+            for one in by_subject.values():
+                fixed = one.weights + one.gradients + one.optimizer
+                sizes = (f"{size / GIGA:.1f} GB" for size in (fixed, one.activations, one.total))
+                yield _row(stage, recomputed, one.rows, one.subject, one.positions, *sizes)
+            ours, theirs = by_subject[FLASHSLOTH], by_subject[ALL_TOKENS]
+            less = _less(ours.activations, theirs.activations), _less(ours.total, theirs.total)
+            yield _row(stage, recomputed, "", "less", "", "", *less)
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _less(ours: float, theirs: float) -> str:
+    return f"{1 - ours / theirs:.0%}"
+
+
+__all__ = ["markdown", "write_training_report"]
