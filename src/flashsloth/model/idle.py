@@ -37,7 +37,7 @@ def blank_picture(model: Any, inputs_embeds: torch.Tensor) -> FlashSlothImageFea
         size = config.vision_config.image_size
         return model.get_image_features(inputs_embeds.new_zeros(1, config.num_views, 3, size, size))
     patches, width = config.num_views * config.num_patches, config.vision_config.hidden_size
-    return model.pool_features(inputs_embeds.new_zeros(1, patches, width))
+    return model.pool_features(_zeros_for(model.projector, inputs_embeds, 1, patches, width))
 
 
 def touch(inputs_embeds: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ def idle_queries(
     device, config = inputs_embeds.device, model.config
     place = torch.arange(min(config.num_query_tokens, inputs_embeds.shape[1]), device=device)[None]  # [1, Q]
     if image is None:
-        features = inputs_embeds.new_zeros(1, 1, config.vision_config.hidden_size)
+        features = _zeros_for(model.embedded_query, inputs_embeds, 1, 1, config.vision_config.hidden_size)
     else:
         features = image.last_hidden_state[:1]  # [1, W*P, V]
     return EmbeddedQueryInputs(
@@ -73,6 +73,11 @@ def idle_queries(
 def needs_query_tokens(model: Any) -> bool:
     """Whether the query tokens must be used, though the batch has no turns."""
     return _must_run(model, model.query_tokens)
+
+
+def _zeros_for(part: nn.Module, inputs_embeds: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Zeros as a part takes them, where the batch is."""
+    return inputs_embeds.new_zeros(*shape, dtype=next(part.parameters()).dtype)
 
 
 def _must_run(model: Any, part: nn.Module) -> bool:

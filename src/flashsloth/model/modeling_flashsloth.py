@@ -191,6 +191,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             position_ids = positions_without_padding(attention_mask, inputs_embeds.shape[1])
         if embq_inputs is not None:
             kwargs[_EMBQ_KWARG] = embq_inputs
+        if use_cache is None and self.training:
+            use_cache = False  # keys and values would be copied for nobody
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
