@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import weakref
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from flashsloth.speed import SpeedError, speed_up
 from flashsloth.speed.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
 from flashsloth.speed.packed_linear import READ_FROM_MEMORY, READING_ROWS, Activation, PackedLinear, can_pack
 from flashsloth.speed.quantized_linear import GROUP_SIZE, Int4Linear, Int8Linear
-from flashsloth.speed.speed_up import _linear_layers
+from flashsloth.speed.speed_up import WORTH_PACKING, _linear_layers
 
 FLOAT32_TOLERANCE = 1e-4  # of a logit
 BFLOAT16_DIVERGENCE = 1e-3  # KL at each position, against float32
@@ -34,6 +35,11 @@ LLAMA = {
 }
 WIDE_PHI = {**tiny.TEXT, "hidden_size": 64}
 PLAIN_MODULES = {"PackedLinear", "Int8Linear", "Int4Linear"}
+
+
+@pytest.fixture(autouse=True)
+def _small_layers_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[_linear_layers.__module__], "WORTH_PACKING", 16 * 16)
 
 
 def linear(inputs: int = 64, outputs: int = 96, dtype: torch.dtype = torch.float32) -> nn.Linear:
@@ -253,6 +259,12 @@ def test_a_plain_weight_is_let_go_before_the_next_is_packed(tiny_model) -> None:
         before = weakref.ref(layer)
         del layer
     assert before is not None
+
+
+def test_small_layers_stay_plain(tiny_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[_linear_layers.__module__], "WORTH_PACKING", WORTH_PACKING)
+    speed_up(tiny_model)
+    assert not any(isinstance(module, PackedLinear) for module in tiny_model.modules())
 
 
 def test_layers_that_are_more_than_linear_stay(tiny_model) -> None:

@@ -52,29 +52,18 @@ class FixedCost:
 
 
 EFFICIENCIES: dict[tuple[str, str], Efficiency] = {
-    # -----------------------------------------------------------------------------------------------------------------
-    # TO BE FITTED. Measure with `flashsloth bench --suite cpu` on an idle machine, then put in what
-    # `flashsloth.benchmark.fit.fit_efficiencies` says of its results.
-    #
-    # Until then: from kernels measured one by one on two Zen 5 cores.
-    #   encoder   linear layers at the full rate, and 26 layers of attention at 7.4 ms a picture
-    #   pooling   SAP 3.8 ms (float32 12 ms), projector at the full rate
-    #   decode    one-row products: packed 49.5 of 50 GB/s with norms and attention on top; int8 30.5, int4 35 of 50
-    #   row       a product of eight rows costs 1.2, 2.2 and 3.2 times one of one row in bfloat16, int8 and int4
-    #   prefill   as the encoder; int8 weights are widened first; int4 takes a row after the other
-    # -----------------------------------------------------------------------------------------------------------------
-    ("cpu", "bfloat16"): Efficiency(encoder=0.80, pooling=0.65, prefill=0.80, decode=0.90, row=(1.2 - 1) / 7),
-    ("cpu", "float32"): Efficiency(encoder=0.80, pooling=0.45, prefill=0.80, decode=0.90, row=(1.2 - 1) / 7),
-    ("cpu", "int8"): Efficiency(encoder=0.80, pooling=0.65, prefill=0.60, decode=0.60, row=(2.2 - 1) / 7),
-    ("cpu", "int4"): Efficiency(encoder=0.80, pooling=0.65, prefill=0.34, decode=0.70, row=(3.2 - 1) / 7),
+    # Fitted by `flashsloth.benchmark.fit` to the run in docs/benchmarks.md; int8's and int4's `row` from their kernels.
+    ("cpu", "bfloat16"): Efficiency(encoder=0.62, pooling=0.68, prefill=0.81, decode=0.76, row=0.035),
+    ("cpu", "float32"): Efficiency(encoder=0.82, pooling=0.62, prefill=0.86, decode=0.75, row=0.029),
+    ("cpu", "int8"): Efficiency(encoder=0.74, pooling=0.78, prefill=0.45, decode=0.78, row=(2.2 - 1) / 7),
+    ("cpu", "int4"): Efficiency(encoder=0.71, pooling=0.70, prefill=0.31, decode=0.65, row=(3.2 - 1) / 7),
 }
 """(kind of device, type of the stored weights) -> shares."""
 
 FIXED_COSTS: dict[str, FixedCost] = {
-    # TO BE FITTED before the table above: layer and token by `flashsloth.benchmark.fit.fit_fixed_cost` from the results
-    # of `flashsloth bench --quick`, whose model is so small that it does little else.
-    # picture and view_pixel: one view takes 2.6 ms, five take 9.8 ms.
-    "cpu": FixedCost(layer=0.0, token=0.0, picture=0.8e-3, view_pixel=1.8e-3 / 384**2),
+    # layer and token from the small model, which does little else (`flashsloth bench --quick`); picture and view_pixel
+    # from one view's preparation and from five, in the same runs.
+    "cpu": FixedCost(layer=0.9e-3, token=0.06e-3, picture=3.0e-3, view_pixel=2.3e-3 / 384**2),
 }
 """Kind of device -> seconds."""
 

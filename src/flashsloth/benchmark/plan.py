@@ -25,6 +25,7 @@ from flashsloth.benchmark.machine import Machine
 from flashsloth.benchmark.stages import Clock, Stage, kept_positions, looking, reading, reading_on, writing
 from flashsloth.benchmark.weights import Precision
 from flashsloth.inference.roomy_cache import ROOM_STEP
+from flashsloth.speed.speed_up import WORTH_PACKING
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.speed import QUANTIZATIONS
 
@@ -217,10 +218,12 @@ def _memory(cost: Cost, work: Workload, precision: Precision, machine: Machine) 
     """Bytes by part."""
     kind = torch.device(machine.device).type
     packs = kind == "cpu"  # and then the encoder's attention in bfloat16 is of plain operations
+    head = cost.config.text_config.hidden_size * cost.config.text_config.vocab_size
+    copies_head = packs and (precision.quantize is not None or head >= WORTH_PACKING)
     columns = cost.positions(work) + work.new_tokens + ROOM_STEP
     key_values = cost.key_value_bytes(precision)
     return Memory(
-        weights=cost.weight_bytes(precision, copies_head=packs),
+        weights=cost.weight_bytes(precision, copies_head=copies_head),
         keys_and_values=work.batch * columns * key_values,
         pictures=cost.feature_bytes(precision, work.all_pictures)
         + work.batch * kept_positions(cost, work) * key_values,
