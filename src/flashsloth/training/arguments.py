@@ -57,7 +57,7 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
         "logging_nan_inf_filter": False,  # it would hide what the guard stops at
         "disable_tqdm": True,
         "dataloader_num_workers": stage.workers,
-        "dataloader_persistent_workers": False,  # they hear no signals, so ones that stay would keep the process from ending
+        "dataloader_persistent_workers": False,  # deaf ones that stay would keep the process
         "dataloader_pin_memory": on_accelerator,
         "remove_unused_columns": False,
         "label_names": ["labels"],
