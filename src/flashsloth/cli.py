@@ -14,7 +14,20 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from flashsloth.commands import ask, bench, chat, checkpoints, data, data_table, evaluate, merge, plan, train, world
+from flashsloth.commands import (
+    ask,
+    bench,
+    chat,
+    checkpoints,
+    data,
+    data_table,
+    evaluate,
+    merge,
+    plan,
+    train,
+    warmup,
+    world,
+)
 from flashsloth.commands.failures import INTERRUPTED, report_failure, silence_stdout
 
 
@@ -31,6 +44,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     ANSWERS: (
         Command("ask", ask.ask, ask.EXAMPLES),
         Command("chat", chat.chat, chat.EXAMPLES),
+        Command("warmup", warmup.warmup, warmup.EXAMPLES),
     ),
     CHECKPOINTS: (
         Command("info", checkpoints.info, checkpoints.INFO_EXAMPLES),
