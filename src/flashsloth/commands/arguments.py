@@ -26,6 +26,14 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="What a published checkpoint's files do not tell; repeatable."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed, the same pictures.")]
+Unknown = Annotated[
+    float,
+    typer.Option(
+        "--unknown",
+        metavar="SHARE",
+        help="Of pictures that hold nothing with a name, and of questions that suppose what is not there.",
+    ),
+]
 Level = Annotated[int, typer.Option("--level", help="0 (one object) to 3 (everything).")]
 
 
