@@ -35,6 +35,7 @@ from flashsloth.training.checkpoints import PREFIX, last_whole, new_files, step_
 from flashsloth.training.collation import ConversationCollator, PatchCollator
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
+from flashsloth.training.encoder_options import encoder_options
 from flashsloth.training.engines import let_go, whole_weights
 from flashsloth.training.feature_store import features_on_disk, read_from
 from flashsloth.training.memory import recomputes_activations
@@ -146,8 +147,10 @@ def run_stage(
     checkpoint = last_whole(folder / STEPS_FOLDER)
     learner = learner_of(model, stage, base_name, arguments.bf16, checkpoint)
     weight = stage.settings.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
+    encoder = model.model.vision_tower
     with (
         patch_loss(model, weight) if weight else nullcontext(),
+        encoder_options(encoder, augment=stage.augment, compiled=stage.compile_encoder),
         features_on_disk(model, stage) as store,
     ):
         trainer = _trainer(model, learner, processor, running, number, arguments)
