@@ -22,6 +22,7 @@ from flashsloth.commands import (
     data,
     data_table,
     evaluate,
+    experiment,
     merge,
     plan,
     train,
@@ -55,6 +56,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     STUDY: (
         Command("train", train.train, train.EXAMPLES),
         Command("world", world.world, world.EXAMPLES),
+        Command("experiment", experiment.experiment, experiment.EXAMPLES),
         Command("bench", bench.bench, bench.EXAMPLES),
         Command("plan", plan.plan, plan.EXAMPLES),
     ),
@@ -65,7 +67,10 @@ FIRST_STEPS = (
     "flashsloth chat photo.jpg",
     "flashsloth eval world --count 100",
 )
-EVALUATIONS: tuple[Command, ...] = (Command("world", evaluate.world, evaluate.WORLD_EXAMPLES),)
+EVALUATIONS: tuple[Command, ...] = (
+    Command("world", evaluate.world, evaluate.WORLD_EXAMPLES),
+    Command("pictures", evaluate.pictures, evaluate.PICTURES_EXAMPLES),
+)
 """What `flashsloth eval` can measure with."""
 DATA: tuple[Command, ...] = (
     Command("check", data.check, data.CHECK_EXAMPLES),
