@@ -52,6 +52,7 @@ FILE_KEYS = {
     "jsonl": (".jsonl", LARGE_TEXT),
     "parquet": (".parquet", LARGE_ARCHIVE),
     "shards": (".tar", LARGE_ARCHIVE),
+    "packed": ("index.json", LARGE_TEXT),  # which says how the pack was drawn; every sample has its own digest
 }
 """Keys of a source of data that name files -> how those in a folder end, and which are large."""
 GIT_SECONDS = 10.0
