@@ -31,18 +31,22 @@ def quantize_layers(model: nn.Module, names: list[str], compute_dtype: torch.dty
         AdapterError: where bitsandbytes is not installed, or a layer's rows are not whole blocks.
     """
     bitsandbytes = _bitsandbytes()
-    widths = {name: model.get_submodule(name).weight.shape[1] for name in names}
+    widths = {name: _linear(model, name).in_features for name in names}
     ragged = [f"{name} ({width})" for name, width in widths.items() if width % BLOCK_SIZE]
     if ragged:
         raise AdapterError(
             f"quantize: nf4 needs layers of a multiple of {BLOCK_SIZE} inputs, unlike {ragged[0]}: use none"
         )
-    for name in names:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
+    for name in names:  # one by one, so that each makes room for the next
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, _packed(bitsandbytes, layer, compute_dtype))
+        setattr(model.get_submodule(parent), last, _packed(bitsandbytes, _linear(model, name), compute_dtype))
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT asks for it before it looks at the layers
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def _packed(bitsandbytes: Any, layer: nn.Linear, compute_dtype: torch.dtype) -> Any:
