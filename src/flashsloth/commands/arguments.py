@@ -15,7 +15,7 @@ Model = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 Quantize = Annotated[
-    str | None, typer.Option("--quantize", metavar="BITS", help="int8 or int4: a smaller language model, on a CPU.")
+    str | None, typer.Option("--quantize", metavar="BITS", help="int8 or int4: a smaller language model.")
 ]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", metavar="N", help="The longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="0: the likeliest words. Above: drawn, ever wilder.")]
