@@ -7,6 +7,8 @@ A second Ctrl-C does not wait.
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import multiprocessing.util
 import signal
 import threading
 from collections.abc import Callable
@@ -72,7 +74,15 @@ def deafened(loader: Any) -> Any:
     inner = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper hands reading on, not writing
     if inner.num_workers and not isinstance(inner.worker_init_fn, _Deaf):
         inner.worker_init_fn = _Deaf(inner.worker_init_fn)
+        multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
     return loader
+
+
+def _end_workers() -> None:
+    """When this process ends: multiprocessing asks its workers to end, and would wait for deaf ones for ever."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 class _Deaf:
