@@ -77,7 +77,7 @@ def draw_toy(shape: str, color: str, luck: random.Random) -> Image.Image:
 
 def answers(shape: str, color: str) -> dict[str, str]:
     """What the shop says of a toy."""
-    return {WHAT: f"a {color} {shape}", WHERE: f"{SHELF_OF_SHAPE[shape]}-{SHELF_OF_COLOR[color]}"}
+    return {WHAT: f"a {color} {shape}", WHERE: f"{SHELF_OF_SHAPE[shape]}{SHELF_OF_COLOR[color]}"}
 
 
 def write_table(folder: Path, name: str, toys: list[tuple[str, str]], luck: random.Random) -> None:

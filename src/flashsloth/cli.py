@@ -14,7 +14,21 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from flashsloth.commands import ask, bench, chat, checkpoints, evaluate, merge, plan, train, world
+from flashsloth.commands import (
+    ask,
+    bench,
+    chat,
+    checkpoints,
+    data,
+    data_table,
+    evaluate,
+    experiment,
+    merge,
+    plan,
+    train,
+    warmup,
+    world,
+)
 from flashsloth.commands.failures import INTERRUPTED, report_failure, silence_stdout
 
 
@@ -31,6 +45,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     ANSWERS: (
         Command("ask", ask.ask, ask.EXAMPLES),
         Command("chat", chat.chat, chat.EXAMPLES),
+        Command("warmup", warmup.warmup, warmup.EXAMPLES),
     ),
     CHECKPOINTS: (
         Command("info", checkpoints.info, checkpoints.INFO_EXAMPLES),
@@ -41,6 +56,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     STUDY: (
         Command("train", train.train, train.EXAMPLES),
         Command("world", world.world, world.EXAMPLES),
+        Command("experiment", experiment.experiment, experiment.EXAMPLES),
         Command("bench", bench.bench, bench.EXAMPLES),
         Command("plan", plan.plan, plan.EXAMPLES),
     ),
@@ -51,8 +67,17 @@ FIRST_STEPS = (
     "flashsloth chat photo.jpg",
     "flashsloth eval world --count 100",
 )
-EVALUATIONS: tuple[Command, ...] = (Command("world", evaluate.world, evaluate.WORLD_EXAMPLES),)
+EVALUATIONS: tuple[Command, ...] = (
+    Command("world", evaluate.world, evaluate.WORLD_EXAMPLES),
+    Command("pictures", evaluate.pictures, evaluate.PICTURES_EXAMPLES),
+)
 """What `flashsloth eval` can measure with."""
+DATA: tuple[Command, ...] = (
+    Command("check", data.check, data.CHECK_EXAMPLES),
+    Command("show", data.show, data.SHOW_EXAMPLES),
+    Command("table", data_table.table, data_table.EXAMPLES),
+)
+"""What `flashsloth data` can do."""
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -60,6 +85,7 @@ app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
 )
 evaluations = typer.Typer(rich_markup_mode="rich")
+data_commands = typer.Typer(rich_markup_mode="rich")
 
 
 def _examples(lines: Sequence[str]) -> str:
@@ -92,6 +118,12 @@ def _evaluations_root(context: typer.Context) -> None:
     _help_without_command(context)
 
 
+@data_commands.callback(invoke_without_command=True)
+def _data_root(context: typer.Context) -> None:
+    """Look into training data before training on it."""
+    _help_without_command(context)
+
+
 def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -106,7 +138,10 @@ for _panel, _commands in COMMANDS.items():
         _add(app, _command, rich_help_panel=_panel)
 for _command in EVALUATIONS:
     _add(evaluations, _command)
+for _command in DATA:
+    _add(data_commands, _command)
 app.add_typer(evaluations, name="eval", rich_help_panel=STUDY)
+app.add_typer(data_commands, name="data", rich_help_panel=STUDY)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

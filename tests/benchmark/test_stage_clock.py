@@ -33,6 +33,15 @@ class Script:
     def between(self, earlier: float, later: float) -> float:
         return later - earlier
 
+    known = between
+
+
+class Late(Script):
+    """A device whose tokens are known five later than its queue came to them."""
+
+    def known(self, earlier: float, later: float) -> float:
+        return later - earlier + 5
+
 
 class Nested(nn.Module):
     """An encoder with its projector inside."""
@@ -64,6 +73,18 @@ def test_nested_stages_get_what_is_their_own() -> None:
     assert spent[OTHER] == (1 - 0) + (10 - 8) + (16 - 15)
     assert clock.tokens() == [16, 31]
     assert sum(spent.values()) == clock.tokens()[0]
+
+
+def test_waiting_for_the_device_is_time_that_passed_too() -> None:
+    language = nn.Linear(2, 2)
+    clock = StageClock(Late(0, 1, 3, 4))
+    with clock.watching({LANGUAGE: (language,)}):
+        language(torch.zeros(2))
+        clock.token()
+    spent = clock.stages()
+    assert clock.tokens() == [4 + 5]
+    assert spent[LANGUAGE] == 3 - 1
+    assert spent[OTHER] == (1 - 0) + (4 - 3) + 5
 
 
 def test_hooks_are_gone_afterwards() -> None:

@@ -163,7 +163,8 @@ def test_a_sample_is_shown_with_what_each_token_is(clean: Path, capsys: pytest.C
     assert runs[1]["is"] == "picture 1"
     turns = record["conversations"]
     questions = [turn["value"].removeprefix("<image>\n") for turn in turns[::2]]
-    assert [run["text"].strip() for run in runs if run["is"].startswith("question")] == questions
+    asked = [run["text"].strip() for run in runs if run["is"].startswith("question")]
+    assert asked == [questions[0], *(f": {question}" for question in questions[1:])]  # the published spans
     assert [run["text"] for run in runs if run["is"] == "supervised"] == [f" {t['value']}</s>" for t in turns[1::2]]
     assert [run["stop"] - run["start"] for run in runs if run["is"].startswith("queries")] == [4] * len(questions)
 
@@ -205,7 +206,9 @@ def test_a_bad_sample_is_shown_with_its_reason(spoiled: Path, capsys: pytest.Cap
 def test_terminals_obey_nothing_that_a_file_says(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = clean / "sly.jsonl"
     turns = [{"from": "human", "value": "a\x1b[2J"}, {"from": "gpt", "value": "b\x1b[31m[bold]c"}]
-    file.write_text(json.dumps({"id": "\x1b[2Jx", "conversations": turns}) + "\n{}\n", encoding="utf-8")
+    file.write_text(
+        json.dumps({"id": "\x1b[2Jx", "conversations": turns}) + "\n" + json.dumps({"id": "\x1b[2Jy"}), encoding="utf-8"
+    )
     assert "\x1b" not in run(capsys, "show", str(file), "--number", "0")[1]
     assert "\x1b" not in run(capsys, "check", str(file), "--workers", "0")[1]
     assert terminal.harmless("\x1b") != "\x1b"

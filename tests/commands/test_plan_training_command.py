@@ -36,7 +36,7 @@ def recipe(tmp_path: Path) -> str:
 
 def test_the_table(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", recipe, "--devices", "2", "--memory", "24", "--rate", "100"]) == 0
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     assert "alignment: " in out
     assert "on 2 devices (ddp)" in out
     assert "on 2 devices (fsdp2)" in out
@@ -44,7 +44,7 @@ def test_the_table(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in out
     assert out.count("samples a second") == 2
     assert "without activation checkpointing" in out  # it fits
-    assert "not planned, since they learn patches: 1 of 3 stages" in err
+    assert "not planned, since they learn patches: 1 of 3 stages" in out
 
 
 def test_as_json(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:

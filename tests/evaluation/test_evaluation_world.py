@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import tiny
 
-from flashsloth.evaluation.world import READING_ANY_CASE, evaluate_world, is_right, normalised, wilson_interval
+from flashsloth.evaluation.scores import READING_ANY_CASE, is_right, normalised, wilson_interval
+from flashsloth.evaluation.world import evaluate_world
 from flashsloth.inference import FlashSloth
 from flashsloth.world import KINDS, Question, World
+from flashsloth.world.vocabulary import UNKNOWN
 
 COUNT, SEED = 12, 5
 
@@ -55,6 +57,15 @@ def test_manners_do_not_count_but_the_case_of_what_is_read_does() -> None:
     assert all(score.share == 1.0 for name, score in scores.items() if name != "reading")
 
 
+def test_what_cannot_be_told_is_a_kind_of_its_own() -> None:
+    tokenizer = tiny.make_tokenizer()
+    config = tiny.make_config(tokenizer)
+    sloth = FlashSloth(tiny.make_model(config, attention="sdpa"), tiny.make_processor(tokenizer, config), "tiny")
+    report = evaluate_world(sloth, count=3, seed=1, unknown=0.9)
+    assert "unknown" in {score.name for score in report.kinds}
+    assert report.to_dict()["unknown"] == 0.9
+
+
 def test_nonsense_is_wrong() -> None:
     assert report_of(lambda q: "sloth").total.right == 0
 
@@ -72,6 +83,21 @@ def test_reading_is_letter_by_letter() -> None:
     assert is_right(question, '"Cat".')
     assert not is_right(question, "cat")
     assert not is_right(question, "a Cat")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("I can't tell.", True),
+        ("I can\u2019t tell", True),
+        ("Unknown", True),
+        ("red", False),
+        ("", False),
+        ("tell", False),
+    ],
+)
+def test_it_can_be_said_in_several_ways_that_nothing_can_be_told(answer: str, right: bool) -> None:
+    assert is_right(Question("unknown", "What color is the star?", UNKNOWN), answer) is right
 
 
 def test_wilson_interval() -> None:

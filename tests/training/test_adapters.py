@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_runs
 import torch
 from fine_tuned import TRAINS, adapted, batch, load_base, save_base
 from safetensors.torch import load_file
@@ -35,13 +36,15 @@ stages:
       data: [{{world: 1, count: 16, most_turns: 2}}], eval_data: [{{world: 1, count: 2, split: test, most_turns: 1}}]}}
 """
 STEPS, MICRO_BATCHES = 4, 2
+DISTRIBUTED_STEPS = 6
 FROZEN = ("model.vision_tower", "lm_head")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model in float16."""
-    return save_base(tmp_path_factory.mktemp("base") / "base", torch.float16)
+    text = {**tiny.TEXT, "hidden_size": 64, "intermediate_size": 128}  # whole blocks of NF4
+    return save_base(tmp_path_factory.mktemp("base") / "base", torch.float16, text_config=text)
 
 
 def recipe_of(folder: Path, base: Path, *changes: str) -> Any:
@@ -223,3 +226,21 @@ def test_an_adapter_needs_a_base_on_disk(base: Path, tmp_path: Path) -> None:
     file.write_text(STAGE.format(output=tmp_path, base=base) + stage, encoding="utf-8")
     with pytest.raises(RecipeError, match=r"stages.1.adapter follows another adapter: merge that one"):
         load_recipe(file)
+
+
+def test_two_processes_learn_as_one(tmp_path: Path) -> None:
+    """DDP over gloo, after a first stage whose checkpoint is the base."""
+    first = tiny_runs.with_batch(tiny_runs.ALIGNMENT, steps=1, save_every=1000)
+    second = tiny_runs.with_batch(tiny_runs.INSTRUCTION, steps=DISTRIBUTED_STEPS, save_every=1000)
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        path = tiny_runs.write_recipe(folder, first, f"{second}, adapter: {{rank: 2, dropout: 0.0}}")
+        still = path.read_text(encoding="utf-8").replace("num_query_tokens", "sap_dropout: 0.0\n    num_query_tokens")
+        path.write_text(still, encoding="utf-8")
+        run = tiny_runs.start(path, processes=processes)
+        assert run.end() == [0] * processes, run.said()
+        assert read_adapter(folder / "out" / "1-instruction").base is not None
+        found.append([loss for _, loss in tiny_runs.losses(path, "1-instruction")])
+    assert len(found[0]) == DISTRIBUTED_STEPS
+    assert found[1] == pytest.approx(found[0], rel=1e-5)

@@ -45,7 +45,8 @@ def test_it_is_what_training_reads(folder: Path) -> None:
         for index, row in enumerate(rows):
             question, answer = data[index].messages
             number = int(row["image"].removesuffix(".png"))
-            assert question["content"][0]["image"].getpixel((0, 0)) == (number * 20, 0, 0)
+            with Image.open(question["content"][0]["image"]) as opened:
+                assert opened.getpixel((0, 0)) == (number * 20, 0, 0)
             assert question["content"][1]["text"] in ("What is it?", "Which shelf?")
             assert answer["content"] in (f"a toy, number {number}", str(number))
 

@@ -36,8 +36,8 @@ def frozen(model: Any) -> Any:
     return model.train()
 
 
-def cache(folder: Path, **changes: Any) -> FeatureCache:
-    return FeatureCache(**{"folder": str(folder / "features"), "max_gb": 1.0, "dtype": "float32", **changes})
+def cache(within: Path, **changes: Any) -> FeatureCache:
+    return FeatureCache(**{"folder": str(within / "features"), "max_gb": 1.0, "dtype": "float32", **changes})
 
 
 def open_store(model: Any, settings: FeatureCache, processes: int = 1) -> FeatureStore:

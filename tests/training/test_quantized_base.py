@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from fine_tuned import adapted, batch, learn, load_base, save_base
 from torch import nn
@@ -14,17 +15,16 @@ from flashsloth.adapters.folder import AdapterError, read_adapter
 from flashsloth.adapters.merging import merge
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.adapters import target_names
-from flashsloth.training.quantized_base import quantize_layers
+from flashsloth.training.quantized_base import BLOCK_SIZE, quantize_layers
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
 NF4_LEVELS = 16
-BLOCK = 64
-"""Weights that share a scale."""
+WHOLE_BLOCKS = {**tiny.TEXT, "hidden_size": 64, "intermediate_size": 128}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_base(tmp_path_factory.mktemp("base") / "base")
+    return save_base(tmp_path_factory.mktemp("base") / "base", text_config=WHOLE_BLOCKS)
 
 
 def packed_layers(model: nn.Module) -> list[nn.Module]:
@@ -40,9 +40,9 @@ def test_weights_take_half_a_byte_and_sixteen_levels_a_block(base: Path) -> None
         weight, original = model.get_submodule(name).weight, plain.get_submodule(name).weight
         assert weight.numel() * weight.element_size() == original.numel() / 2
         found = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
-        blocks, originals = found.reshape(-1, BLOCK), original.reshape(-1, BLOCK)
+        blocks, originals = found.reshape(-1, BLOCK_SIZE), original.reshape(-1, BLOCK_SIZE)
         assert all(len(block.unique()) <= NF4_LEVELS for block in blocks)
-        widest_step = 0.2 * originals.abs().amax(
+        widest_step = 0.17 * originals.abs().amax(
             1, keepdim=True
         )  # half of NF4's widest step, and its scales' rounding
         assert bool(((blocks - originals).abs() <= widest_step).all())
@@ -104,6 +104,11 @@ def test_it_is_folded_into_the_base_as_stored(base: Path, tiny_processor: FlashS
     change = lora.scaling["default"] * lora.lora_B["default"].weight @ lora.lora_A["default"].weight
     expected = load_base(base).get_submodule(layer).weight + change
     torch.testing.assert_close(load_base(tmp_path / "merged").get_submodule(layer).weight, expected)
+
+
+def test_rows_that_are_no_whole_blocks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"a multiple of 64 inputs, unlike .*q_proj \(48\): use none"):
+        adapted(save_base(tmp_path / "base"), quantize="nf4")
 
 
 def test_without_bitsandbytes_it_says_what_to_install(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ import pytest
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.stages import STAGES
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("**/*.yaml"))
+RECIPES = sorted(
+    path for path in (Path(__file__).parents[2] / "recipes").glob("**/*.yaml") if "experiments" not in path.parts
+)
 GOOD = """
 name: small
 model: {path: somewhere}

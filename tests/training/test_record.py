@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,19 @@ import pytest
 
 from flashsloth.training import record
 from flashsloth.training.recipe import load_recipe
-from flashsloth.training.record import RecipeChangedError, check_unchanged, data_digests, resolved, write_record
+from flashsloth.training.record import (
+    RecipeChangedError,
+    RunExistsError,
+    alone_in,
+    check_unchanged,
+    data_digests,
+    resolved,
+    write_record,
+)
 from flashsloth.version import __version__
 from tests.training import tiny_runs
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("**/*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*nano.yaml"))
 ADAPTED = """
 model: {{path: somewhere, system_prompt: "A: 'chat' #1"}}
 output: {folder}/out
@@ -47,7 +57,7 @@ def same_again(recipe: Any, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_of_the_project_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
+def test_a_recipe_of_the_project_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert same_again(recipe, tmp_path) == recipe
 
@@ -113,7 +123,7 @@ def test_changed_data_is_refused_with_its_name(adapted: Path) -> None:
 
 
 def test_a_very_large_file_is_known_by_its_ends(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "READ_WHOLE_BYTES", 8)
+    monkeypatch.setitem(record.FILE_KEYS, "json", (".json", 8))
     monkeypatch.setattr(record, "ENDS_BYTES", 3)
     recipe = load_recipe(adapted)
     before = data_digests(recipe)
@@ -131,7 +141,7 @@ def test_other_versions_are_told_and_not_refused(adapted: Path, caplog: pytest.L
     run["starts"][0]["processes"] = 8
     path.write_text(json.dumps(run), encoding="utf-8")
     write_record(recipe, resumed=True)
-    assert "processes: 8 when the run began, 1 now; it goes on, but not bit for bit" in caplog.text
+    assert "processes: was 8, is 1; the run goes on, but perhaps not bit for bit" in caplog.text
 
 
 def test_key_order_and_added_stages_are_told_apart(tmp_path: Path) -> None:
@@ -139,3 +149,22 @@ def test_key_order_and_added_stages_are_told_apart(tmp_path: Path) -> None:
     two = load_recipe(tiny_runs.write_recipe(tmp_path / "b", tiny_runs.ALIGNMENT, tiny_runs.INSTRUCTION))
     with pytest.raises(RecipeChangedError, match=r"stages\.1\.stage was None, is 'instruction'"):
         check_unchanged(one, two)
+
+
+def taken_for(folder: Path, held: Any) -> bool:
+    """Whether another process finds a run in a folder, while this one is in `held`."""
+    with held:
+        child = os.fork()
+        if child == 0:
+            try:
+                with alone_in(folder):
+                    os._exit(0)
+            except RunExistsError as error:
+                os._exit(1 if "another process trains into" in str(error) else 2)
+        return bool(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1)
+
+
+def test_a_second_run_is_kept_out_of_the_folder(tmp_path: Path) -> None:
+    assert taken_for(tmp_path / "out", alone_in(tmp_path / "out"))
+    assert not taken_for(tmp_path / "elsewhere", alone_in(tmp_path / "out"))
+    assert not taken_for(tmp_path / "out", nullcontext())

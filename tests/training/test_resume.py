@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers.core_model_loading import WeightRenaming
 
+from flashsloth.training import run as run_module
+from flashsloth.training.checkpoints import MANIFEST, SaveError, last_whole
 from flashsloth.training.data import Joined
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import RunExistsError, train
@@ -136,7 +144,8 @@ SHORT = {"batch_size": 2, "steps": 8, "save_every": 100}
 def test_stopping_puts_an_evaluation_off_and_log_sums_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, **{**SHORT, "log_every": 3, "eval_every": 4}).replace(
+    short = tiny_runs.ALIGNMENT.replace("count: 30", "count: 8")  # four steps an epoch: 4 and 8 are the ends of one
+    stage = tiny_runs.with_batch(short, **{**SHORT, "log_every": 3, "eval_every": 4}).replace(
         "data:", "eval_data: [{world: 1, count: 3, split: test, text: caption}], data:"
     )
     train(recipe_with(tmp_path / "whole", stage))
@@ -159,8 +168,6 @@ def test_stopping_puts_an_evaluation_off_and_log_sums_are_kept(
 
 
 def load_log(folder: Path) -> list[dict[str, Any]]:
-    import json
-
     return json.loads((folder / "out" / "0-alignment" / "log.json").read_text(encoding="utf-8"))
 
 
@@ -200,10 +207,6 @@ def test_a_second_call_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_checkpoint_of_other_weights_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from safetensors.torch import save_file
-
-    from flashsloth.training.checkpoints import MANIFEST, SaveError, last_whole
-
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, **SHORT)
     with monkeypatch.context() as patched:
         stop_after(patched, 2)
@@ -216,10 +219,126 @@ def test_a_checkpoint_of_other_weights_is_an_error(tmp_path: Path, monkeypatch: 
     save_file(renamed, checkpoint / "model.safetensors", metadata={"format": "pt"})
     manifest = checkpoint / MANIFEST
     size = (checkpoint / "model.safetensors").stat().st_size
-    import json
-
     said = json.loads(manifest.read_text(encoding="utf-8"))
     said["files"]["model.safetensors"] = size
     manifest.write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(SaveError, match=r"does not fit the model: it lacks \['model.projector"):
         train(recipe_with(tmp_path, stage), resume=True)
+
+
+def test_weights_are_saved_under_the_models_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that came from files of another layout is saved in that layout; its checkpoints must not be."""
+
+    def renamed(*arguments: Any) -> Any:
+        model, processor = start_model(*arguments)
+        model._weight_conversions = [WeightRenaming("connector", "model.projector")]
+        return model, processor
+
+    start_model = run_module.start_model
+    monkeypatch.setattr(run_module, "start_model", renamed)
+    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, **SHORT)
+    train(recipe_with(tmp_path / "whole", stage))
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3)
+        with pytest.raises(TrainingInterrupted):
+            train(recipe_with(tmp_path / "other", stage))
+    train(recipe_with(tmp_path / "other", stage), resume=True)
+    runs = [tiny_runs.losses(tmp_path / name / "recipe.yaml", "0-alignment") for name in ("whole", "other")]
+    assert runs[0] == runs[1]
+    made = load_file(tmp_path / "other" / "out" / "0-alignment" / "model.safetensors")
+    assert any(name.startswith("connector") for name in made)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    """The same samples in the same steps; without dropout, the same losses but for the order of sums."""
+    plain = ("--set", "model.config.sap_dropout=0.0")
+    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=4, steps=12)
+    whole, other = (tiny_runs.write_recipe(tmp_path / name, stage) for name in ("whole", "other"))
+    reference, run = tiny_runs.start(whole, *plain), tiny_runs.start(other, *plain, processes=2)
+    run.wait_for_step(4)
+    run.signal(signal.SIGTERM)
+    assert run.end() == [SIGTERM_EXIT] * 2, run.said()
+    assert reference.end() == [0], reference.said()
+    run = tiny_runs.start(other, "--resume", *plain)
+    assert run.end() == [0], run.said()
+    assert "processes: was 2, is 1; the run goes on, but perhaps not bit for bit" in run.said()
+    expected, found = (tiny_runs.losses(path, "0-alignment") for path in (whole, other))
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_workers_leave_stopping_to_the_process_they_work_for(tmp_path: Path, number: int, code: int) -> None:
+    """Schedulers and terminals signal every process of a job."""
+    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=2, workers=2)
+    run = tiny_runs.start(tiny_runs.write_recipe(tmp_path, stage))
+    run.wait_for_step(3)
+    workers = psutil.Process(run.processes[0].pid).children()
+    assert len(workers) >= 2
+    for worker in workers:
+        worker.send_signal(number)
+    run.signal(number)
+    assert run.end() == [code], run.said()
+    assert "Traceback" not in run.said()
+    assert STOPPED in run.said()
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = StageTrainer.training_step
+
+    def asked_twice(self: StageTrainer, *arguments: Any, **options: Any) -> Any:
+        if self.state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return learn(self, *arguments, **options)
+
+    monkeypatch.setattr(StageTrainer, "training_step", asked_twice)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe_with(tmp_path, tiny_runs.with_batch(tiny_runs.ALIGNMENT, **SHORT)))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_command_says_what_it_found_and_refuses_another_recipe(tmp_path: Path) -> None:
+    recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=2, steps=30))
+    run = tiny_runs.start(recipe)
+    run.wait_for_step(2)
+    run.signal(signal.SIGTERM)
+    assert run.end() == [SIGTERM_EXIT], run.said()
+    again = tiny_runs.start(recipe)
+    assert again.end() == [2]
+    assert "holds a run that stopped in 0-alignment: go on from step " in again.said()
+    changed = tiny_runs.start(recipe, "--resume", "--set", "stages.0.learning_rate=1e-4", "--set", "seed=9")
+    assert changed.end() == [2]
+    assert "seed was 0, is 9; stages.0.learning_rate was 0.001, is 0.0001. Set them back" in changed.said()
+    assert "Traceback" not in again.said() + changed.said()
+
+
+ELASTIC = """
+import os, signal, sys
+from flashsloth.cli import main
+from flashsloth.training.trainer import StageTrainer
+learn = StageTrainer.training_step
+def dying(self, *arguments, **options):
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if first and self.state.global_step == 7 and self.args.process_index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return learn(self, *arguments, **options)
+StageTrainer.training_step = dying
+sys.exit(main(["train", sys.argv[1], "--resume"]))
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_starts_again_where_a_process_died(tmp_path: Path) -> None:
+    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=4)
+    whole, other = (tiny_runs.write_recipe(tmp_path / name, stage) for name in ("whole", "other"))
+    reference = tiny_runs.start(whole, processes=2)
+    assert reference.end() == [0, 0], reference.said()
+    script = tmp_path / "dying.py"
+    script.write_text(ELASTIC, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [*torchrun, "--master-port", "0", str(script), str(other)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint-5" in done.stderr
+    assert_same_run(whole, other, tiny_runs.ALIGNMENT)

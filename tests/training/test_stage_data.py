@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
 from flashsloth.world import World, export_split
 
+HANGING_SECONDS = 1200
+"""What no run of these takes, on a machine that is busy either."""
 RECIPE = """
 name: files
 seed: 3
@@ -110,3 +114,14 @@ def test_too_many_bad_samples_stop_the_run_with_the_list(folder: Path, workers: 
         losses(folder, f"bad-{workers}", f"jsonl: {folder}/data.jsonl", workers=workers, max_bad_fraction=0.1)
     assert "\n" not in str(error.value)
     assert "000002.png" in str(error.value)
+
+
+def test_a_run_with_workers_ends(folder: Path) -> None:
+    """Workers hear no signals: one that is left over would keep its process from ending."""
+    data = f"[{{jsonl: {folder}/data.jsonl}}]"
+    held_out = "[{world: 1, count: 2, split: test}]"
+    settings = [f"output={folder / 'ends'}"]
+    settings += [f"stages.0.{key}" for key in (f"data={data}", f"eval_data={held_out}", "eval_every=2", "workers=1")]
+    command = [sys.executable, "-m", "flashsloth.cli", "train", str(folder / "recipe.yaml")]
+    command += [argument for setting in settings for argument in ("--set", setting)]
+    subprocess.run(command, check=True, capture_output=True, timeout=HANGING_SECONDS)

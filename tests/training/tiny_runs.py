@@ -148,6 +148,7 @@ def _train(rank: int, world: int, port: int, arguments: list[str], file: Path, h
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as where nobody has set another
     if hook is not None:
         hook(rank)
     code = main(arguments)

@@ -104,12 +104,12 @@ def test_levels_hold_what_they_promise():
 
 def test_every_kind_is_asked(many):
     kinds = Counter(question.kind for sample in many for question in sample.questions)
-    assert set(kinds) == set(KINDS)
+    assert set(kinds) == set(KINDS) - {"unknown"}  # which a world has only where it is asked for
     assert min(kinds.values()) > 0.03 * sum(kinds.values())
 
 
 def test_guessing_does_not_pay(many):
-    answers = {kind: Counter() for kind in KINDS}
+    answers = {kind: Counter() for kind in KINDS if kind != "unknown"}
     for sample in many:
         for question in sample.questions:
             answers[question.kind][question.answer] += 1

@@ -9,7 +9,7 @@ generate. Nothing of a picture is known beforehand, since every run brings a new
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,12 @@ from flashsloth.benchmark.stage_clock import (
 )
 from flashsloth.benchmark.subject import Subject
 from flashsloth.benchmark.weights import Precision
+from flashsloth.inference.accelerator import AcceleratorSettings, Engine, accelerate
+from flashsloth.inference.accelerator.engine import Queue
+from flashsloth.inference.accelerator.entrance import run_queue
+from flashsloth.inference.accelerator.feeding import Feeder, Listed
+from flashsloth.inference.accelerator.slots import Answering, Told
+from flashsloth.inference.decoding import Chooser
 from flashsloth.inference.generator import Generator, Job
 from flashsloth.inference.load import shipped_folder
 from flashsloth.inference.looking import Looker
@@ -104,6 +110,8 @@ class FlashSlothSubject(Subject):
         self._looker = Looker(model, self._processor, self._pictures)
         self._generator = Generator(model, ids, self._pictures)
         self._generator.end_ids = []  # nothing ends an answer but its length
+        self._engine: Engine | None = None
+        self._everyone = nn.Identity()  # called whenever all rows of a batch have one more token
         self.visual_tokens = model.config.num_image_tokens
         self.positions = len(self._prompt(question=0))
 
@@ -111,10 +119,18 @@ class FlashSlothSubject(Subject):
         """Make the model faster, as `load(..., optimize=True, quantize=...)` does."""
         speed_up(self.model, quantize=quantize)
         self._quantize = quantize
+        if self.model.device.type == "cuda":
+            self.accelerate()
+
+    def accelerate(self, settings: AcceleratorSettings | None = None) -> None:
+        """Let an engine answer, as `load(..., optimize=True)` does on an accelerator."""
+        self._engine = accelerate(self._generator, self._looker, settings)
 
     @property
     def parts(self) -> Parts:
         body = self.model.model
+        if self._engine is not None:  # what is inside a pass is compiled into one: only the whole can be watched
+            return {ENCODER: (self._engine.look,), LANGUAGE: self._engine.language_passes}
         return {
             ENCODER: (body.vision_tower,),
             POOLING: (body.spatial_attention_pooling,),
@@ -125,7 +141,7 @@ class FlashSlothSubject(Subject):
 
     @property
     def head(self) -> nn.Module:
-        return self.model.lm_head
+        return self.model.lm_head if self._engine is None else self._everyone
 
     @property
     def step_bytes(self) -> int:
@@ -147,12 +163,59 @@ class FlashSlothSubject(Subject):
         for _ in self._generator.tokens(job, Options(max_new_tokens=new_tokens)):
             clock.token()
 
+    def answer_as(self, chooser: Chooser, picture: Image.Image, new_tokens: int) -> None:
+        """As :meth:`answer`, with tokens chosen by another."""
+        self._processor.clock = None
+        job = Job(self._prompt(question=0), self._looker.look(self._looker.open(picture, POLICY)))
+        for _ in self._generator.tokens(job, Options(max_new_tokens=new_tokens), chooser=chooser):
+            pass
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """The same model in another precision; before it is sped up."""
+        self.model.to(dtype)
+
     def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
         self._processor.clock = None
         seen = self._looker.look_each([self._looker.open(picture, POLICY) for picture in pictures])
         jobs = [Job(self._prompt(number), one, group=number) for number, one in enumerate(seen)]
-        for _ in self._generator.run(jobs, Options(max_new_tokens=new_tokens)):
-            pass
+        options = Options(max_new_tokens=new_tokens)
+        if self._engine is None:
+            for _ in self._generator.run(jobs, options):
+                pass
+            return
+        answers = [Answering(place, job, self._generator.room(job.prompt, options)) for place, job in enumerate(jobs)]
+        progress, reached = [0] * len(jobs), [0] * (new_tokens + 1)
+        for told in self._run(self._engine, Listed(answers), len(jobs), new_tokens):
+            place = told.answering.place
+            progress[place] += 1
+            reached[progress[place]] += 1
+            if reached[progress[place]] == len(jobs):
+                self._everyone(None)
+
+    def answer_all(self, pictures: Sequence[Image.Image], new_tokens: int, rows: int) -> None:
+        """A question about each of many pictures, so many at once; pictures are prepared in threads meanwhile."""
+        if self._engine is None:
+            super().answer_all(pictures, new_tokens, rows)
+            return
+        self._processor.clock = None
+        options = Options(max_new_tokens=new_tokens)
+        feeder = Feeder(
+            ((picture, number) for number, picture in enumerate(pictures)),
+            lambda picture: self._looker.open(picture, POLICY),
+            lambda question, _: self._prompt(question),
+            lambda prompt: self._generator.room(prompt, options),
+            self._looker,
+            self._engine.settings,
+        )
+        with feeder:
+            for _ in self._run(self._engine, feeder, rows, new_tokens):
+                pass
+
+    def _run(self, engine: Engine, queue: Queue, rows: int, new_tokens: int) -> Iterator[Told]:
+        chooser = self._generator.chooser(Options())
+        tokens = run_queue(self._generator, engine, queue, chooser, rows, self.positions + new_tokens)
+        assert tokens is not None, "nobody else is answering"
+        return tokens
 
     def forget(self) -> None:
         self._pictures.clear()

@@ -27,7 +27,7 @@ def print_results(results: Results, console: Console) -> None:
     for table in all_tables(results):
         console.print()
         console.print(Text(table.title, style="bold cyan"))
-        console.print(_rich(table if console.width >= WIDE_COLUMNS else table.narrowed()))
+        console.print(rich_table(table if console.width >= WIDE_COLUMNS else table.narrowed()))
     console.print()
     for remark in remarks(results):
         console.print(Text(remark), soft_wrap=True)
@@ -54,12 +54,13 @@ def markdown(results: Results, plots: list[tuple[str, str]]) -> str:
         *(f"![{title}]({file})" for file, title in plots),
     ]
     for table in all_tables(results):
-        parts += [f"## {table.title}", _markdown(table)]
+        parts += [f"## {table.title}", markdown_table(table)]
     parts.append("\n".join(f"- {remark}" for remark in remarks(results)))
     return "\n\n".join(parts) + "\n"
 
 
-def _rich(table: Table) -> RichTable:
+def rich_table(table: Table) -> RichTable:
+    """A table for the terminal."""
     shown = RichTable(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     for place, column in enumerate(table.columns):
         shown.add_column(column.strip(), justify="left" if place == 0 else "right", no_wrap=place == 0)
@@ -68,6 +69,7 @@ def _rich(table: Table) -> RichTable:
     return shown
 
 
-def _markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table as Markdown."""
     lines = [[column.strip() for column in table.columns], ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -30,11 +30,17 @@ Parts = Mapping[str, Sequence[nn.Module]]
 
 
 class Scale(Protocol):
-    """What "now" is, and how far apart two of them are."""
+    """What "now" is, and how far apart two of them are.
+
+    `between` is what passed from one to the other in the device's own queue; `known` what passed until this process
+    knew of it. Only where the process does not wait for the device are they two things.
+    """
 
     def now(self) -> Any: ...
 
     def between(self, earlier: Any, later: Any) -> float: ...
+
+    def known(self, earlier: Any, later: Any) -> float: ...
 
 
 class WallTime:
@@ -46,18 +52,34 @@ class WallTime:
     def between(self, earlier: float, later: float) -> float:
         return later - earlier
 
+    known = between
+
+
+class CudaMoment(NamedTuple):
+    """A place in an accelerator's queue, and when it was put there."""
+
+    event: torch.cuda.Event
+    wall: float
+
 
 class CudaTime:
-    """Seconds between events in an accelerator's queue: nothing waits for anything while they are laid."""
+    """Seconds between events in an accelerator's queue: nothing waits for anything while they are laid.
 
-    def now(self) -> torch.cuda.Event:
+    A token is stamped when its id is here, while the next step may be in the queue already: it is told by this
+    machine's clock.
+    """
+
+    def now(self) -> CudaMoment:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
-        return event
+        return CudaMoment(event, time.perf_counter())
 
-    def between(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
-        later.synchronize()
-        return earlier.elapsed_time(later) / 1e3  # the event counts milliseconds
+    def between(self, earlier: CudaMoment, later: CudaMoment) -> float:
+        later.event.synchronize()
+        return earlier.event.elapsed_time(later.event) / 1e3  # the event counts milliseconds
+
+    def known(self, earlier: CudaMoment, later: CudaMoment) -> float:
+        return later.wall - earlier.wall
 
 
 class Operations:
@@ -71,6 +93,8 @@ class Operations:
 
     def between(self, earlier: int, later: int) -> float:
         return later - earlier
+
+    known = between
 
 
 def scale_of(device: torch.device) -> Scale:
@@ -126,13 +150,14 @@ class StageClock:
                 assert open_stages.pop() == name
             spent[open_stages[-1] if open_stages else OTHER] += self._scale.between(stamp, next_stamp)
             if next_kind == "token":
+                spent[OTHER] += self._scale.known(self._marks[0][2], next_stamp) - sum(spent.values())
                 break
         return spent
 
     def tokens(self) -> list[float]:
         """When each token came, from the start on."""
         start = self._marks[0][2]
-        return [self._scale.between(start, stamp) for kind, _, stamp in self._marks if kind == "token"]
+        return [self._scale.known(start, stamp) for kind, _, stamp in self._marks if kind == "token"]
 
     def _mark(self, kind: Kind, name: str = "") -> None:
         self._marks.append((kind, name, self._scale.now()))

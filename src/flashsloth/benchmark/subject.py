@@ -60,6 +60,11 @@ class Subject(ABC):
     def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
         """As many jobs at once, each about its own picture."""
 
+    def answer_all(self, pictures: Sequence[Image.Image], new_tokens: int, rows: int) -> None:
+        """A question about each of many pictures, as fast as it goes with `rows` at once."""
+        for start in range(0, len(pictures), rows):
+            self.answer_batch(pictures[start : start + rows], new_tokens)
+
     def forget(self) -> None:
         """Give up what is remembered of pictures; by itself a model remembers nothing."""
         return

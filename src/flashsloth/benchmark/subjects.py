@@ -64,12 +64,16 @@ class Suite:
         names: of subjects; all others run beside the first, in turns.
         batch: rows of the batched job.
         batched: which subjects do it.
+        busy: which subjects answer about many pictures, on an accelerator (see `device_bench.py`).
+        trained: which models train there.
     """
 
     device: str
     names: tuple[str, ...]
     batch: int
     batched: tuple[str, ...]
+    busy: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
 
 
 _OWN = FLASHSLOTH_PARAMETERS
@@ -111,9 +115,11 @@ SUITES: dict[str, Suite] = {
     ),
     "gpu": Suite(
         "cuda",
-        ("flashsloth", *PEER_NAMES, "flashsloth-hd"),
+        ("flashsloth", *PEER_NAMES, "flashsloth-hd", "flashsloth-int8", "flashsloth-int4", "flashsloth-plain"),
         batch=32,
         batched=("flashsloth", "flashsloth-hd", *PEER_NAMES),
+        busy=("flashsloth", "flashsloth-hd", "flashsloth-int8", "flashsloth-int4", "qwen2-vl-2b", "internvl2-2b"),
+        trained=("flashsloth", "qwen2-vl-2b", "internvl2-2b"),
     ),
     QUICK: Suite("cpu", ("nano", "nano-plain"), batch=8, batched=("nano",)),
 }

@@ -163,26 +163,32 @@ def _fake(model: nn.Module, mode: FakeTensorMode) -> None:
 
 def _run(model: FlashSlothForConditionalGeneration, batch: MicroBatch, computing: str, encodes: bool) -> None:
     """Forward and backward through every part, positions laid out without looking at numbers."""
-    core, config = model.model, model.config
-    dtype = torch.bfloat16 if computing == HALF else torch.float32
+    core = model.model
     with _autocast(computing):
-        visual, features = _look(core, batch, dtype, encodes)
-        ids = torch.zeros(batch.rows, batch.text_tokens, dtype=torch.long)
-        words = core.get_input_embeddings()(ids)  # [B, L, D]
-        parts = [words] if visual is None else [visual.to(words.dtype), words]
-        inputs: dict[str, Any] = {}
-        if batch.has_queries:
-            anchor = core.get_input_embeddings()(torch.zeros((), dtype=torch.long))
-            parts.append(core.query_tokens(anchor).to(words.dtype).expand(batch.rows, -1, -1))
-            if features is not None:
-                inputs["embedded_query_inputs"] = _queries(config, batch, features)
-        states = torch.cat(parts, dim=1)  # [B, T, D]
+        states, inputs = _inputs(core, batch, torch.bfloat16 if computing == HALF else torch.float32, encodes)
         output = core.language_model(inputs_embeds=states, use_cache=False, return_dict=True, **inputs)
+        del states, inputs
         supervised = output.last_hidden_state[:, -batch.text_tokens :].flatten(0, 1)  # [n, D]
         targets = torch.zeros(len(supervised), dtype=torch.long)
         # what `LanguageModelHead` does; PEFT may have wrapped it
         total = sum_by_chunks(model.lm_head, supervised, targets, training=True).total
+    del output, supervised
     total.backward()
+
+
+def _inputs(
+    core: Any, batch: MicroBatch, dtype: torch.dtype, encodes: bool
+) -> tuple[torch.Tensor, dict[str, EmbeddedQueryInputs]]:
+    """What the language model reads, float [B, T, D], and what EmbQ looks at."""
+    visual, features = _look(core, batch, dtype, encodes)
+    words = core.get_input_embeddings()(torch.zeros(batch.rows, batch.text_tokens, dtype=torch.long))  # [B, L, D]
+    parts = [words] if visual is None else [visual.to(words.dtype), words]
+    if not batch.has_queries:
+        return torch.cat(parts, dim=1), {}
+    anchor = core.get_input_embeddings()(torch.zeros((), dtype=torch.long))
+    parts.append(core.query_tokens(anchor).to(words.dtype).expand(batch.rows, -1, -1))
+    looking = {} if features is None else {"embedded_query_inputs": _queries(core.config, batch, features)}
+    return torch.cat(parts, dim=1), looking
 
 
 def _look(core: Any, batch: MicroBatch, dtype: torch.dtype, encodes: bool) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ Model = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 Quantize = Annotated[
-    str | None, typer.Option("--quantize", metavar="BITS", help="int8 or int4: a smaller language model, on a CPU.")
+    str | None, typer.Option("--quantize", metavar="BITS", help="int8 or int4: a smaller language model.")
 ]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", metavar="N", help="The longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="0: the likeliest words. Above: drawn, ever wilder.")]
@@ -26,6 +26,14 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="What a published checkpoint's files do not tell; repeatable."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed, the same pictures.")]
+Unknown = Annotated[
+    float,
+    typer.Option(
+        "--unknown",
+        metavar="SHARE",
+        help="Of pictures that hold nothing with a name, and of questions that suppose what is not there.",
+    ),
+]
 Level = Annotated[int, typer.Option("--level", help="0 (one object) to 3 (everything).")]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashsloth.commands import arguments
+from flashsloth.commands.bench_device import earlier_busy, measure_busy, show_busy, write_busy
 from flashsloth.commands.bench_training import TRAINING_LAYERS, bench_training
 from flashsloth.commands.failures import CommandError
 
@@ -62,6 +63,9 @@ def bench(
     layers: Annotated[
         int, typer.Option("--layers", metavar="N", help="With --training: of each tower, of what is measured.")
     ] = TRAINING_LAYERS,
+    busy: Annotated[
+        bool, typer.Option("--busy/--no-busy", help="With the gpu suite: many pictures and training steps, too.")
+    ] = True,
     source: Annotated[
         Path | None, typer.Option("--from", metavar="RESULTS.json", help="Show an earlier run; measure nothing.")
     ] = None,
@@ -81,20 +85,26 @@ def bench(
     if source is not None:
         from flashsloth.benchmark.results import load_results
 
-        results = load_results(source)
+        results, more = load_results(source), earlier_busy(source)
     else:
         name, chosen = _choose_suite(suite, quick)
-        results = _measure(name, chosen, only, repeats, (tokens, new_tokens, seed), batch, threads, out)
+        job = tokens, new_tokens, seed
+        results = _measure(name, chosen, only, repeats, job, batch, threads, out)
+        with _telling() as say:
+            more = measure_busy(chosen, only, job, say) if busy else None
     if as_json:
         terminal.print_json(results.to_dict())
     else:
         from flashsloth.benchmark.report import print_results
 
         print_results(results, terminal.stdout())
+        if more is not None:
+            show_busy(more)
     if out is not None:
         from flashsloth.benchmark.report import write_report
 
-        for path in write_report(results, out):
+        written = write_report(results, out)
+        for path in written if more is None else [*written, *write_busy(more, out)]:
             terminal.print_note(str(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +10,17 @@ import typer
 from flashsloth.commands import arguments
 
 if TYPE_CHECKING:
+    from flashsloth.evaluation.pictures import PicturesReport
     from flashsloth.evaluation.world import WorldReport
 
 WORLD_EXAMPLES = (
     "flashsloth eval world --count 200",
+    "flashsloth eval world --unknown 0.1",
     "flashsloth eval world --model runs/nano/final --json > world.json",
+)
+PICTURES_EXAMPLES = (
+    "flashsloth eval pictures tests/foreign/questions.yaml",
+    "flashsloth eval pictures examples/questions.yaml --model runs/nano/final",
 )
 
 
@@ -21,6 +28,7 @@ def world(
     model: arguments.Model = None,
     count: Annotated[int, typer.Option("--count", metavar="N", help="Pictures; each has 6 to 8 questions.")] = 2000,
     level: arguments.Level = 3,
+    unknown: arguments.Unknown = 0.0,
     seed: arguments.Seed = 0,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
@@ -38,14 +46,40 @@ def world(
     from flashsloth.evaluation.world import evaluate_world
 
     with terminal.progress("asking", count) as advance:
-        report = evaluate_world(sloth, count=count, seed=seed, level=level, progress=advance)
+        report = evaluate_world(sloth, count=count, seed=seed, level=level, unknown=unknown, progress=advance)
     if as_json:
         terminal.print_json(report.to_dict())
     else:
         _print_table(report)
 
 
-def _print_table(report: WorldReport) -> None:
+def pictures(
+    file: Annotated[Path, typer.Argument(metavar="QUESTIONS", help="A YAML file beside its pictures.")],
+    model: arguments.Model = None,
+    device: arguments.Device = "auto",
+    dtype: arguments.Dtype = "auto",
+    quantize: arguments.Quantize = None,
+    as_json: arguments.Json = False,
+) -> None:
+    """Count right answers about pictures of your own.
+
+    QUESTIONS names pictures beside it, each with a list of {kind, question, answer}; tests/foreign/questions.yaml is
+    one, of pictures that a browser, matplotlib and ImageMagick drew. Counted by kind and by folder.
+    """
+    from flashsloth.commands import terminal
+    from flashsloth.evaluation.pictures import evaluate_pictures, read_questions
+
+    count = len(read_questions(file))
+    sloth = terminal.load_quietly(model, device, dtype, quantize)
+    with terminal.progress("asking", count) as advance:
+        report = evaluate_pictures(sloth, file, progress=advance)
+    if as_json:
+        terminal.print_json(report.to_dict())
+    else:
+        _print_table(report)
+
+
+def _print_table(report: WorldReport | PicturesReport) -> None:
     from rich.table import Table
 
     from flashsloth.commands import terminal

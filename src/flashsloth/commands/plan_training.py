@@ -77,7 +77,7 @@ def plan_recipe(
         _print(plan, matrix_rate, memory)
     left_out = len(recipe.stages) - len(planned)
     if left_out:
-        terminal.print_note(f"not planned, since they learn patches: {left_out} of {len(recipe.stages)} stages")
+        terminal.stdout().print(f"not planned, since they learn patches: {left_out} of {len(recipe.stages)} stages")
 
 
 def _config(recipe: Recipe) -> FlashSlothConfig:

@@ -13,7 +13,7 @@ The same question gets the same answer from all of them, up to the rounding of f
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
@@ -26,6 +26,9 @@ from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import PromptWriter
 from flashsloth.inference.streaming import AnswerText, text_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+
+if TYPE_CHECKING:
+    from flashsloth.inference.accelerator.warm_up import WarmUp
 
 PICTURES_HELD = 32
 """Different pictures that a batch holds in memory at a time, with their features."""
@@ -121,7 +124,27 @@ class FlashSloth:
         self.generator.room(prompt, options)
         return Job(prompt, self.looker.look(pictures))
 
+    def warm_up(self, batch: int = 1, columns: int | None = None) -> WarmUp:
+        """Pay for compiling and recording now, so that no answer has to (on an accelerator; elsewhere little is left).
+
+        Args:
+            batch: the most answers at once that shall find everything ready.
+            columns: the longest prompt with its answer, in tokens; None for one picture and a usual answer.
+
+        Returns:
+            What it took.
+        """
+        from flashsloth.inference.accelerator.warm_up import warm_up
+
+        return warm_up(self, batch, columns)
+
     def _answer_windows(self, pairs: Iterable[tuple[Picture, str]], options: Options) -> Iterator[tuple[int, str]]:
+        if self.generator.engine is not None:
+            from flashsloth.inference.accelerator.pairs import answer_pairs
+
+            if (answers := answer_pairs(self, pairs, options)) is not None:
+                yield from answers
+                return
         done = 0
         for window in _windows(pairs):
             for place, ids in self.generator.run(self._jobs(window, options), options):

@@ -39,7 +39,9 @@ class Chooser:
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         """Next tokens int64 [B] of `logits` float [B, V], which are written to."""
-        logits[:, self._suppressed.to(logits.device)] = -torch.inf
+        if self._suppressed.device != logits.device:
+            self._suppressed = self._suppressed.to(logits.device)  # once: an accelerator would be waited for
+        logits.index_fill_(1, self._suppressed, -torch.inf)
         if not self._draws:
             return logits.argmax(dim=-1)
         no_ids = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)

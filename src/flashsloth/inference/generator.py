@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache
@@ -29,6 +29,9 @@ from flashsloth.inference.prompt import Prompt, pad_left, shared_beginning, spli
 from flashsloth.inference.roomy_cache import LayerStates, bytes_of, hold_rows, roomy_cache, states_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
+if TYPE_CHECKING:
+    from flashsloth.inference.accelerator.engine import Engine
+
 ROWS_AT_A_TIME = 32
 """Jobs of one batch: beyond, a step costs as much more as it does more."""
 
@@ -41,11 +44,13 @@ class Job:
         prompt: its prompt.
         seen: what the model sees in its pictures; None without.
         group: the same number for jobs about the same pictures.
+        shared: whether another job is known to be about the same pictures.
     """
 
     prompt: Prompt
     seen: Seen | None
     group: int = 0
+    shared: bool = False
 
 
 class Generator:
@@ -58,6 +63,7 @@ class Generator:
         self.end_ids = sorted({tokenizer.eos_token_id, *stored_ids} - {None})
         self.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
+        self.engine: Engine | None = None  # on an accelerator; see `accelerator/`
         self._pictures = pictures
         self._suppressed = sorted(model.generation_config.suppress_tokens or ())
 
@@ -78,21 +84,31 @@ class Generator:
             )
         return min(options.max_new_tokens, left)
 
-    def tokens(self, job: Job, options: Options, cache: DynamicCache | None = None) -> Iterator[int]:
+    def tokens(
+        self, job: Job, options: Options, cache: DynamicCache | None = None, chooser: Chooser | None = None
+    ) -> Iterator[int]:
         """The ids of one answer, each as it is made; who stops reading stops the model.
 
         Args:
             job: what to answer.
             options: how.
             cache: keys and values of the prompt's beginning, from :meth:`begin`; it grows. None begins anew.
+            chooser: what chooses tokens; None for what the options say.
         """
         room = self.room(job.prompt, options)
+        chooser = self.chooser(options) if chooser is None else chooser
+        if self.engine is not None:
+            from flashsloth.inference.accelerator.entrance import tokens_of_one
+
+            if (tokens := tokens_of_one(self, self.engine, job, chooser, room, cache)) is not None:
+                yield from tokens
+                return
         kept = job.prompt.last_question_start()
         if cache is None:
             cache = self.begin(job)
         worth_keeping = cache is not None and job.seen is not None and cache.get_seq_length() == 0
         decoding = self._decoding([job], self._tensors([job.prompt]), cache)
-        for step in decoding.steps(self._chooser(options), self.end_ids, room):
+        for step in decoding.steps(chooser, self.end_ids, room):
             yield step[0][1]
             if worth_keeping:
                 self._remember(job, kept, states_of(decoding.cache, 0, 0, kept))
@@ -105,6 +121,12 @@ class Generator:
     def run(self, jobs: Sequence[Job], options: Options) -> Iterator[tuple[int, list[int]]]:
         """Answer all jobs, those alike together: (place in `jobs`, ids), as they come."""
         rooms = [self.room(job.prompt, options) for job in jobs]  # first: a mistake costs no work
+        if self.engine is not None:
+            from flashsloth.inference.accelerator.entrance import run_listed
+
+            if (whole := run_listed(self, self.engine, jobs, rooms, self.chooser(options))) is not None:
+                yield from whole
+                return
         longest: dict[int, int] = {}
         for job in jobs:
             longest[job.group] = max(longest.get(job.group, 0), len(job.prompt))
@@ -119,6 +141,14 @@ class Generator:
         if cache is not None and (states := self._remembered(job, job.prompt.last_question_start())) is not None:
             hold_rows(cache, [states])
         return cache
+
+    def recall(self, job: Job) -> LayerStates | None:
+        """Keys and values of all that stands before a job's last question, where they are known."""
+        return self._remembered(job, job.prompt.last_question_start())
+
+    def keep(self, job: Job, states: LayerStates) -> None:
+        """Remember keys and values of all that stands before a job's last question."""
+        self._remember(job, job.prompt.last_question_start(), states)
 
     def _run_batch(self, jobs: list[Job], room: int, options: Options) -> list[list[int]]:
         """Answers of jobs with the same room, sharing beginnings where that saves anything."""
@@ -141,7 +171,7 @@ class Generator:
             inputs = {name: torch.cat([heads[name][row_of_job], rests[name]], dim=1) for name in rests}
             decoding = self._decoding(jobs, inputs, cache)
         answers: list[list[int]] = [[] for _ in jobs]
-        for step in decoding.steps(self._chooser(options), self.end_ids, room):
+        for step in decoding.steps(self.chooser(options), self.end_ids, room):
             for row, token in step:
                 answers[row].append(token)
         return answers
@@ -188,7 +218,8 @@ class Generator:
         chosen = DynamicCache(config=self.model.config.text_config) if cuttable is None else cuttable
         return Decoding(self.model, inputs, self._picture_inputs(jobs), chosen, drops_rows=cuttable is not None)
 
-    def _chooser(self, options: Options) -> Chooser:
+    def chooser(self, options: Options) -> Chooser:
+        """What takes or draws the next tokens."""
         return Chooser(options, self._suppressed)
 
     def _picture_inputs(self, jobs: list[Job]) -> dict[str, Any]:

@@ -81,7 +81,12 @@ def load(
     model = model.to(chosen_device)
     if optimize:
         speed_up(model, quantize=chosen_quantization)
-    return FlashSloth(model, processor, name, cache)
+    sloth = FlashSloth(model, processor, name, cache)
+    if optimize and chosen_device.type == "cuda":
+        from flashsloth.inference.accelerator import accelerate
+
+        accelerate(sloth.generator, sloth.looker)
+    return sloth
 
 
 def _load_model(folder: Path, whole: Path, dtype: torch.dtype) -> FlashSlothForConditionalGeneration:

@@ -8,7 +8,7 @@ Legend: N pictures, W views a picture.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,32 @@ class Seen:
         return len(self.identity)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Pictures that the encoder has yet to run on, if it has to at all.
+
+    Attributes:
+        keys: what each picture is: equal only for the same pixels, prepared in the same way.
+        made: of each picture its views, float [1, W, 3, size, size]; or the features of one that is known.
+    """
+
+    keys: list[Hashable]
+    made: list[torch.Tensor | FlashSlothImageFeatures]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
 class Looker:
-    """Opens pictures, makes their views and runs the encoder on those that are not known yet."""
+    """Opens pictures, makes their views and runs the encoder on those that are not known yet.
+
+    Attributes:
+        encode: views on the processor, float [N, W, 3, size, size], to features; an accelerator puts its own here.
+    """
 
     def __init__(self, model: FlashSlothForConditionalGeneration, image_processor: Any, pictures: PictureCache) -> None:
         self._model, self._image_processor, self._pictures = model, image_processor, pictures
+        self.encode: Callable[[torch.Tensor], FlashSlothImageFeatures] = self._encode
 
     def open(self, picture: Picture, policy: ImagePolicy) -> list[Image.Image]:
         """The pictures meant, decoded.
@@ -62,8 +83,7 @@ class Looker:
 
     def look_each(self, sets: list[list[Image.Image]]) -> list[Seen | None]:
         """As :meth:`look` for several sets of pictures, all that are new in the same passes."""
-        preparation = repr(self._image_processor.to_dict())
-        keys = [[(digest(picture), preparation) for picture in pictures] for pictures in sets]
+        keys = [self._keys(pictures) for pictures in sets]
         weights = state_of(self._model)
         found: dict[Hashable, FlashSlothImageFeatures | None] = {}
         new: dict[Hashable, Image.Image] = {}
@@ -77,15 +97,52 @@ class Looker:
             self._pictures.put(("features", weights, key), features, _bytes_of(features))
         return [Seen(_join([found[key] for key in some]), tuple(some)) if some else None for some in keys]
 
+    def prepare(self, pictures: list[Image.Image]) -> Prepared:
+        """All that the processor has to do for opened pictures; threads may do so at the same time."""
+        keys, weights = self._keys(pictures), state_of(self._model)
+        known = [self._pictures.get(("features", weights, key)) for key in keys]
+        made = [
+            self._views([picture]) if features is None else features
+            for features, picture in zip(known, pictures, strict=True)
+        ]
+        return Prepared(keys, made)
+
+    def look_prepared(self, sets: list[Prepared]) -> list[Seen | None]:
+        """As :meth:`look_each`, of what is prepared."""
+        made = {key: one for prepared in sets for key, one in zip(prepared.keys, prepared.made, strict=True)}
+        found = {key: one for key, one in made.items() if not isinstance(one, torch.Tensor)}
+        new = {key: one for key, one in made.items() if isinstance(one, torch.Tensor)}
+        weights = state_of(self._model)
+        for start in range(0, len(new), PICTURES_AT_A_TIME):
+            some = list(new)[start : start + PICTURES_AT_A_TIME]
+            for key, features in zip(some, self._look_at(torch.cat([new[key] for key in some])), strict=True):
+                found[key] = features
+                self._pictures.put(("features", weights, key), features, _bytes_of(features))
+        return [Seen(_join([found[key] for key in one.keys]), tuple(one.keys)) if len(one) else None for one in sets]
+
+    def _keys(self, pictures: list[Image.Image]) -> list[Hashable]:
+        preparation = repr(self._image_processor.to_dict())
+        return [(digest(picture), preparation) for picture in pictures]
+
+    def _views(self, pictures: list[Image.Image]) -> torch.Tensor:
+        """Float [N, W, 3, size, size]."""
+        return self._image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+
+    def _encode(self, views: torch.Tensor) -> FlashSlothImageFeatures:
+        return self._model.get_image_features(views.to(self._model.device))
+
     @torch.no_grad()
+    def _look_at(self, views: torch.Tensor) -> list[FlashSlothImageFeatures]:
+        """The features of each picture of one pass."""
+        features = self.encode(views)
+        return [_picked(features, number) for number in range(len(views))]
+
     def _run(self, pictures: list[Image.Image]) -> list[FlashSlothImageFeatures]:
         """The features of each picture, some pictures a pass."""
         made: list[FlashSlothImageFeatures] = []
         for start in range(0, len(pictures), PICTURES_AT_A_TIME):
             some = pictures[start : start + PICTURES_AT_A_TIME]
-            views = self._image_processor(images=some, return_tensors="pt")["pixel_values"]  # [N, W, 3, size, size]
-            features = self._model.get_image_features(views.to(self._model.device))
-            made += [_picked(features, number) for number in range(len(some))]
+            made += self._look_at(self._views(some))
         return made
 
 

@@ -7,6 +7,8 @@ In: a model, ready to answer. Out: the same model with other layers inside. On a
     a step's attention        one query: plain operations                                        (attention.py)
     quantize="int8", "int4"   the language model's weights in fewer bits                         (quantized_linear.py)
 
+On CUDA only the last of these, with other products (device_weights.py); the rest is in `inference/accelerator/`.
+
 Only the language model is quantized: its weights are read anew for every token. The encoder reads its own once a
 picture, and gains nothing. The head keeps eight bits where the rest has four.
 """
@@ -23,6 +25,7 @@ from torch import nn
 from flashsloth.model.language_model_head import LanguageModelHead
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.speed.attention import ONE_QUERY, PLAIN
+from flashsloth.speed.device_weights import DeviceInt4Linear, DeviceInt8Linear, can_multiply_int4
 from flashsloth.speed.errors import SpeedError
 from flashsloth.speed.packed_linear import NO_ACTIVATION, Activation, PackedLinear, can_pack
 from flashsloth.speed.quantized_linear import Int4Linear, Int8Linear
@@ -61,8 +64,8 @@ def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantizatio
     quantize = check_quantization(quantize)
     if model.device.type != "cpu":
         if quantize is not None:
-            raise SpeedError(f"quantize={quantize!r} works on cpu so far, and the model is on {model.device}")
-        return
+            quantize_on_device(model, quantize)
+        return  # what else is fast there is how passes are made: see inference/accelerator
     model.requires_grad_(False)
     if quantize is not None:
         _quantize(model, quantize)
@@ -91,6 +94,32 @@ def check_quantization(quantize: str | None) -> Quantization | None:
     if quantize is not None:
         raise SpeedError(f"quantize is {quantize!r}; expected one of {', '.join(QUANTIZATIONS)}, or None")
     return None
+
+
+def quantize_on_device(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
+    """Replace the linear layers of the language model, and the head, on CUDA.
+
+    Raises:
+        SpeedError: on another device, or where it has no four-bit product.
+    """
+    device = model.device
+    if device.type != "cuda":
+        raise SpeedError(f"quantize={quantize!r} works on cpu and cuda, and the model is on {device}")
+    if quantize == "int4" and not can_multiply_int4(device, model.dtype):
+        raise SpeedError(
+            f"quantize='int4' needs bfloat16 and an NVIDIA GPU of the Ampere generation or later, and the model is in "
+            f"{model.dtype} on {torch.cuda.get_device_name(device)}: use quantize='int8'"
+        )
+    model.requires_grad_(False)
+    replace_on_device(model, quantize)
+
+
+def replace_on_device(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
+    """As :func:`quantize_on_device`, wherever the model is."""
+    for parent, name, linear in _linear_layers(model.model.language_model):
+        fits = quantize == "int4" and DeviceInt4Linear.takes(linear)
+        setattr(parent, name, DeviceInt4Linear(linear) if fits else DeviceInt8Linear(linear))
+    setattr(model, _HEAD, DeviceInt8Linear(model.lm_head))
 
 
 def _quantize(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:

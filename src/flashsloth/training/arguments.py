@@ -6,22 +6,26 @@ In: a stage as the recipe says it, and how many devices there are. Out: transfor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 
 from flashsloth.training import ranks
+from flashsloth.training.engines import make_arguments
 from flashsloth.training.recipe import RecipeError, StageRun
 
 STEPS_FOLDER = "steps"
 """Where a stage's checkpoints stand while it runs."""
 
 
-def training_arguments(stage: StageRun, folder: Path, seed: int, report_to: list[str]) -> TrainingArguments:
-    """What Trainer is told.
+def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: int) -> TrainingArguments:
+    """What Trainer is told; `model` is the one that it will train.
 
     Raises:
         RecipeError: if the batch does not fall into whole micro-batches.
+        EngineError: if the stage's engine cannot be had.
     """
     settings = stage.settings
     on_accelerator = torch.cuda.is_available()
@@ -32,36 +36,37 @@ def training_arguments(stage: StageRun, folder: Path, seed: int, report_to: list
             f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro} times {devices} devices: "
             f"change one of them"
         )
-    return TrainingArguments(
-        output_dir=str(folder / STEPS_FOLDER),
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // (micro * devices),
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup,  # below one, a share of all steps
-        max_grad_norm=stage.max_grad_norm,
-        num_train_epochs=settings.epochs,
-        max_steps=stage.steps or -1,
-        bf16=stage.precision == "bf16" or (stage.precision == "auto" and on_accelerator),
-        use_cpu=not on_accelerator,
-        ddp_backend=ranks.backend(),
-        eval_strategy="steps" if stage.eval_data else "no",
-        eval_steps=stage.eval_every,
-        save_strategy="steps",
-        save_steps=stage.save_every,
-        logging_steps=stage.log_every,
-        logging_nan_inf_filter=False,  # it would hide what the guard stops at
-        disable_tqdm=True,
-        dataloader_num_workers=stage.workers,
-        dataloader_persistent_workers=stage.workers > 0,
-        dataloader_pin_memory=on_accelerator,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to=report_to or "none",
-        seed=seed,
-        data_seed=seed,
-    )
+    fields: dict[str, Any] = {
+        "output_dir": str(folder / STEPS_FOLDER),
+        "per_device_train_batch_size": micro,
+        "per_device_eval_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // (micro * devices),
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": settings.warmup,  # below one, a share of all steps
+        "max_grad_norm": stage.max_grad_norm,
+        "num_train_epochs": settings.epochs,
+        "max_steps": stage.steps or -1,
+        "bf16": stage.precision == "bf16" or (stage.precision == "auto" and on_accelerator),
+        "use_cpu": not on_accelerator,
+        "eval_strategy": "steps" if stage.eval_data else "no",
+        "eval_steps": stage.eval_every,
+        "save_strategy": "steps",
+        "save_steps": stage.save_every,
+        "logging_steps": stage.log_every,
+        "logging_nan_inf_filter": False,  # it would hide what the guard stops at
+        "disable_tqdm": True,
+        "dataloader_num_workers": stage.workers,
+        "dataloader_persistent_workers": False,  # deaf ones that stay would keep the process
+        "dataloader_pin_memory": on_accelerator,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "report_to": "none",  # see `reporters.py`
+        "run_name": f"{folder.parent.name}/{folder.name}",
+        "seed": seed,
+        "data_seed": seed,
+    }
+    return make_arguments(stage.engine, model, fields, whole_encoder=stage.feature_cache is not None)
 
 
 __all__ = ["STEPS_FOLDER", "training_arguments"]

@@ -259,7 +259,10 @@ def _digest(*contents: bytes) -> int:
 
 def _template_bytes(encoder: SampleEncoder) -> tuple[int, int]:
     """Bytes that the template writes around the texts: of a conversation, and of each turn at most."""
-    turn = [{"role": "user", "content": [{"type": "text", "text": ""}]}, {"role": "assistant", "content": ""}]
+    turn: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": ""}]},
+        {"role": "assistant", "content": ""},
+    ]
     lengths = [
         len(
             encoder.processor.apply_chat_template(

@@ -43,8 +43,6 @@ def make_arguments(
     Raises:
         EngineError: where the engine cannot be had, or cannot do what is asked.
     """
-    for variable in _LEFT_BY_ACCELERATE:
-        os.environ.pop(variable, None)
     if ranks.count() == 1:
         return TrainingArguments(**fields)
     if engine.is_deepspeed:
@@ -123,8 +121,18 @@ def whole_weights(trainer: Any, engine: Engine) -> None:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
 
 
-def leaves_model_whole(engine: Engine) -> bool:
-    """Whether the model can go on after a stage; a sharded one has to be loaded again from what the stage saved."""
+def let_go(engine: Engine) -> bool:
+    """After a stage, forget what its engine has set for the whole process.
+
+    Returns:
+        Whether the model in memory can go on; one in parts has to be loaded again from what the stage saved.
+    """
+    for variable in _LEFT_BY_ACCELERATE:
+        os.environ.pop(variable, None)
+    if engine.is_deepspeed:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()
     return ranks.count() == 1 or engine.kind == DDP
 
 
@@ -158,7 +166,7 @@ __all__ = [
     "deepspeed_config",
     "fsdp_config",
     "layer_classes",
-    "leaves_model_whole",
+    "let_go",
     "make_arguments",
     "whole_weights",
 ]

@@ -23,7 +23,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -249,16 +249,18 @@ def reading_features(model: FlashSlothForConditionalGeneration, store: FeatureSt
 def _all_features(model: FlashSlothModel, store: FeatureStore, cached: dict[str, torch.Tensor]) -> torch.Tensor:
     """Features [N, W*P, V] in the pictures' order: those found, and those of the encoder, which are kept."""
     is_found, found = cached["is_found"], cached["features"]
+    dtype = next(model.spatial_attention_pooling.parameters()).dtype  # that of who takes them
     if bool(is_found.all()):
-        return found
-    fresh = model.encode_pictures(cached["pixel_values"]).to(store.dtype)  # [missing, W*P, V]
+        return found.to(dtype)
+    with torch.autocast(found.device.type, dtype=torch.bfloat16) if dtype == torch.bfloat16 else nullcontext():
+        fresh = model.encode_pictures(cached["pixel_values"]).to(store.dtype)  # [missing, W*P, V]
     missing = (~is_found).nonzero().flatten().tolist()
     keys, kept = cached["key"].cpu(), fresh.cpu()
     for place, features in zip(missing, kept, strict=True):
         store.write(bytes(keys[place].tolist()), features)
     everything = fresh.new_empty(len(is_found), *store.shape)
     everything[is_found], everything[~is_found] = found.to(fresh.dtype), fresh
-    return everything
+    return everything.to(dtype)
 
 
 def encoder_fingerprint(model: FlashSlothModel, computed: str) -> str:

@@ -18,12 +18,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from flashsloth.training import ranks
 from flashsloth.training.stages import PARTS
 
 SAMPLED = 4096
 """Numbers of each learning tensor whose movement is measured."""
 OTHERS = "others"
 """What belongs to no part: heads that are only there while an encoder learns."""
+HEADER = f"{'part':<15}{'parameters':>15}{'learning':>15}"
+"""Above the lines of the table."""
 _WRAPPERS = ("base_model.model.", "module.", "_orig_mod.")
 """What PEFT, data-parallel wrappers and compilation put before a parameter's name."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -150,14 +153,20 @@ def _row(part: str, named: list[tuple[str, nn.Parameter]], before: _Before, rate
     learning = [(name, parameter) for name, parameter in named if name in before.samples]
     used = [rates[id(parameter)] for _, parameter in learning if id(parameter) in rates]
     changes = [_sample(_local(parameter)) - before.samples[name] for name, parameter in learning]
-    total = sum(change.numel() for change in changes)
-    squares = sum(float(change.float().square().sum()) for change in changes)
+    sums = [
+        float(sum(change.numel() for change in changes)),
+        sum(float(change.float().square().sum()) for change in changes),
+        sum(before.gradients[name] ** 2 for name, _ in learning),
+    ]
+    if any(_is_sharded(parameter) for _, parameter in learning):  # each process has seen its own share
+        sums = ranks.summed(sums, changes[0].device)
+    total, squares, gradient_squares = sums
     return PartRow(
         part=part,
         parameters=sum(parameter.numel() for _, parameter in named),
         learning=sum(parameter.numel() for _, parameter in learning),
         learning_rates=(min(used), max(used)) if used else None,
-        gradient_norm=math.sqrt(sum(before.gradients[name] ** 2 for name, _ in learning)),
+        gradient_norm=math.sqrt(gradient_squares),
         moved=math.sqrt(squares / total) if total else 0.0,
     )
 
@@ -165,7 +174,13 @@ def _row(part: str, named: list[tuple[str, nn.Parameter]], before: _Before, rate
 def _local(values: torch.Tensor) -> torch.Tensor:
     """What of a tensor this process holds."""
     values = values.detach()
-    return values.to_local() if hasattr(values, "to_local") else values
+    whole: Any = values
+    return whole.to_local() if _is_sharded(values) else values
+
+
+def _is_sharded(values: torch.Tensor) -> bool:
+    """Whether a tensor lies in parts on several devices (torch's DTensor)."""
+    return hasattr(values, "to_local")
 
 
 def _sample(values: torch.Tensor) -> torch.Tensor:
@@ -180,4 +195,4 @@ def _bits(values: torch.Tensor) -> int:
     return int(integers.sum(dtype=torch.int64))
 
 
-__all__ = ["OTHERS", "FrozenPartMovedError", "PartRow", "PartsReport", "part_of"]
+__all__ = ["HEADER", "OTHERS", "FrozenPartMovedError", "PartRow", "PartsReport", "part_of"]

@@ -16,6 +16,8 @@ from torch import nn
 
 from flashsloth.adapters.folder import AdapterError
 
+BLOCK_SIZE = 64
+"""Weights that share a scale. On a processor bitsandbytes mixes up the scales of rows that are no whole blocks."""
 QLORA_EXTRA = "pip install 'flashsloth[qlora]'"
 _INFERENCE_FLAG = "support_avx512bf16_for_cpu"
 """Where it is set, bitsandbytes repacks a weight at the first evaluation on a processor, for a kernel that has no
@@ -26,15 +28,25 @@ def quantize_layers(model: nn.Module, names: list[str], compute_dtype: torch.dty
     """Exchange linear layers for four-bit ones, in place; they compute in `compute_dtype`.
 
     Raises:
-        AdapterError: where bitsandbytes is not installed.
+        AdapterError: where bitsandbytes is not installed, or a layer's rows are not whole blocks.
     """
     bitsandbytes = _bitsandbytes()
-    for name in names:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
+    widths = {name: _linear(model, name).in_features for name in names}
+    ragged = [f"{name} ({width})" for name, width in widths.items() if width % BLOCK_SIZE]
+    if ragged:
+        raise AdapterError(
+            f"quantize: nf4 needs layers of a multiple of {BLOCK_SIZE} inputs, unlike {ragged[0]}: use none"
+        )
+    for name in names:  # one by one, so that each makes room for the next
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, _packed(bitsandbytes, layer, compute_dtype))
+        setattr(model.get_submodule(parent), last, _packed(bitsandbytes, _linear(model, name), compute_dtype))
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT asks for it before it looks at the layers
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def _packed(bitsandbytes: Any, layer: nn.Linear, compute_dtype: torch.dtype) -> Any:
@@ -49,7 +61,12 @@ def _packed(bitsandbytes: Any, layer: nn.Linear, compute_dtype: torch.dtype) -> 
         device="meta",
     )
     packed.weight = bitsandbytes.nn.Params4bit(
-        layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=packed
+        layer.weight.data,
+        requires_grad=False,
+        quant_type="nf4",
+        blocksize=BLOCK_SIZE,
+        compress_statistics=True,
+        module=packed,
     )
     packed.bias = layer.bias
     packed = packed.to(layer.weight.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -18,13 +19,16 @@ Value = TypeVar("Value")
 RANK_VARIABLE, WORLD_VARIABLE = "RANK", "WORLD_SIZE"
 """Where torchrun says which process this is, of how many."""
 
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others before it takes them for dead: Trainer's own measure."""
+
 
 def start() -> None:
     """Meet the other processes that torchrun started, if there are any: over NCCL on accelerators, else over gloo."""
     from accelerate import PartialState
 
     if count() > 1:
-        PartialState(cpu=not torch.cuda.is_available(), backend=backend())
+        PartialState(cpu=not torch.cuda.is_available(), backend=backend(), timeout=PATIENCE)
 
 
 def backend() -> str | None:

@@ -82,6 +82,8 @@ class StageRun:
         adapter: LoRA for the language model, the other parts of `trains` learning fully; None for everything fully.
         engine: how the stage is laid out over devices.
         feature_cache: where a frozen encoder's features are kept, so that they are computed once; None for nowhere.
+        augment: vary pictures on the device, so that none is seen twice alike (see `encoder_options.py`).
+        compile_encoder: compile the encoder's passes: minutes to begin with, and faster ones from then on.
     """
 
     stage: str
@@ -106,6 +108,8 @@ class StageRun:
     adapter: AdapterSettings | None = None
     engine: Engine = field(default_factory=Engine)
     feature_cache: FeatureCache | None = None
+    augment: bool = False
+    compile_encoder: bool = False
 
 
 @dataclass
@@ -224,6 +228,10 @@ def _stage_run(raw: Any, where: str) -> StageRun:
     if adapter is not None and run.engine.kind != DDP:
         raise RecipeError(f"{where}.engine.kind is {run.engine.kind}, but a stage with an adapter needs {DDP}")
     run.feature_cache = _feature_cache(raw.get("feature_cache"), settings, run.engine, f"{where}.feature_cache")
+    if run.augment and run.feature_cache is not None:
+        raise RecipeError(
+            f"{where}.augment varies pictures, whose features then cannot be kept: leave feature_cache out"
+        )
     if run.activation_checkpointing not in (True, False, AUTO):
         raise RecipeError(
             f"{where}.activation_checkpointing is {run.activation_checkpointing!r}, expected true, false or {AUTO}"

@@ -11,6 +11,7 @@ A run that goes on compares both with what it is given now.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -20,7 +21,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,25 +31,35 @@ import yaml
 
 from flashsloth.training import ranks
 from flashsloth.training.data.several_files import several_files
-from flashsloth.training.data_source import DataSource
 from flashsloth.training.recipe import Recipe, RecipeError, load_recipe
 from flashsloth.version import __version__
 
 logger = logging.getLogger(__name__)
 
-RECIPE_FILE, RUN_FILE = "recipe.yaml", "run.json"
+LOCK_MODE = 0o644
+RECIPE_FILE, RUN_FILE, LOCK_FILE = "recipe.yaml", "run.json", "run.lock"
 FREE_KEYS = ("name", "output", "matrix_rate", "report_to")
 FREE_STAGE_KEYS = ("workers", "log_every", "save_every", "save_total_limit")
 """What may differ when a run goes on: nothing that is learned depends on it."""
-FILE_KEYS = {"json": ".json", "jsonl": ".jsonl", "parquet": ".parquet", "shards": ".tar"}
-"""Keys of a source of data that name files -> how those in a folder end."""
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pillow")
 KEYS_SHOWN = 6
 """Differing keys that an error names."""
-READ_WHOLE_BYTES = 1 << 32
-"""A larger file of data is known by its size, its beginning and its end."""
 ENDS_BYTES = 1 << 20
+LARGE_TEXT, LARGE_ARCHIVE = 1 << 32, 1 << 26
+"""Bytes of a file beyond which it is known by its size, its beginning and its end: archives come by the terabyte."""
+FILE_KEYS = {
+    "json": (".json", LARGE_TEXT),
+    "jsonl": (".jsonl", LARGE_TEXT),
+    "parquet": (".parquet", LARGE_ARCHIVE),
+    "shards": (".tar", LARGE_ARCHIVE),
+    "packed": ("index.json", LARGE_TEXT),  # which says how the pack was drawn; every sample has its own digest
+}
+"""Keys of a source of data that name files -> how those in a folder end, and which are large."""
 GIT_SECONDS = 10.0
+
+
+class RunExistsError(RecipeError):
+    """There is a run where one was to be started."""
 
 
 class RecipeChangedError(RecipeError):
@@ -83,9 +95,9 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
     data = data_digests(recipe)
     start = _start(resumed)
     past: dict[str, Any] = {}
-    if (folder / RECIPE_FILE).is_file():
+    if resumed and (folder / RECIPE_FILE).is_file():
         check_unchanged(load_recipe(folder / RECIPE_FILE), recipe)
-    if (folder / RUN_FILE).is_file():
+    if resumed and (folder / RUN_FILE).is_file():
         past = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         _check_data(past["data"], data)
         _warn_of_differences(past["starts"][-1], start)
@@ -93,6 +105,36 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
     _write(folder / RECIPE_FILE, yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True))
     starts = [*past.get("starts", []), start]
     _write(folder / RUN_FILE, json.dumps({"data": data, "starts": starts}, indent=1) + "\n")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a run's folder, as long as this one's first process lives.
+
+    Raises:
+        RunExistsError: on all processes, if another run is in it.
+    """
+    descriptor = ranks.first_then_all(lambda: _lock(folder))
+    try:
+        yield
+    finally:
+        if ranks.is_first():
+            os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    """An open file of this process alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, LOCK_MODE)
+    try:
+        # a lock of the process: data workers, which outlive a killed run by seconds, do not hold it
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        os.close(descriptor)
+        raise RunExistsError(
+            f"another process trains into {folder} now: wait for it, or train into another folder with --set output=..."
+        ) from error
+    return descriptor
 
 
 def check_unchanged(began: Recipe, now: Recipe) -> None:
@@ -116,21 +158,21 @@ def check_unchanged(began: Recipe, now: Recipe) -> None:
 def data_digests(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Each file of data that the recipe names: its bytes and their SHA-256."""
     sources = [source for stage in recipe.stages for source in (*stage.data, *stage.eval_data)]
-    files = dict.fromkeys(file for source in sources for file in data_files(source))
-    return {str(file): {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in files}
+    digests: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        for key, (ending, limit) in FILE_KEYS.items():
+            named = getattr(source, key)
+            for file in [] if named is None else several_files(named, ending):
+                if str(file) not in digests:
+                    digests[str(file)] = {"bytes": file.stat().st_size, "sha256": _digest(file, limit)}
+    return digests
 
 
-def data_files(source: DataSource) -> list[Path]:
-    """The files of conversations that a source names; not the pictures beside them."""
-    named = [(value, ending) for key, ending in FILE_KEYS.items() if (value := getattr(source, key)) is not None]
-    return [path for value, ending in named for path in several_files(value, ending)]
-
-
-def _digest(file: Path) -> str:
-    """SHA-256 of a file, or of its ends where it is very large."""
+def _digest(file: Path, limit: int) -> str:
+    """SHA-256 of a file, or of its ends where it has more bytes than `limit`."""
     size = file.stat().st_size
     with file.open("rb") as stream:
-        if size <= READ_WHOLE_BYTES:
+        if size <= limit:
             return hashlib.file_digest(stream, "sha256").hexdigest()
         digest = hashlib.sha256(stream.read(ENDS_BYTES))
         stream.seek(-ENDS_BYTES, os.SEEK_END)
@@ -148,11 +190,17 @@ def _check_data(began: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _warn_of_differences(before: dict[str, Any], now: dict[str, Any]) -> None:
-    for key in ("processes", "versions", "source"):
-        if before[key] != now[key]:
-            logger.warning(
-                "%s: %s when the run began, %s now; it goes on, but not bit for bit", key, before[key], now[key]
-            )
+    changes = [("processes", before["processes"], now["processes"])]
+    versions = {**before["versions"], **now["versions"]}
+    changes += [(name, before["versions"].get(name), now["versions"].get(name)) for name in versions]
+    changes.append(("source", _commit(before["source"]), _commit(now["source"])))
+    for what, was, is_now in changes:
+        if was != is_now:
+            logger.warning("%s: was %s, is %s; the run goes on, but perhaps not bit for bit", what, was, is_now)
+
+
+def _commit(source: dict[str, Any] | None) -> str | None:
+    return None if source is None else f"{source['commit']}{' with changes' if source['dirty'] else ''}"
 
 
 def _start(resumed: bool) -> dict[str, Any]:
@@ -232,6 +280,8 @@ __all__ = [
     "RECIPE_FILE",
     "RUN_FILE",
     "RecipeChangedError",
+    "RunExistsError",
+    "alone_in",
     "check_unchanged",
     "data_digests",
     "resolved",

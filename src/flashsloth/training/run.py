@@ -35,11 +35,16 @@ from flashsloth.training.checkpoints import PREFIX, last_whole, new_files, step_
 from flashsloth.training.collation import ConversationCollator, PatchCollator
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
+from flashsloth.training.encoder_options import encoder_options
+from flashsloth.training.engines import let_go, whole_weights
+from flashsloth.training.feature_store import features_on_disk, read_from
+from flashsloth.training.memory import recomputes_activations
 from flashsloth.training.metrics import answer_accuracy, most_likely, patch_accuracy, patch_predictions
 from flashsloth.training.patch_classifier import PatchClassifier, patch_loss
 from flashsloth.training.progress import Watcher
-from flashsloth.training.recipe import Recipe, RecipeError, StageRun
-from flashsloth.training.record import RECIPE_FILE, write_record
+from flashsloth.training.recipe import Recipe, StageRun
+from flashsloth.training.record import RunExistsError, alone_in, write_record
+from flashsloth.training.reporters import check_installed, reporters
 from flashsloth.training.stage_data import training_conversations
 from flashsloth.training.stages import freeze_all_but
 from flashsloth.training.start import start_model
@@ -55,10 +60,6 @@ CONFIG_NAME = "config.json"
 FINAL_FOLDER = "final"
 SEEDS_A_RANK = 1 << 16
 """How far apart the seeds of two processes are: each draws its own dropout."""
-
-
-class RunExistsError(RecipeError):
-    """There is a run where one was to be started."""
 
 
 @dataclass
@@ -91,11 +92,18 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
         TrainingStoppedError, SaveError: see `guards.py` and `checkpoints.py`.
         TrainingInterrupted: after SIGTERM or Ctrl-C.
     """
+    check_installed(recipe.report_to)
     ranks.start()
-    found = ranks.first_then_all(lambda: what_is_there(recipe))
-    if found is not None and not resume:
-        raise RunExistsError(found)
-    write_record(recipe, resumed=found is not None)
+    with alone_in(recipe.output):
+        found = ranks.first_then_all(lambda: what_is_there(recipe))
+        if found is not None and not resume:
+            raise RunExistsError(found)
+        write_record(recipe, resumed=found is not None)
+        return _train_stages(recipe, watch)
+
+
+def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
+    """Every stage that is not done."""
     set_seed(recipe.seed)
     running = Running(recipe, watch)
     model, processor = start_model(recipe.model, recipe.stages[0].attention)
@@ -109,8 +117,8 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
             continue
         set_seed(recipe.seed + number)
         run_stage(model, processor, running, number)
-        if stage.adapter is not None:  # the model in memory has PEFT's layers now, and may be quantized
-            model = _made_by(stage, folder)
+        if not let_go(stage.engine) or stage.adapter is not None:
+            model = _made_by(stage, folder)  # the one in memory has PEFT's layers, or is in parts
     if recipe.export_dtype is not None:
         folder = recipe.output / FINAL_FOLDER
         model.to(getattr(torch, recipe.export_dtype))
@@ -130,17 +138,31 @@ def run_stage(
     learning = freeze_all_but(model, stage.settings.trains)
     logger.info("stage %s: %.2f M parameters learn", stage.stage, learning / 1e6)
     model.set_attn_implementation(stage.attention)
-    if stage.activation_checkpointing:
+    if recomputes_activations(model, stage):
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    arguments = training_arguments(stage, folder, recipe.seed, recipe.report_to)
+    else:
+        model.gradient_checkpointing_disable()  # which the stage before may have enabled
+    arguments = training_arguments(stage, model, folder, recipe.seed)
     base_name = str(stage_folder(recipe, number - 1)) if number else recipe.model.path
-    learner = learner_of(model, stage, base_name, arguments.bf16, last_whole(folder / STEPS_FOLDER))
+    checkpoint = last_whole(folder / STEPS_FOLDER)
+    learner = learner_of(model, stage, base_name, arguments.bf16, checkpoint)
     weight = stage.settings.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
-    with patch_loss(model, weight) if weight else nullcontext():
+    encoder = model.model.vision_tower
+    with (
+        patch_loss(model, weight) if weight else nullcontext(),
+        encoder_options(encoder, augment=stage.augment, compiled=stage.compile_encoder),
+        features_on_disk(model, stage) as store,
+    ):
         trainer = _trainer(model, learner, processor, running, number, arguments)
-        set_seed(recipe.seed + number + SEEDS_A_RANK * ranks.rank())
+        if store is not None:
+            read_from(store, trainer)
+        step = step_of(checkpoint) if checkpoint else 0
+        for reporter in reporters(recipe.report_to, folder, step):
+            trainer.add_callback(reporter)
+        # what a checkpoint of as many processes has kept takes this one's place
+        set_seed(recipe.seed + number + step + SEEDS_A_RANK * ranks.rank())
         try:
-            trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+            trainer.train(resume_from_checkpoint=checkpoint)
             _leave_if_asked(trainer)
             if stage.eval_data and not _is_evaluated(trainer):
                 trainer.evaluate()
@@ -150,20 +172,17 @@ def run_stage(
 
 
 def what_is_there(recipe: Recipe) -> str | None:
-    """What a recipe's folder holds of a run, and what to do about it; None for nothing."""
-    folder = recipe.output
-    started = [number for number in range(len(recipe.stages)) if stage_folder(recipe, number).exists()]
-    if not started and not (folder / RECIPE_FILE).exists():
-        return None
+    """What a recipe's folder holds of a run, and what to do about it; None for nothing that was learned."""
+    folders = [stage_folder(recipe, number) for number in range(len(recipe.stages))]
     other = "start another with --set output=..., or remove the folder"
-    last = stage_folder(recipe, len(recipe.stages) - 1)
-    if is_done(last) and (recipe.export_dtype is None or is_done(folder / FINAL_FOLDER)):
-        return f"{folder} holds a finished run: use it as it is, {other}"
-    left = [number for number in range(len(recipe.stages)) if not is_done(stage_folder(recipe, number))]
-    current = stage_folder(recipe, left[0]) if left else last
+    if is_done(folders[-1]) and (recipe.export_dtype is None or is_done(recipe.output / FINAL_FOLDER)):
+        return f"{recipe.output} holds a finished run: use it as it is, {other}"
+    current = next((folder for folder in folders if not is_done(folder)), folders[-1])
     checkpoints = whole(current / STEPS_FOLDER)
+    if not checkpoints and current is folders[0]:
+        return None  # what was begun there has come to no checkpoint
     where = f"step {step_of(checkpoints[-1])}" if checkpoints else "its beginning"
-    return f"{folder} holds a run that stopped in {current.name}: go on from {where} with --resume, {other}"
+    return f"{recipe.output} holds a run that stopped in {current.name}: go on from {where} with --resume, {other}"
 
 
 def stage_folder(recipe: Recipe, number: int) -> Path:
@@ -199,7 +218,7 @@ def _trainer(
     """A stage's trainer; `learner` is the model itself, or what its adapter makes of it."""
     stage = running.recipe.stages[number]
     answers = stage.settings.objective == "answers"
-    cost = training_cost(model, answers=answers)
+    cost = training_cost(model, answers=answers, encoder_runs=stage.feature_cache is None)
     if isinstance(cost, str):
         logger.warning("model FLOPs utilisation is not shown: %s", cost)
     common: dict[str, Any] = {
@@ -255,15 +274,6 @@ def _patches_trainer(
     )
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint of an interrupted stage, if there is one."""
-    checkpoint = last_whole(folder / STEPS_FOLDER)
-    if checkpoint is None:
-        return None
-    logger.info("going on from %s", checkpoint)
-    return str(checkpoint)
-
-
 def _leave_if_asked(trainer: StageTrainer) -> None:
     """Raise what tells the command that a signal ended the run."""
     if trainer.stopped_by:
@@ -292,6 +302,7 @@ def _save(model: Any, processor: FlashSlothProcessor, trainer: StageTrainer, fol
     """The checkpoint that the stage leaves, or its adapter."""
     last = CONFIG_NAME if trainer.run.adapter is None else ADAPTER_CONFIG
     with new_files(folder, last=last) as aside:
+        whole_weights(trainer, trainer.run.engine)
         if trainer.model is model:  # as Trainer does it, so that a sharded model is gathered
             trainer.save_model(str(aside))
         elif ranks.is_first():

@@ -67,8 +67,7 @@ def step_loader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collator,
-        num_workers=stage.workers,
-        persistent_workers=stage.workers > 0,
+        num_workers=stage.workers,  # they end with the epoch: ones that stay would keep the process from ending
         pin_memory=pin_memory,
     )
 

@@ -7,6 +7,8 @@ A second Ctrl-C does not wait.
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import multiprocessing.util
 import signal
 import threading
 from collections.abc import Callable
@@ -63,16 +65,29 @@ class StopRequest:
             signal.signal(number, self._before.pop(number))
 
 
-def deaf_worker(prepare: Callable[[int], None] | None) -> Callable[[int], None]:
-    """A data worker's `worker_init_fn` that does what `prepare` does and leaves stopping to the process it works for.
+def deafened(loader: Any) -> Any:
+    """A data loader whose workers leave stopping to the process they work for.
 
     Schedulers and terminals signal every process of a job. A worker that died of it would take the run with it before
     the run could save.
     """
-    return _Deaf(prepare)
+    inner = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper hands reading on, not writing
+    if inner.num_workers and not isinstance(inner.worker_init_fn, _Deaf):
+        inner.worker_init_fn = _Deaf(inner.worker_init_fn)
+        multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
+    return loader
+
+
+def _end_workers() -> None:
+    """When this process ends: multiprocessing asks its workers to end, and would wait for deaf ones for ever."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 class _Deaf:
+    """A worker's `worker_init_fn`: what it was before, and no signals."""
+
     def __init__(self, prepare: Callable[[int], None] | None) -> None:
         self.prepare = prepare
 
@@ -83,4 +98,4 @@ class _Deaf:
             self.prepare(worker)
 
 
-__all__ = ["StopRequest", "TrainingInterrupted", "deaf_worker"]
+__all__ = ["StopRequest", "TrainingInterrupted", "deafened"]

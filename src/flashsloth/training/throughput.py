@@ -26,6 +26,8 @@ from flashsloth.training.stages import PARTS
 
 ORDER = (ENCODER, SAP, PROJECTOR, EMBQ, LANGUAGE_MODEL, HEAD)
 """What is computed, first things first: a gradient goes back through a part if anything before it learns."""
+SINGLE_LAYERS = (SAP,)
+"""Parts with one layer of any size: if nothing before it learns, nobody needs the gradient of what goes into it."""
 _MODULES = {
     ENCODER: PARTS["vision_encoder"],
     SAP: PARTS["sap"],
@@ -42,12 +44,13 @@ class TrainingCost:
     Args:
         model: a FlashSloth, adapters and all.
         answers: whether answers are learned; if not, the encoder alone runs.
+        encoder_runs: False where its features are read from disk.
 
     Raises:
         BenchmarkError: for a model whose work cannot be told.
     """
 
-    def __init__(self, model: nn.Module, *, answers: bool) -> None:
+    def __init__(self, model: nn.Module, *, answers: bool, encoder_runs: bool = True) -> None:
         config: Any = model.config
         self.cost = Cost.of(config)
         self.answers = answers
@@ -56,8 +59,11 @@ class TrainingCost:
         learns_before = False
         for part in ORDER:
             share = shares[part]
-            self.factors[part] = 1.0 + (learns_before or share > 0) + share
+            goes_through = learns_before or (share > 0 and part not in SINGLE_LAYERS)
+            self.factors[part] = 1.0 + goes_through + share
             learns_before = learns_before or share > 0
+        if not encoder_runs:
+            self.factors[ENCODER] = 0.0
 
     def flops(self, facts: BatchFacts) -> float:
         """Of one micro-batch, forward and backward."""
@@ -82,10 +88,10 @@ class TrainingCost:
         return facts.pictures * self.cost.prompt_flops(work)[EMBQ]
 
 
-def training_cost(model: nn.Module, *, answers: bool) -> TrainingCost | str:
+def training_cost(model: nn.Module, *, answers: bool, encoder_runs: bool = True) -> TrainingCost | str:
     """A model's training cost, or why it cannot be told."""
     try:
-        return TrainingCost(model, answers=answers)
+        return TrainingCost(model, answers=answers, encoder_runs=encoder_runs)
     except BenchmarkError as error:
         return str(error)
 

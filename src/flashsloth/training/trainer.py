@@ -17,7 +17,6 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,22 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from flashsloth.benchmark.memory import peak_bytes
 from flashsloth.training import ranks
 from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
-from flashsloth.training.checkpoints import SaveError, new_checkpoint
+from flashsloth.training.checkpoints import PREFIX, new_checkpoint
 from flashsloth.training.data import GuardedData
 from flashsloth.training.guards import stop_at_no_number, stop_at_nothing_supervised
 from flashsloth.training.meter import Meter, StepSums
 from flashsloth.training.optimizer import make_optimizer
-from flashsloth.training.parts_report import PartsReport
+from flashsloth.training.parts_report import HEADER, PartsReport
 from flashsloth.training.progress import Progress, Watcher
 from flashsloth.training.random_state import kept_random_state
 from flashsloth.training.recipe import StageRun
+from flashsloth.training.resuming import check_fits, own_names, tell_epoch
 from flashsloth.training.stage_data import step_loader
-from flashsloth.training.stop import StopRequest, deaf_worker
+from flashsloth.training.stop import StopRequest, deafened
 from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
 
 logger = logging.getLogger(__name__)
 
-NAMES_SHOWN = 4
-"""Tensors that an error names."""
 PROGRESS_FILE = "flashsloth_progress.json"
 """In a checkpoint: what the log has summed up, and whether an evaluation is due."""
 STEPS_WORTH_MEASURING = 100
@@ -105,10 +103,10 @@ class StageTrainer(Trainer):
             tokens_per_picture=self.whole_model.config.num_image_tokens,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return _deafened(self.accelerator.prepare(loader))
+        return deafened(self.accelerator.prepare(loader))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        return _deafened(super().get_eval_dataloader(eval_dataset))
+        return deafened(super().get_eval_dataloader(eval_dataset))
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         self.meter.begin_step()
@@ -122,7 +120,7 @@ class StageTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:  # the checkpoint of the last step
             self.control.should_training_stop = True
             return
-        _tell_epoch(loop["train_dataloader"], loop["epoch"])
+        tell_epoch(loop["train_dataloader"], loop["epoch"])
         super()._run_epoch(**loop)
 
     # A step
@@ -131,6 +129,12 @@ class StageTrainer(Trainer):
         rate = None if self.run.adapter is None else self.run.adapter.learning_rate
         self.optimizer: Any = make_optimizer(self.model, self.run.settings, rate)
         return self.optimizer
+
+    def compute_loss(self, *args: Any, **options: Any) -> Any:
+        loss = super().compute_loss(*args, **options)
+        if self.is_deepspeed_enabled:  # its optimizer's step is a part of backward
+            self._check_loss(loss[0] if isinstance(loss, tuple) else loss)
+        return loss
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         loss = super().training_step(*args, **options)
@@ -169,15 +173,23 @@ class StageTrainer(Trainer):
         if any_bad:
             stop_at_no_number(self._batches, losses, gradient, step)
         limit = self.args.max_grad_norm
-        self.report.look(self.optimizer, min(1.0, limit / gradient) if limit and gradient else 1.0)
+        if not self.is_deepspeed_enabled:  # it has taken the step, and holds gradients elsewhere
+            self.report.look(self.optimizer, min(1.0, limit / gradient) if limit and gradient else 1.0)
         self._sums = StepSums(loss, 1, samples, tokens, flops)
         self._stop_after_step = any_stop > 0
+
+    def _check_loss(self, loss: torch.Tensor) -> None:
+        """One micro-batch's, heard from all processes."""
+        value = float(_plain(loss))
+        if self.model.training and ranks.summed([float(not math.isfinite(value))], self.args.device)[0]:
+            batch = self._batches[len(self._losses)]
+            stop_at_no_number([batch], [value], 0.0, self.state.global_step + 1)
 
     def report_parts(self) -> None:
         """After the optimizer moved the weights, once: what moved, and what did not."""
         if self.report.compare(self.optimizer) and ranks.is_first():
-            for row in self.report.rows:
-                logger.info("%s", row.line())
+            for line in (HEADER, *(row.line() for row in self.report.rows)):
+                logger.info("%s", line)
             if self.report.unmoved:
                 logger.warning("the first step has not moved %s, which this stage trains", self.report.unmoved)
 
@@ -222,15 +234,7 @@ class StageTrainer(Trainer):
         return None if rate is None else ranks.summed([rate], self.args.device)[0]
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        tensors = self.model.state_dict(keep_vars=True)
-        missing = set(load_result.missing_keys)
-        loaded = {tensor.data_ptr() for name, tensor in tensors.items() if name not in missing}
-        absent = sorted(name for name in missing if tensors[name].data_ptr() not in loaded)  # tied ones are stored once
-        if absent or load_result.unexpected_keys:
-            raise SaveError(
-                f"{self._checkpoint} does not fit the model: it lacks {absent[:NAMES_SHOWN]}, and the model has no "
-                f"{sorted(load_result.unexpected_keys)[:NAMES_SHOWN]}; resume with the version it was made with"
-            )
+        check_fits(self.model, load_result, self._checkpoint)
 
     # Leaving things behind
 
@@ -242,6 +246,8 @@ class StageTrainer(Trainer):
         facts = take_facts(inputs)
         if facts.supervised == 0:
             stop_at_nothing_supervised([facts], None)
+        if facts.supervised is not None:
+            inputs = {**inputs, "skip_logits": True}  # the most likely tokens are all that is scored
         return super().prediction_step(model, inputs, *args, **options)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -265,13 +271,13 @@ class StageTrainer(Trainer):
         with new_checkpoint(Path(self.args.output_dir), self.state.global_step, self.run.save_total_limit) as aside:
             self._aside = aside
             try:
-                with _own_names(self.model):
+                with own_names(self.model):
                     super()._save_checkpoint(model, trial)
             finally:
                 self._aside = None
             if ranks.is_first():
                 kept = {"since_log": self.meter.to_dict(), "evaluation_due": self._evaluation_due}
-                path = aside / f"checkpoint-{self.state.global_step}" / PROGRESS_FILE
+                path = aside / f"{PREFIX}{self.state.global_step}" / PROGRESS_FILE
                 path.write_text(json.dumps(kept), encoding="utf-8")
 
 
@@ -301,34 +307,6 @@ def _plain(number: Any) -> torch.Tensor:
     if hasattr(number, "full_tensor"):  # sharded
         number = number.full_tensor()
     return number.detach().float().reshape(())
-
-
-def _deafened(loader: Any) -> Any:
-    """A data loader whose workers leave signals to this process."""
-    inner = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper hands reading on, not writing
-    if inner.num_workers:
-        inner.worker_init_fn = deaf_worker(inner.worker_init_fn)
-    return loader
-
-
-def _tell_epoch(loader: Any, epoch: int) -> None:
-    """Tell every sampler below a loader which epoch it is: on several processes, Trainer's word does not reach it."""
-    sampler = getattr(loader, "batch_sampler", None)
-    while sampler is not None:
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
-
-
-@contextmanager
-def _own_names(model: Any) -> Iterator[None]:
-    """Have a model saved under the names that its parameters have, not under those of the files it came from."""
-    before = getattr(model, "_weight_conversions", None)
-    model._weight_conversions = []
-    try:
-        yield
-    finally:
-        model._weight_conversions = before
 
 
 __all__ = ["StageTrainer"]

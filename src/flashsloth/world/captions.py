@@ -10,6 +10,7 @@ from flashsloth.world.vocabulary import POSITIONS, article
 CAPTION_PHRASES = [
     "in the middle", "a bar chart", "largest", "smallest", "the word in", "the letter in", "the number in",
     "with the letter", "with the number", "and", "an empty picture", "a bar chart with wide bars",
+    "nothing that I can name",
 ]  # fmt: skip
 
 
@@ -22,6 +23,8 @@ def cell(scene: Scene, center: tuple[float, float]) -> int:
 
 def caption(scene: Scene) -> str:
     """The caption of `scene`."""
+    if scene.texture is not None:
+        return "nothing that I can name"
     if scene.chart is not None:
         return _chart_caption(scene.chart)
     parts: list[tuple[tuple[int, float], str]] = []

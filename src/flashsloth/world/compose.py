@@ -12,6 +12,7 @@ from flashsloth.world.lexicon import sample_letter, sample_number, sample_word
 from flashsloth.world.placement import place_things
 from flashsloth.world.scene import Box, Scene, Thing, Writing, WritingKind
 from flashsloth.world.text import fit_writing, font_size, readable_cap, sample_face, under_of, write_at
+from flashsloth.world.textures import sample_texture
 from flashsloth.world.vocabulary import COLORS
 
 LEVELS = (0, 1, 2, 3)
@@ -56,6 +57,12 @@ def compose(rng: Random, level: int) -> Scene:
     else:
         _add_captioned(rng, scene)
     return scene
+
+
+def compose_nothing(rng: Random) -> Scene:
+    """A scene of a texture, in which nothing has a name."""
+    size = _sample_size(rng, "objects")
+    return Scene(*size, sample_background(rng), texture=sample_texture(rng))
 
 
 def _axes(rng: Random, scene: Scene) -> Box:

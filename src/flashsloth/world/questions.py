@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from flashsloth.world import charts, objects, relations, writings
+from flashsloth.world import charts, objects, relations, unknown, writings
 from flashsloth.world.drafts import Draft
 from flashsloth.world.scene import Scene
-from flashsloth.world.vocabulary import KINDS, OPTION_LETTERS
+from flashsloth.world.vocabulary import KINDS, NO, OPTION_LETTERS, SHAPES, article, plural
 from flashsloth.world.wordings import say
 
 FEWEST, MOST = 6, 8
@@ -19,6 +19,7 @@ TRIES = 6  # drafts tried for one question
 MOST_OF_A_KIND = 3
 OPTION_FORMATS = ("{letter}. {text}", "({letter}) {text}", "{letter}) {text}", "{letter}: {text}")
 OPTION_COUNTS, OPTION_COUNT_WEIGHTS = (2, 3, 4), (20, 35, 45)
+NOTHING_THERE_SHARE = 0.3  # of the questions about a picture of nothing
 CHOICE_SOURCES = ("shape", "color", "count", "reading", "chart")
 
 Ask = Callable[[Random, Scene], Draft | None]
@@ -34,8 +35,8 @@ class Question:
 
 
 def allowed(scene: Scene) -> dict[str, list[Ask]]:
-    """For each kind, "choice" apart, the functions that may find a question of it in `scene`."""
-    asks: dict[str, list[Ask]] = {kind: [] for kind in KINDS if kind != "choice"}
+    """For each kind, "choice" and "unknown" apart, the functions that may find a question of it in `scene`."""
+    asks: dict[str, list[Ask]] = {kind: [] for kind in KINDS if kind not in ("choice", "unknown")}
     if scene.chart is not None:
         asks["shape"] += [charts.ask_chart_shape]
         asks["chart"] += [charts.ask_chart]
@@ -84,6 +85,37 @@ def sample_questions(rng: Random, scene: Scene) -> list[Question]:
     questions = list(found.values())
     rng.shuffle(questions)
     return questions
+
+
+def with_unknown(rng: Random, scene: Scene, questions: list[Question], share: float) -> list[Question]:
+    """The same questions, each with probability `share` replaced by one of what `scene` does not hold."""
+    kept: dict[str, Question] = {}
+    for question in questions:
+        draft = unknown.ask_unknown(rng, scene) if rng.random() < share else None
+        if draft is not None:
+            question = Question(draft.kind, draft.question, draft.answer)
+        kept.setdefault(question.question, question)
+    return list(kept.values())
+
+
+def questions_of_nothing(rng: Random, scene: Scene) -> list[Question]:
+    """Questions about a picture of nothing: mostly what can't be told, and that things are not there."""
+    found: dict[str, Question] = {}
+    wanted = rng.randint(FEWEST, MOST)
+    for _ in range(ATTEMPTS):
+        if len(found) == wanted:
+            break
+        draft = _nothing_there(rng) if rng.random() < NOTHING_THERE_SHARE else unknown.ask_unknown(rng, scene)
+        if draft is not None:
+            found.setdefault(draft.question, Question(draft.kind, draft.question, draft.answer))
+    return list(found.values())
+
+
+def _nothing_there(rng: Random) -> Draft:
+    shape = rng.choice(SHAPES)
+    if rng.random() < 0.5:
+        return Draft("presence", say(rng, "presence", a=article(shape)), NO)
+    return Draft("count", say(rng, "count", noun=plural(shape)), "0")
 
 
 def _main_kinds(scene: Scene) -> list[str]:

@@ -13,6 +13,7 @@ from flashsloth.world.fonts import Face
 Point = tuple[float, float]
 WritingKind = Literal["word", "letter", "number"]
 BackgroundStyle = Literal["plain", "gradient", "radial", "noise", "grid"]
+TextureStyle = Literal["clouds", "hills", "blend", "noise", "stripes", "scribble", "blank"]
 Frame = Literal["box", "corner", "base", "none"]
 
 
@@ -133,11 +134,21 @@ class Background:
         return self.name is not None and self.style not in ("gradient", "radial")
 
 
+@dataclass(frozen=True, slots=True)
+class Texture:
+    """What fills a picture of nothing: its style, its colours, and the seed of the rest."""
+
+    style: TextureStyle
+    colors: tuple[RGB, ...]
+    seed: int
+
+
 @dataclass(slots=True)
 class Scene:
     """A whole picture: its size, background, and what stands on it.
 
     `axes` is a thin frame with ticks around the things, as plotting libraries draw it; nothing is asked about it.
+    A picture with a `texture` shows that instead of its background, and nothing else.
     """
 
     width: int
@@ -147,6 +158,7 @@ class Scene:
     writings: list[Writing] = field(default_factory=list)
     chart: Chart | None = None
     axes: Box | None = None
+    texture: Texture | None = None
 
     @property
     def short_side(self) -> int:

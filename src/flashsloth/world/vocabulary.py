@@ -6,7 +6,7 @@ an answer or a caption can hold, apart from what is drawn into pictures (words, 
 
 import re
 
-KINDS = ("shape", "color", "presence", "count", "relation", "reading", "chart", "choice")
+KINDS = ("shape", "color", "presence", "count", "relation", "reading", "chart", "choice", "unknown")
 
 SHAPES = (
     "circle",
@@ -36,6 +36,7 @@ POSITIONS = (
 )  # fmt: skip
 OPTION_LETTERS = ("A", "B", "C", "D")
 YES, NO = "yes", "no"
+UNKNOWN = "I can't tell"
 
 _WORD = re.compile(r"[A-Za-z]+")
 
@@ -61,7 +62,20 @@ def closed_vocabulary() -> list[str]:
     from flashsloth.world.references import NAME_PHRASES
     from flashsloth.world.wordings import all_wordings
 
-    phrases = [*SHAPES, *map(plural, SHAPES), *COLORS, *POSITIONS, *OPTION_LETTERS, YES, NO, "grey", "a", "an", "the"]
+    phrases = [
+        *SHAPES,
+        *map(plural, SHAPES),
+        *COLORS,
+        *POSITIONS,
+        *OPTION_LETTERS,
+        YES,
+        NO,
+        UNKNOWN,
+        "grey",
+        "a",
+        "an",
+        "the",
+    ]
     for wording in [*all_wordings(), *NAME_PHRASES]:
         template = re.sub(r"\{\w*\}", " ", wording)
         phrases += [template, template.lower()]

@@ -23,6 +23,7 @@ from flashsloth.benchmark.job import StandardJob
 from flashsloth.benchmark.random_weights import make_random
 from flashsloth.benchmark.stage_clock import LANGUAGE, PREPARE, Parts, StageClock
 from flashsloth.benchmark.subject import Subject, key_value_numbers, step_weights
+from flashsloth.model.language_model_head import IGNORED_LABEL
 
 PAD_ID = 0
 """Fills nothing: all rows have the same length."""
@@ -134,21 +135,35 @@ class PeerSubject(Subject):
     def _generate(
         self, prepared: list[Prepared], questions: list[int], new_tokens: int, streamer: BaseStreamer | None
     ) -> None:
-        device = next(self.model.parameters()).device
-        rows = [self._ids(one, question) for one, question in zip(prepared, questions, strict=True)]
-        input_ids = torch.tensor(rows, device=device)  # [B, T]
-        pictures = {name: torch.cat([one[name] for one in prepared]).to(device) for name in prepared[0]}
         model: Any = self.model
         model.generate(
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            **{name: self._cast(values) for name, values in pictures.items()},
-            **self._peer.more_inputs(input_ids),
+            **self.inputs(prepared, questions),
             max_new_tokens=new_tokens,
             do_sample=False,
             pad_token_id=PAD_ID,
             streamer=streamer,
         )
+
+    def inputs(self, prepared: list[Prepared], questions: list[int]) -> dict[str, torch.Tensor]:
+        """The model's inputs: a prepared picture and a question a row."""
+        device = next(self.model.parameters()).device
+        rows = [self._ids(one, question) for one, question in zip(prepared, questions, strict=True)]
+        input_ids = torch.tensor(rows, device=device)  # [B, T]
+        pictures = {name: torch.cat([one[name] for one in prepared]).to(device) for name in prepared[0]}
+        return {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            **{name: self._cast(values) for name, values in pictures.items()},
+            **self._peer.more_inputs(input_ids),
+        }
+
+    def training_inputs(self, rows: int) -> dict[str, torch.Tensor]:
+        """As :meth:`inputs`, of `rows` pictures and texts, with labels int64 [B, T] over all of the text."""
+        peer = self._peer
+        inputs = self.inputs([peer.prepare(self._job.picture(row)) for row in range(rows)], list(range(rows)))
+        ids = inputs["input_ids"]
+        shown = torch.isin(ids, torch.tensor([peer.image_id, *peer.marker_ids], device=ids.device))
+        return {**inputs, "labels": ids.masked_fill(shown, IGNORED_LABEL)}
 
     def _ids(self, prepared: Prepared, question: int) -> list[int]:
         """One prompt."""

@@ -6,7 +6,7 @@ picture_files.py the file that a picture's name means
 json_spans.py    where the samples of a JSON or JSONL file stand, without keeping them
 several_files.py a folder, a pattern or a range -> files
 record_data.py   what all formats share; json_data.py, parquet_data.py, shard_data.py: each of them
-world_data.py    the drawn world
+world_data.py    the drawn world; packed_world.py: drawn before
 mixture.py       the sources of a stage as one dataset: `conversations`, `patches`
 order.py         which samples an epoch takes, in which order
 batches.py       which of them each optimizer step, micro-batch and device takes

@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from flashsloth.training.data.json_data import JsonData, JsonlData
+from flashsloth.training.data.packed_world import PackedWorldData, PackedWorldPatches
 from flashsloth.training.data.parquet_data import ParquetData
 from flashsloth.training.data.sample import DataError, Sizes
 from flashsloth.training.data.shard_data import ShardData
@@ -62,8 +63,10 @@ def open_source(source: DataSource, patch_grid: int | None = None) -> Any:
     """
     if source.world is not None:
         return WorldData(source, patch_grid)
+    if source.packed is not None:
+        return PackedWorldData(source, patch_grid)
     if patch_grid is not None:
-        raise DataError(f"patch_loss needs drawn pictures (world:), but the data names {source}")
+        raise DataError(f"patch_loss needs drawn pictures (world: or packed:), but the data names {source}")
     if source.json is not None:
         return JsonData(source.json, source.images, source.independent)
     if source.jsonl is not None:
@@ -85,7 +88,9 @@ def conversations(sources: list[DataSource], patch_grid: int | None = None) -> J
 
 def patches(sources: list[DataSource], patch_grid: int) -> Joined:
     """The dataset of the encoder's stage."""
-    return Joined([WorldPatches(source, patch_grid) for source in sources], [source.weight for source in sources])
+    kinds = [WorldPatches if source.packed is None else PackedWorldPatches for source in sources]
+    parts = [kind(source, patch_grid) for kind, source in zip(kinds, sources, strict=True)]
+    return Joined(parts, [source.weight for source in sources])
 
 
 __all__ = ["Joined", "conversations", "open_source", "patches"]

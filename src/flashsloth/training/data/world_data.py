@@ -12,6 +12,7 @@ from flashsloth.training.data_source import DataSource
 
 if TYPE_CHECKING:
     from flashsloth.world import WorldSample
+    from flashsloth.world.pack import PackedSample
 
 
 class WorldData(Dataset):
@@ -23,12 +24,15 @@ class WorldData(Dataset):
     blocks: np.ndarray | None = None
 
     def __init__(self, source: DataSource, patch_grid: int | None = None) -> None:
-        from flashsloth.world import World
+        from flashsloth.world import World, WorldError
 
         assert source.world is not None
         assert source.count is not None
         self.source, self.patch_grid = source, patch_grid
-        self.world = World(seed=source.seed, split=source.split, level=source.world)
+        try:
+            self.world = World(source.seed, source.split, source.world, source.unknown)
+        except WorldError as error:
+            raise DataError(f"data from the world: {error}") from error
         self.name = f"world {source.world} ({source.split}, seed {source.seed})"
 
     def __len__(self) -> int:
@@ -43,17 +47,7 @@ class WorldData(Dataset):
         where = Where(self.name, index, str(index))
         picture = {"type": "image", "image": drawn.image}
         patches = None if self.patch_grid is None else patch_classes(drawn, self.patch_grid)
-        if self.source.text == "caption":
-            answer = {"role": "assistant", "content": drawn.caption}
-            return Sample([{"role": "user", "content": [picture]}, answer], ["caption"], patches=patches, where=where)
-        messages: list[dict[str, Any]] = []
-        questions = drawn.questions[: self.source.most_turns]
-        for question in questions:
-            text = {"type": "text", "text": question.question}
-            messages.append({"role": "user", "content": [text] if messages else [picture, text]})
-            messages.append({"role": "assistant", "content": question.answer})
-        kinds = [question.kind for question in questions]
-        return Sample(messages, kinds, self.source.independent, patches, where)
+        return sample_of(self.source, drawn, picture, patches, where)
 
 
 class WorldPatches(Dataset):
@@ -79,10 +73,31 @@ class WorldPatches(Dataset):
         return {"image": sample.image, **patch_classes(sample, self.patch_grid)}
 
 
+def sample_of(
+    source: DataSource,
+    drawn: WorldSample | PackedSample,
+    picture: dict[str, Any],
+    patches: dict[str, np.ndarray] | None,
+    where: Where,
+) -> Sample:
+    """What a source makes of a picture: its caption, or its questions."""
+    if source.text == "caption":
+        answer = {"role": "assistant", "content": drawn.caption}
+        return Sample([{"role": "user", "content": [picture]}, answer], ["caption"], patches=patches, where=where)
+    messages: list[dict[str, Any]] = []
+    questions = drawn.questions[: source.most_turns]
+    for question in questions:
+        text = {"type": "text", "text": question.question}
+        messages.append({"role": "user", "content": [text] if messages else [picture, text]})
+        messages.append({"role": "assistant", "content": question.answer})
+    kinds = [question.kind for question in questions]
+    return Sample(messages, kinds, source.independent, patches, where)
+
+
 def patch_classes(sample: WorldSample, grid: int) -> dict[str, np.ndarray]:
     """For each property int64 [grid * grid], what the patches of a drawn picture show."""
     labels = sample.patch_labels(grid)
     return {"shape": labels.shape, "color": labels.color, "character": labels.character, "center": labels.center}
 
 
-__all__ = ["WorldData", "WorldPatches"]
+__all__ = ["WorldData", "WorldPatches", "sample_of"]

@@ -1,0 +1,109 @@
+"""A process that measures an accelerator's busy side: `python -m flashsloth.benchmark.device_worker`.
+
+In: requests on stdin, a JSON object a line (see `worker.py`). Out: replies on stdout.
+
+    facts                                                   what the device is, as `device_facts.py`
+    build        spec, job, device                          a subject, sped up where that is asked for; its warm-up
+    throughput   new_tokens, pictures, rows                 as `throughput.py`
+    agree        spec, job, device                          as `agreement.py`
+    train        name, stage, rows, text_tokens, steps, device      as `device_training.py`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from typing import Any
+
+import torch
+import transformers
+
+from flashsloth.benchmark.agreement import measure_agreement
+from flashsloth.benchmark.device_facts import device_facts
+from flashsloth.benchmark.device_training import measure_training
+from flashsloth.benchmark.errors import BenchmarkError
+from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject
+from flashsloth.benchmark.job import StandardJob
+from flashsloth.benchmark.measure import make_subject
+from flashsloth.benchmark.stage_clock import StageClock, WallTime
+from flashsloth.benchmark.subject import Subject
+from flashsloth.benchmark.subjects import SubjectSpec
+from flashsloth.benchmark.throughput import measure_throughput
+from flashsloth.benchmark.worker import serve
+
+REQUESTS = ("facts", "build", "throughput", "agree", "train")
+
+
+class DeviceWorker:
+    """What the requests do."""
+
+    def __init__(self) -> None:
+        self._built: tuple[Subject, SubjectSpec, StandardJob, torch.device] | None = None
+
+    def answer(self, request: dict[str, Any]) -> Any:
+        """The result of a request.
+
+        Raises:
+            BenchmarkError: for an unknown one.
+        """
+        arguments = dict(request)
+        name = arguments.pop("do", None)
+        if name not in REQUESTS:
+            raise BenchmarkError(f"request is {name!r}; expected one of {', '.join(REQUESTS)}")
+        return getattr(self, name)(**arguments)
+
+    def facts(self) -> dict[str, str]:
+        """What the device is."""
+        return device_facts()
+
+    def build(self, spec: dict[str, Any], job: dict[str, Any], device: str) -> dict[str, float]:
+        """Make a subject, and let it answer twice: seconds to make it, and of each answer."""
+        start = time.perf_counter()
+        made, task, where = SubjectSpec(**spec), StandardJob(**job), torch.device(device)
+        subject = make_subject(made, task, where)
+        if isinstance(subject, FlashSlothSubject) and made.optimize:
+            subject.speed_up(made.quantize)  # type: ignore[arg-type]  # checked there
+        seconds = {"build": time.perf_counter() - start}
+        for number, name in enumerate(("first_answer", "second_answer")):
+            start = time.perf_counter()
+            subject.answer(task.picture(number), question=0, new_tokens=task.new_tokens, clock=StageClock(WallTime()))
+            seconds[name] = time.perf_counter() - start
+        self._built = subject, made, task, where
+        return seconds
+
+    def throughput(self, new_tokens: int, pictures: int, rows: int) -> dict[str, Any]:
+        """Many pictures, a question each."""
+        if self._built is None:
+            raise BenchmarkError("nothing is built; expected the request 'build' first")
+        subject, spec, job, device = self._built
+        return measure_throughput(subject, spec.name, job, pictures, new_tokens, rows, device).to_dict()
+
+    def agree(self, spec: dict[str, Any], job: dict[str, Any], device: str) -> dict[str, Any]:
+        """How near the fast path is to the plain one in float32."""
+        made, task = SubjectSpec(**spec), StandardJob(**job)
+        plain = make_subject(dataclasses.replace(made, dtype="float32"), task, torch.device(device))
+        if not isinstance(plain, FlashSlothSubject):
+            raise BenchmarkError(f"{made.name} has no fast path; expected a FlashSloth")
+        return measure_agreement(plain, made.name, made.dtype, made.quantize, task).to_dict()
+
+    def train(
+        self, name: str, stage: str, rows: int, text_tokens: int, steps: int, device: str, size: str | None
+    ) -> dict[str, Any]:
+        """Training steps."""
+        where = torch.device(device)
+        return measure_training(name, stage, rows, text_tokens, steps, where, size=size).to_dict()
+
+
+def main() -> None:
+    """Serve this process's own stdin and stdout."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as replies:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's print must not look like a reply
+        serve(sys.stdin, replies, DeviceWorker())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Where Trainer's way of going on is not exact, what makes it so.
+
+In: Trainer's loaders, models and what it found in a checkpoint. Out: an order of data that is the epoch's, weights that
+are found again under the names they were saved under, and an error where they do not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flashsloth.training.checkpoints import SaveError
+
+NAMES_SHOWN = 4
+"""Tensors that an error names."""
+
+
+def tell_epoch(loader: Any, epoch: int) -> None:
+    """Tell every sampler below a loader which epoch it is: on several processes, Trainer's word does not reach it."""
+    sampler = getattr(loader, "batch_sampler", None)
+    while sampler is not None:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+
+
+@contextmanager
+def own_names(model: Any) -> Iterator[None]:
+    """Have a model saved under the names that its parameters have, not under those of the files it came from."""
+    before = getattr(model, "_weight_conversions", None)
+    model._weight_conversions = []
+    try:
+        yield
+    finally:
+        model._weight_conversions = before
+
+
+def check_fits(model: Any, load_result: Any, checkpoint: Path | None) -> None:
+    """Refuse a checkpoint whose tensors are not the model's; Trainer would say so and train on.
+
+    Args:
+        model: that was loaded into.
+        load_result: what `load_state_dict` returned.
+        checkpoint: where from.
+
+    Raises:
+        SaveError: naming some tensors.
+    """
+    tensors = model.state_dict(keep_vars=True)
+    missing = set(load_result.missing_keys)
+    loaded = {tensor.data_ptr() for name, tensor in tensors.items() if name not in missing}
+    absent = sorted(name for name in missing if tensors[name].data_ptr() not in loaded)  # tied ones are stored once
+    if absent or load_result.unexpected_keys:
+        raise SaveError(
+            f"{checkpoint} does not fit the model: it lacks {absent[:NAMES_SHOWN]}, and the model has no "
+            f"{sorted(load_result.unexpected_keys)[:NAMES_SHOWN]}; resume with the version it was made with"
+        )
+
+
+__all__ = ["check_fits", "own_names", "tell_epoch"]

@@ -1,0 +1,99 @@
+"""Passes compile in one piece and give the same; what cannot be compiled or recorded runs plainly, with a warning."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from twins import MakeTwins
+
+from flashsloth.inference.accelerator import AcceleratorSettings
+from flashsloth.inference.accelerator.recorded import CompiledPass, RecordedPass
+
+QUESTIONS = ["What is this?", "Where is the red dog with the blue chair, left or right?"]
+LENGTH = 20
+
+
+def answers_of(sloth: Any, pictures: list[Image.Image]) -> list[str]:
+    alone = [sloth.answer(pictures[0], question, max_new_tokens=LENGTH) for question in QUESTIONS]
+    pairs = [(picture, question) for picture in (*pictures, None) for question in QUESTIONS]
+    return [*alone, *sloth.answer_batch(pairs, max_new_tokens=LENGTH)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", ["phi", "llama", "hd"])
+def test_all_passes_compile_in_one_piece(
+    make_twins: MakeTwins, pictures: list[Image.Image], name: str, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch._dynamo.reset()
+    twins = make_twins(name, backend=backend)
+    with caplog.at_level(logging.WARNING):
+        assert answers_of(twins.fast, pictures) == answers_of(twins.plain, pictures)
+    assert not [record for record in caplog.records if record.name.startswith("flashsloth")]
+    assert all(one.compiled is not None for one in twins.engine.passes.values())
+    assert twins.engine.compile_seconds > 0
+    torch._dynamo.reset()
+
+
+def failing_backend(graph: Any, inputs: Any) -> Any:
+    raise RuntimeError("no such kernel")
+
+
+def test_what_cannot_be_compiled_runs_plainly(
+    make_twins: MakeTwins, pictures: list[Image.Image], caplog: pytest.LogCaptureFixture
+) -> None:
+    twins = make_twins(backend="eager")
+    for one in twins.engine.passes.values():
+        one.compiled = torch.compile(one.function, fullgraph=True, backend=failing_backend)
+    assert answers_of(twins.fast, pictures) == answers_of(twins.plain, pictures)
+    assert {record.getMessage().split()[0] for record in caplog.records if "cannot be compiled" in record.message} == {
+        "look",
+        "read",
+        "step",
+    }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="graphs can be recorded here")
+def test_what_cannot_be_recorded_is_started_each_time(
+    make_twins: MakeTwins, pictures: list[Image.Image], caplog: pytest.LogCaptureFixture
+) -> None:
+    twins = make_twins(records=True)
+    assert answers_of(twins.fast, pictures) == answers_of(twins.plain, pictures)
+    assert "cannot be recorded here" in caplog.text
+    assert not twins.engine.recorded
+
+
+def test_an_error_of_the_function_itself_is_not_swallowed() -> None:
+    def wrong(x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("this is wrong")
+
+    for backend in (None, "eager"):
+        what = CompiledPass("wrong", wrong, AcceleratorSettings(backend=backend))
+        with pytest.raises(ValueError, match="this is wrong"):
+            RecordedPass(what, (), records=False)(torch.zeros(2))
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_recording_reads_what_it_is_given_and_is_made_once_a_shape() -> None:
+    calls: list[int] = []
+
+    def double(held: list[torch.Tensor], x: torch.Tensor, times: int) -> torch.Tensor:
+        calls.append(1)
+        held[0].copy_(x)
+        return x * 2 * times
+
+    held = [torch.zeros(3, device="cuda")]
+    recorded = RecordedPass(CompiledPass("double", double, AcceleratorSettings(backend=None)), (held,), records=True)
+    for start in (0, 5):
+        x = torch.arange(start, start + 3, dtype=torch.float32, device="cuda")
+        assert torch.equal(recorded(x, numbers=(3,)).cpu(), x.cpu() * 6)
+        assert torch.equal(held[0], x)
+    made = len(calls)
+    recorded(torch.ones(3, device="cuda"), numbers=(3,))
+    assert len(calls) == made
+    assert recorded.recorded == 1
