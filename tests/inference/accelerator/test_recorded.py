@@ -43,6 +43,17 @@ def failing_backend(graph: Any, inputs: Any) -> Any:
     raise RuntimeError("no such kernel")
 
 
+def test_a_pass_that_cannot_be_compiled_is_called_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    what = CompiledPass("double", lambda x: x * 2, AcceleratorSettings(backend="eager"))
+    what.compiled = torch.compile(what.function, fullgraph=True, backend=failing_backend)
+    for _ in range(2):
+        assert what("key", torch.ones(2)).tolist() == [2, 2]
+    assert what.compiled is None
+    assert caplog.text.count("double cannot be compiled here") == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
 def test_what_cannot_be_compiled_runs_plainly(
     make_twins: MakeTwins, pictures: list[Image.Image], caplog: pytest.LogCaptureFixture
 ) -> None:
