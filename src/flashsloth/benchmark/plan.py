@@ -25,9 +25,9 @@ from flashsloth.benchmark.machine import Machine
 from flashsloth.benchmark.stages import Clock, Stage, kept_positions, looking, reading, reading_on, writing
 from flashsloth.benchmark.weights import Precision
 from flashsloth.inference.roomy_cache import ROOM_STEP
-from flashsloth.speed.speed_up import WORTH_PACKING
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.speed import QUANTIZATIONS
+from flashsloth.speed.speed_up import WORTH_PACKING
 
 PROCESS_BYTES = {"cpu": 415_000_000}
 """Kind of device -> memory of a process that answers, without the model: Python, torch, transformers, their tables.

@@ -222,7 +222,7 @@ def _packed_samples(
 def _visible_pictures(
     turn_sample: torch.Tensor, first_query: torch.Tensor, image_sample: torch.Tensor, slots: torch.Tensor
 ) -> torch.Tensor:
-    """Bool [n, N]: pictures of the turn's own sample that do not stand after its queries (earlier passes are before)."""
+    """Bool [n, N]: pictures of the turn's own sample not standing after its queries (earlier passes come before)."""
     place = torch.arange(slots.shape[1], device=slots.device)
     last_slot = (slots * (place + 1)).amax(dim=1) - 1 if slots.numel() else slots.new_zeros(slots.shape[0]).long()
     return (turn_sample[:, None] == image_sample[None, :]) & (last_slot[None, :] < first_query[:, None])

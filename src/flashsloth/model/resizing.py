@@ -25,7 +25,8 @@ STRIP_ROWS = 256
 MOST_THREADS = 4
 """More than these would have too little each."""
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def resize_on_square(image: Image.Image, side: int, resample: int = PILImageResampling.BICUBIC) -> Image.Image:
