@@ -55,6 +55,8 @@ LABEL_PLACES = (
     LabelPlace((-9, 7), "right", "bottom"),
     LabelPlace((9, -7), "left", "top"),
     LabelPlace((-9, -7), "right", "top"),
+    LabelPlace((9, 22), "left", "bottom"),
+    LabelPlace((-9, 22), "right", "bottom"),
 )
 """The best first."""
 
@@ -161,7 +163,7 @@ def _label(figure: Figure, axes: Axes, stems: list[Stem]) -> None:
     for stem in stems:
         labels = [_annotate(axes, stem, place) for place in LABEL_PLACES]
         boxes = [label.get_window_extent() for label in labels]
-        covered = [sum(box.overlaps(other) for other in taken) + _outside(box, figure) for box in boxes]
+        covered = [sum(_common(box, other) for other in taken) + _outside(box, figure) for box in boxes]
         best = covered.index(min(covered))
         for place, label in enumerate(labels):
             if place != best:
@@ -190,6 +192,13 @@ def _box(axes: Axes, stem: Stem) -> Bbox:
     return Bbox([ends.min(axis=0) - DOT_PIXELS, ends.max(axis=0) + DOT_PIXELS])
 
 
-def _outside(box: Bbox, figure: Figure) -> int:
-    """1 if a label would leave the figure."""
-    return int(not (figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)))
+def _common(box: Bbox, other: Bbox) -> float:
+    """How much two boxes cover of each other, in square pixels."""
+    common = Bbox.intersection(box, other)
+    return 0.0 if common is None else common.width * common.height
+
+
+def _outside(box: Bbox, figure: Figure) -> float:
+    """More than any box covers, if a label would leave the figure."""
+    inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
+    return 0.0 if inside else figure.bbox.width * figure.bbox.height
