@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import tiny
 import tiny_shapes
@@ -80,7 +82,8 @@ def test_a_batch_is_one_step_a_token(subject: FlashSlothSubject) -> None:
     assert len(clock.tokens()) == 4
 
 
-def test_speeding_up_changes_what_is_run_but_not_what_is_read() -> None:
+def test_speeding_up_changes_what_is_run_but_not_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["flashsloth.speed.speed_up"], "WORTH_PACKING", 1)
     subject = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
     plain_head, bytes_before = subject.head, subject.step_bytes
     subject.speed_up(None)

@@ -38,7 +38,7 @@ def batch_and_model(tmp_path: Path):
     model, processor = start_model(recipe.model, "eager")
     data = conversations(recipe.stages[0].data, model.config.patch_grid)
     collator = ConversationCollator(processor, recipe.stages[0].settings, "eager")
-    return collator([data[index] for index in range(3)]), model
+    return collator([data[index] for index in range(3)]), model.eval()  # nothing drawn: losses are compared exactly
 
 
 def test_it_adds_the_patches_loss_and_reaches_the_encoder(batch_and_model) -> None:
