@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flashsloth.benchmark.errors import BenchmarkError
+from flashsloth.whole_file import write_whole
 
 FORMAT = 2
 """Raised whenever an older program could not read what a newer one writes."""
@@ -166,9 +167,7 @@ class Results:
 
 def save_results(results: Results, path: Path) -> None:
     """Write `results.json`, whole or not at all."""
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(json.dumps(results.to_dict(), indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, json.dumps(results.to_dict(), indent=1) + "\n")
 
 
 def load_results(path: Path) -> Results:

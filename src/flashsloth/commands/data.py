@@ -166,11 +166,10 @@ def _number_of(data: RecordData, identity: str, file: str) -> int:
 def _write_report(path: Path, said: dict[str, Any]) -> None:
     """Aside and renamed: a program that waits for it finds it whole."""
     import json
-    import os
 
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    from flashsloth.whole_file import write_whole
+
+    write_whole(path, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
 
 
 def _print_report(file: str, found: CheckReport, max_length: int, report: Path | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flashsloth.experiment.variants import Experiment, Variant
+from flashsloth.whole_file import write_whole
 
 RESULT_FILE, COSTS_FILE = "result.json", "costs.json"
 ALL = "all"
@@ -76,9 +77,7 @@ def read_rows(experiment: Experiment) -> list[Row]:
 def write_json(path: Path, tree: Any) -> None:
     """A file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(tree, indent=1), encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, json.dumps(tree, indent=1))
 
 
 def _read(path: Path) -> dict[str, Any]:

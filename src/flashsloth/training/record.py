@@ -33,6 +33,7 @@ from flashsloth.training import ranks
 from flashsloth.training.data.several_files import several_files
 from flashsloth.training.recipe import Recipe, RecipeError, load_recipe
 from flashsloth.version import __version__
+from flashsloth.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,9 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
         _check_data(past["data"], data)
         _warn_of_differences(past["starts"][-1], start)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / RECIPE_FILE, yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True))
+    write_whole(folder / RECIPE_FILE, yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True))
     starts = [*past.get("starts", []), start]
-    _write(folder / RUN_FILE, json.dumps({"data": data, "starts": starts}, indent=1) + "\n")
+    write_whole(folder / RUN_FILE, json.dumps({"data": data, "starts": starts}, indent=1) + "\n")
 
 
 @contextmanager
@@ -267,13 +268,6 @@ def _flat(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
 def _is_free(key: str) -> bool:
     first, *rest = key.split(".")
     return first in FREE_KEYS or (first == "stages" and len(rest) == 2 and rest[1] in FREE_STAGE_KEYS)
-
-
-def _write(file: Path, text: str) -> None:
-    """A file that is never half there."""
-    aside = file.with_name(file.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, file)
 
 
 __all__ = [

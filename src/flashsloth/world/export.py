@@ -6,11 +6,11 @@ appears last and whole, so that a folder that has it is complete.
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from flashsloth.whole_file import whole_file, write_whole
 from flashsloth.world.wordings import WORDINGS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def export_split(
         _save_image(sample, target / name)
         records.append(conversation(sample, f"{world.split}-{world.level}-{index:06d}", name, captions=captions))
     path = target / CONVERSATIONS_FILE
-    _replace(path, json.dumps(records, ensure_ascii=False, indent=1).encode())
+    write_whole(path, json.dumps(records, ensure_ascii=False, indent=1))
     logger.info("wrote %d pictures and %s", count, path)
     return path
 
@@ -70,15 +70,8 @@ def conversation(sample: "WorldSample", identity: str, image: str, *, captions: 
 
 
 def _save_image(sample: "WorldSample", path: Path) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    if path.suffix == ".png":
-        sample.image.save(unfinished, "PNG", compress_level=1)
-    else:
-        sample.image.save(unfinished, "JPEG", quality=JPEG_QUALITY)
-    os.replace(unfinished, path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        if path.suffix == ".png":
+            sample.image.save(unfinished, "PNG", compress_level=1)
+        else:
+            sample.image.save(unfinished, "JPEG", quality=JPEG_QUALITY)

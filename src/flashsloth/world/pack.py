@@ -29,6 +29,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from flashsloth.whole_file import whole_file, write_whole
 from flashsloth.world.labels import PatchLabels
 from flashsloth.world.questions import Question
 from flashsloth.world.world import World, WorldSample
@@ -110,14 +111,14 @@ def draw_pack(
         raise PackError(f"{target} holds other files: name a new folder for the pack")
     if (target / PLAN_FILE).is_file() and (target / PLAN_FILE).read_text(encoding="utf-8") != told:
         raise PackError(f"{target} holds the beginning of another pack: remove it, or name another folder")
-    _write(target / PLAN_FILE, told)
+    write_whole(target / PLAN_FILE, told)
     left = [shard for shard in range(plan.shards) if not _shard_file(target, shard).is_file()]
     if progress is not None:
         progress(plan.count - sum(len(plan.numbers(shard)) for shard in left))
     for shard in _drawn(plan, target, left, workers):
         if progress is not None:
             progress(len(plan.numbers(shard)))
-    _write(target / INDEX_FILE, told)
+    write_whole(target / INDEX_FILE, told)
     (target / PLAN_FILE).unlink()
     return target
 
@@ -222,10 +223,8 @@ def _draw_shard(plan: PackPlan, folder: Path, shard: int) -> int:
         "ends": np.cumsum([len(text) for text in texts]),
         "digests": np.array([_digest(*row) for row in rows], dtype=np.int64),
     }
-    file = _shard_file(folder, shard)
-    unfinished = file.with_name(f".{file.name}.part")
-    save_file(tensors, unfinished)
-    os.replace(unfinished, file)
+    with whole_file(_shard_file(folder, shard)) as unfinished:
+        save_file(tensors, unfinished)
     return shard
 
 
@@ -247,12 +246,6 @@ def _digest(picture: np.ndarray, patches: np.ndarray, text: bytes) -> int:
 
 def _shard_file(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}.safetensors"
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 __all__ = ["PROPERTIES", "Pack", "PackError", "PackPlan", "PackedSample", "draw_pack"]
