@@ -20,7 +20,12 @@ def test_a_file_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
 def test_the_one_before_stays_where_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     write_whole(path, "old")
-    with pytest.raises(OSError, match="full"), whole_file(path) as unfinished:
-        unfinished.write_text("ne", encoding="utf-8")
-        raise OSError("disk full")
+
+    def fill_the_disk() -> None:
+        with whole_file(path) as unfinished:
+            unfinished.write_text("ne", encoding="utf-8")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        fill_the_disk()
     assert path.read_text(encoding="utf-8") == "old"

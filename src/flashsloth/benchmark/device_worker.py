@@ -12,13 +12,10 @@ In: requests on stdin, a JSON object a line (see `worker.py`). Out: replies on s
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
 from typing import Any
 
 import torch
-import transformers
 
 from flashsloth.benchmark.agreement import measure_agreement
 from flashsloth.benchmark.device_facts import device_facts
@@ -31,7 +28,7 @@ from flashsloth.benchmark.stage_clock import StageClock, WallTime
 from flashsloth.benchmark.subject import Subject
 from flashsloth.benchmark.subjects import SubjectSpec
 from flashsloth.benchmark.throughput import measure_throughput
-from flashsloth.benchmark.worker import serve
+from flashsloth.benchmark.worker import dispatch, serve_process
 
 REQUESTS = ("facts", "build", "throughput", "agree", "train")
 
@@ -43,16 +40,8 @@ class DeviceWorker:
         self._built: tuple[Subject, SubjectSpec, StandardJob, torch.device] | None = None
 
     def answer(self, request: dict[str, Any]) -> Any:
-        """The result of a request.
-
-        Raises:
-            BenchmarkError: for an unknown one.
-        """
-        arguments = dict(request)
-        name = arguments.pop("do", None)
-        if name not in REQUESTS:
-            raise BenchmarkError(f"request is {name!r}; expected one of {', '.join(REQUESTS)}")
-        return getattr(self, name)(**arguments)
+        """The result of a request; a `BenchmarkError` for an unknown one."""
+        return dispatch(self, REQUESTS, request)
 
     def facts(self) -> dict[str, str]:
         """What the device is."""
@@ -97,12 +86,8 @@ class DeviceWorker:
 
 
 def main() -> None:
-    """Serve this process's own stdin and stdout."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as replies:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's print must not look like a reply
-        serve(sys.stdin, replies, DeviceWorker())
+    """Be a worker."""
+    serve_process(DeviceWorker())
 
 
 if __name__ == "__main__":

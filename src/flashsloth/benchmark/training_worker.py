@@ -7,20 +7,17 @@ the model took is not counted, what the weights take is.
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from typing import Any
 
 import torch
-import transformers
 
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.live_memory import LiveMemory
 from flashsloth.benchmark.memory import peak_bytes, reset_peak
 from flashsloth.benchmark.quiet import LoadWatch
 from flashsloth.benchmark.training_job import TrainingJob
-from flashsloth.benchmark.worker import serve
+from flashsloth.benchmark.worker import serve_process
 
 LEARNING_RATE = 1e-5
 
@@ -82,11 +79,8 @@ def _step(model: Any, batch: dict[str, torch.Tensor], optimizer: torch.optim.Opt
 
 
 def main() -> None:
-    """Serve this process's own stdin and stdout."""
-    transformers.utils.logging.set_verbosity_error()
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as replies:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's print must not look like a reply
-        serve(sys.stdin, replies, TrainingWorker())
+    """Be a worker."""
+    serve_process(TrainingWorker())
 
 
 if __name__ == "__main__":

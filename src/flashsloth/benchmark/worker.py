@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TextIO
 
 import torch
@@ -48,16 +48,8 @@ class Worker:
         self._measured: MeasuredSubject | None = None
 
     def answer(self, request: dict[str, Any]) -> Any:
-        """The result of a request.
-
-        Raises:
-            BenchmarkError: for an unknown one.
-        """
-        arguments = dict(request)
-        name = arguments.pop("do", None)
-        if name not in REQUESTS:
-            raise BenchmarkError(f"request is {name!r}; expected one of {', '.join(REQUESTS)}")
-        return getattr(self, name)(**arguments)
+        """The result of a request; a `BenchmarkError` for an unknown one."""
+        return dispatch(self, REQUESTS, request)
 
     def machine(self, device: str, dtypes: list[str]) -> dict[str, Any]:
         """Measure the machine."""
@@ -94,6 +86,19 @@ class Worker:
         return self._measured
 
 
+def dispatch(worker: Any, known: Sequence[str], request: dict[str, Any]) -> Any:
+    """Call the method of `worker` that a request names, with what else the request holds.
+
+    Raises:
+        BenchmarkError: for one that is not among the known.
+    """
+    arguments = dict(request)
+    name = arguments.pop("do", None)
+    if name not in known:
+        raise BenchmarkError(f"request is {name!r}; expected one of {', '.join(known)}")
+    return getattr(worker, name)(**arguments)
+
+
 def serve(requests: Iterable[str], replies: TextIO, worker: Answering) -> None:
     """Answer every line; an error is an answer too."""
     for line in requests:
@@ -106,13 +111,18 @@ def serve(requests: Iterable[str], replies: TextIO, worker: Answering) -> None:
         replies.flush()
 
 
-def main() -> None:
+def serve_process(worker: Answering) -> None:
     """Serve this process's own stdin and stdout."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as replies:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's print must not look like a reply
-        serve(sys.stdin, replies, Worker())
+        serve(sys.stdin, replies, worker)
+
+
+def main() -> None:
+    """Be a worker."""
+    serve_process(Worker())
 
 
 if __name__ == "__main__":
