@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flashsloth.evaluation.asking import PictureQuestions, ask_all
 from flashsloth.evaluation.scores import READING_ANY_CASE, Score, total_of
 from flashsloth.inference import FlashSloth
 from flashsloth.world import KINDS, Question
+from flashsloth.yaml_file import read_yaml
 
 PLAIN_KIND = "question"
 KEYS = {"kind", "question", "answer"}
@@ -68,12 +67,7 @@ def read_questions(file: str | Path) -> list[PictureQuestions]:
         QuestionsError: for a file that is not such a file, or a picture that is not there.
     """
     path = Path(file)
-    if not path.is_file():
-        raise QuestionsError(f"no file of questions at {path}: expected a YAML file, such as examples/questions.yaml")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise QuestionsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(path, "file of questions", "examples/questions.yaml", QuestionsError)
     if not isinstance(tree, dict) or not tree:
         raise QuestionsError(f"{path} holds a {type(tree).__name__}, expected pictures' paths, each with its questions")
     return [_picture(path, str(name), asked) for name, asked in tree.items()]

@@ -27,6 +27,7 @@ import yaml
 
 from flashsloth.experiment.poolings import NONE, POOLINGS, SAP
 from flashsloth.training.recipe import Recipe, load_recipe
+from flashsloth.yaml_file import read_yaml
 
 KEYS = {"name", "output", "seeds", "processes", "model", "encoder", "stages", "variants"}
 NEEDED = ("model", "encoder", "stages", "variants")
@@ -127,12 +128,7 @@ def load_experiment(path: str | Path) -> Experiment:
         ExperimentError, RecipeError: for anything that is not right in it.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ExperimentError(f"no experiment at {file}: expected a YAML file, such as recipes/experiments/claim.yaml")
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(file, "experiment", "recipes/experiments/claim.yaml", ExperimentError)
     if not isinstance(tree, dict) or set(tree) - KEYS or not set(NEEDED) <= set(tree):
         found = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
         raise ExperimentError(

@@ -19,6 +19,7 @@ from flashsloth.training.data_source import DATA_KEYS, DataSource
 from flashsloth.training.engine_settings import DDP, Engine
 from flashsloth.training.feature_cache import FeatureCache
 from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
+from flashsloth.yaml_file import read_yaml
 
 PRECISIONS = ("auto", "bf16", "float32")
 EXPORT_DTYPES = (None, "float32", "bfloat16", "float16")
@@ -148,12 +149,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         RecipeError: for anything that is not right in it.
     """
     file = Path(path)
-    if not file.is_file():
-        raise RecipeError(f"no recipe at {file}: expected a YAML file, such as those in recipes/")
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(file, "recipe", "those in recipes/", RecipeError)
     if not isinstance(tree, dict):
         raise RecipeError(f"{file} holds a {type(tree).__name__}, expected keys such as name, model, stages")
     for override in overrides or []:
