@@ -88,11 +88,13 @@ def test_only_what_the_stage_trains_changes(made: Path, base: Path) -> None:
     assert not [name for name in inside if "norm" in name or "embed" in name]
 
 
-def test_the_report_and_the_optimizer_know_the_adapter(made: Path) -> None:
+def test_the_report_and_the_optimizer_know_the_adapter(made: Path, base: Path) -> None:
     rows = {row["part"]: row for row in json.loads((made / "parts.json").read_text(encoding="utf-8"))}
     low_rank = sum(t.numel() for name, t in load_file(made / "adapter_model.safetensors").items() if ".lora_" in name)
     assert rows["language_model"]["learning"] == low_rank
     assert rows["language_model"]["moved"] > 0
+    in_base = sum(parameter.numel() for parameter in load_base(base).parameters())
+    assert sum(row["parameters"] for row in rows.values()) == in_base + low_rank  # what learns in a copy counts once
     assert rows["vision_encoder"]["learning"] == rows["head"]["learning"] == 0
     fast, slow = rows["language_model"]["learning_rates"][0], rows["projector"]["learning_rates"][0]
     assert fast == pytest.approx(3 * slow)

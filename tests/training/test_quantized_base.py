@@ -15,7 +15,9 @@ from flashsloth.adapters.folder import AdapterError, read_adapter
 from flashsloth.adapters.merging import merge
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.adapters import target_names
+from flashsloth.training.parts_report import PartsReport
 from flashsloth.training.quantized_base import BLOCK_SIZE, quantize_layers
+from flashsloth.training.stages import freeze_all_but
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
 NF4_LEVELS = 16
@@ -56,6 +58,18 @@ def test_the_model_stays_close_and_learns_over_it(base: Path, tiny_processor: Fl
     losses = learn(model, tiny_processor, steps=8)
     assert losses[-1] < 0.6 * losses[0]
     assert all(torch.equal(layer.weight.data, weight) for layer, weight in zip(layers, before, strict=True))
+
+
+def test_the_report_counts_weights_and_not_the_bytes_they_are_packed_in(base: Path) -> None:
+    model = load_base(base)
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    freeze_all_but(model, ("projector",))
+    quantize_layers(model, target_names(model, "auto"), torch.float32)
+    optimizer = torch.optim.SGD(model.model.projector.parameters(), lr=0.1)
+    report = PartsReport(model)
+    report.look(optimizer, clipped=1.0)
+    report.compare(optimizer)
+    assert sum(row.parameters for row in report.rows) == expected
 
 
 def test_an_evaluation_in_between_changes_nothing(base: Path, tiny_processor: FlashSlothProcessor) -> None:

@@ -29,6 +29,8 @@ HEADER = f"{'part':<15}{'parameters':>15}{'learning':>15}"
 """Above the lines of the table."""
 _WRAPPERS = ("base_model.model.", "module.", "_orig_mod.")
 """What PEFT, data-parallel wrappers and compilation put before a parameter's name."""
+_REPLACED = ".original_module."
+"""In the name of what PEFT keeps of a module whose copy learns in its place; it is no part of the model that learns."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a number -> the integers that read the same bits."""
 
@@ -43,7 +45,8 @@ class PartRow:
 
     Attributes:
         part: a name from `stages.PARTS`, or :data:`OTHERS`.
-        parameters: numbers in it; a head that is tied counts with the language model.
+        parameters: numbers in it; a head that is tied counts with the language model, low-rank matrices with what
+            they are put on.
         learning: how many of them learn.
         learning_rates: the smallest and the largest, or None where nothing learns.
         gradient_norm: before clipping, over all its learning parameters.
@@ -163,12 +166,18 @@ def _row(part: str, named: list[tuple[str, nn.Parameter]], before: _Before, rate
     total, squares, gradient_squares = sums
     return PartRow(
         part=part,
-        parameters=sum(parameter.numel() for _, parameter in named),
+        parameters=sum(_numbers(parameter) for name, parameter in named if _REPLACED not in name),
         learning=sum(parameter.numel() for _, parameter in learning),
         learning_rates=(min(used), max(used)) if used else None,
         gradient_norm=math.sqrt(gradient_squares),
         moved=math.sqrt(squares / total) if total else 0.0,
     )
+
+
+def _numbers(parameter: nn.Parameter) -> int:
+    """How many a parameter stands for, also where several are packed into a byte (bitsandbytes)."""
+    packing = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packing is None else math.prod(packing.shape)
 
 
 def _local(values: torch.Tensor) -> torch.Tensor:
