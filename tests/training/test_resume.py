@@ -336,9 +336,10 @@ def test_torchrun_starts_again_where_a_process_died(tmp_path: Path) -> None:
     assert reference.end() == [0, 0], reference.said()
     script = tmp_path / "dying.py"
     script.write_text(ELASTIC, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
-    command = [*torchrun, "--master-port", "0", str(script), str(other)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "--max-restarts", "1", str(script), str(other)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=tiny_runs.SECONDS)
     assert done.returncode == 0, done.stderr
     assert "checkpoint-5" in done.stderr
     assert_same_run(whole, other, tiny_runs.ALIGNMENT)

@@ -6,13 +6,16 @@ starts them and says so in the environment.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -21,6 +24,8 @@ RANK_VARIABLE, WORLD_VARIABLE = "RANK", "WORLD_SIZE"
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it takes them for dead: Trainer's own measure."""
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+"""What has torchrun open a new place to meet at every restart."""
 
 
 def start() -> None:
@@ -28,7 +33,27 @@ def start() -> None:
     from accelerate import PartialState
 
     if count() > 1:
-        PartialState(cpu=not torch.cuda.is_available(), backend=backend(), timeout=PATIENCE)
+        PartialState(cpu=not torch.cuda.is_available(), backend=backend(), timeout=PATIENCE, **_apart_from_the_dead())
+
+
+def _apart_from_the_dead() -> dict[str, Any]:
+    """Where processes meet that torchrun has started again; nothing for the usual place.
+
+    torchrun's own store outlives a restart, and so do the addresses that dead processes left in it: who is early reads
+    them and calls in vain (pytorch/pytorch#135712). On one node all processes agree on the number of restarts, and meet
+    under it. Nodes may differ in it, so there torchrun has to be told.
+    """
+    variables = os.environ
+    if variables.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    if variables["LOCAL_WORLD_SIZE"] != variables[WORLD_VARIABLE]:
+        if is_first() and variables.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+            logger.warning("to start again over several nodes, torchrun needs %s in its environment on each", OWN_STORE)
+        return {}
+    port = int(variables["MASTER_PORT"])
+    store = distributed.TCPStore(variables["MASTER_ADDR"], port, count(), is_master=False, timeout=PATIENCE)
+    restart = variables["TORCHELASTIC_RESTART_COUNT"]
+    return {"store": distributed.PrefixStore(f"restart-{restart}", store), "rank": rank(), "world_size": count()}
 
 
 def backend() -> str | None:
