@@ -11,6 +11,7 @@ import pytest
 import tiny
 import tiny_runs
 import torch
+from accelerate.utils import is_deepspeed_available
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
@@ -125,8 +126,17 @@ def test_features_from_disk_on_two_processes(tmp_path: Path, alone: dict[str, tu
     assert len(list((tmp_path / "features").glob("*/*/*.safetensors"))) == 5
 
 
-def test_a_sharded_run_goes_on_where_it_was_stopped(tmp_path: Path, alone: dict[str, tuple[Path, list[float]]]) -> None:
-    path = recipe(tmp_path, "instruction", micro_batch_size=2, engine={"kind": "fsdp2"}, save_every=2)
+NEEDS_DEEPSPEED = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not is_deepspeed_available(), reason="DeepSpeed is not installed (pip install deepspeed ninja)"),
+]
+
+
+@pytest.mark.parametrize("kind", ["fsdp2", *(pytest.param(kind, marks=NEEDS_DEEPSPEED) for kind in ("zero2", "zero3"))])
+def test_a_sharded_run_goes_on_where_it_was_stopped(
+    tmp_path: Path, alone: dict[str, tuple[Path, list[float]]], kind: str
+) -> None:
+    path = recipe(tmp_path, "instruction", micro_batch_size=2, engine={"kind": kind}, save_every=2)
     run = tiny_runs.start(path, processes=2)
     run.wait_for_step(3)
     run.signal(signal.SIGTERM)
@@ -136,3 +146,37 @@ def test_a_sharded_run_goes_on_where_it_was_stopped(tmp_path: Path, alone: dict[
     assert run.end() == [0, 0], run.said()
     found = [loss for _, loss in tiny_runs.losses(path, "0-instruction")]
     assert found == pytest.approx(alone["instruction"][1], rel=WITHIN, abs=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        pytest.param(stage, {"engine": {"kind": kind, **engine}, **changes}, marks=NEEDS_DEEPSPEED)
+        for kind in ("zero2", "zero3")
+        for stage, engine, changes in [
+            ("alignment", {}, {}),
+            ("instruction", {}, {"activation_checkpointing": True}),
+            ("instruction", {"offload": True}, {}),
+        ]
+    ],
+)
+def test_deepspeed_learns_as_one_process(
+    tmp_path: Path, alone: dict[str, tuple[Path, list[float]]], stage: str, changes: dict[str, Any]
+) -> None:
+    test_two_processes_learn_as_one(tmp_path, alone, stage, changes)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=NEEDS_DEEPSPEED) for kind in ("zero2", "zero3")])
+def test_deepspeed_goes_from_stage_to_stage(tmp_path: Path, kind: str) -> None:
+    engine = f"engine: {{kind: {kind}}}"
+    stages = [tiny_runs.with_batch(stage, steps=3) for stage in (tiny_runs.ALIGNMENT, tiny_runs.INSTRUCTION)]
+    path = tiny_runs.write_recipe(
+        tmp_path, *(f"{stage}, {engine}" for stage in stages), head="export_dtype: bfloat16\n"
+    )
+    run = tiny_runs.start(path, processes=2)
+    assert run.end() == [0, 0], run.said()
+    made: Any = FlashSlothForConditionalGeneration.from_pretrained(tmp_path / "out" / "final", dtype="auto")
+    assert made.dtype == torch.bfloat16
+    stage_2: Any = FlashSlothForConditionalGeneration.from_pretrained(tmp_path / "out" / "1-instruction")
+    for name, weight in stage_2.state_dict().items():
+        assert torch.equal(made.state_dict()[name], weight.bfloat16()), name

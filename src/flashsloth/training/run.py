@@ -49,7 +49,7 @@ from flashsloth.training.stage_data import training_conversations
 from flashsloth.training.stages import freeze_all_but
 from flashsloth.training.start import start_model
 from flashsloth.training.stop import TrainingInterrupted
-from flashsloth.training.throughput import training_cost
+from flashsloth.training.throughput import TrainingCost, training_cost
 from flashsloth.training.trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
@@ -142,6 +142,11 @@ def run_stage(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     else:
         model.gradient_checkpointing_disable()  # which the stage before may have enabled
+    cost = training_cost(
+        model, answers=stage.settings.objective == "answers", encoder_runs=stage.feature_cache is None
+    )  # before the arguments: once they are made, DeepSpeed divides whatever model is made, also one without numbers
+    if isinstance(cost, str):
+        logger.warning("model FLOPs utilisation is not shown: %s", cost)
     arguments = training_arguments(stage, model, folder, recipe.seed)
     base_name = str(stage_folder(recipe, number - 1)) if number else recipe.model.path
     checkpoint = last_whole(folder / STEPS_FOLDER)
@@ -153,7 +158,9 @@ def run_stage(
         encoder_options(encoder, augment=stage.augment, compiled=stage.compile_encoder),
         features_on_disk(model, stage) as store,
     ):
-        trainer = _trainer(model, learner, processor, running, number, arguments)
+        trainer = _trainer(
+            model, learner, processor, running, number, arguments, None if isinstance(cost, str) else cost
+        )
         if store is not None:
             read_from(store, trainer)
         step = step_of(checkpoint) if checkpoint else 0
@@ -214,22 +221,19 @@ def _trainer(
     running: Running,
     number: int,
     arguments: Any,
+    cost: TrainingCost | None,
 ) -> StageTrainer:
     """A stage's trainer; `learner` is the model itself, or what its adapter makes of it."""
     stage = running.recipe.stages[number]
-    answers = stage.settings.objective == "answers"
-    cost = training_cost(model, answers=answers, encoder_runs=stage.feature_cache is None)
-    if isinstance(cost, str):
-        logger.warning("model FLOPs utilisation is not shown: %s", cost)
     common: dict[str, Any] = {
         "run": stage,
         "whole_model": model,
-        "cost": None if isinstance(cost, str) else cost,
+        "cost": cost,
         "matrix_rate": running.recipe.matrix_rate,
         "watch": running.watch,
         "args": arguments,
     }
-    if answers:
+    if stage.settings.objective == "answers":
         return _answers_trainer(model, learner, processor, stage, stage_folder(running.recipe, number), common)
     return _patches_trainer(model, processor, stage, common)
 
