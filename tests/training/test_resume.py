@@ -200,6 +200,7 @@ def test_a_second_call_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patched:
         stop_after(patched, 1)
         patched.setattr("flashsloth.training.run.set_seed", lambda seed: None)
+        patched.setattr("flashsloth.training.stage_training.set_seed", lambda seed: None)
         with pytest.raises(TrainingInterrupted):
             train(recipe, resume=True)  # the first stage to its end, and one step of the second
     with pytest.raises(RunExistsError, match=r"stopped in 1-instruction: go on from step 1"):

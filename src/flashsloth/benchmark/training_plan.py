@@ -133,7 +133,7 @@ def plan_stage(
         RecipeError: for a stage that learns no answers, or a batch that the devices cannot share.
     """
     settings = stage.settings
-    if settings.objective != "answers":
+    if not settings.learns_answers:
         raise RecipeError(
             f"stage {stage.stage} learns {settings.objective}, and only stages that learn answers are planned"
         )

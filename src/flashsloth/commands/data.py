@@ -129,7 +129,7 @@ def _open(
     from flashsloth.training.data.file_kind import source_of
     from flashsloth.training.stages import STAGES
 
-    named = [name for name, row in STAGES.items() if row.objective == "answers"]
+    named = [name for name, row in STAGES.items() if row.learns_answers]
     if stage not in named:
         raise CommandError(f"--stage is {stage!r}; expected one of {', '.join(named)}")
     if max_length is not None and max_length < 1:

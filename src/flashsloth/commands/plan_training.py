@@ -57,7 +57,7 @@ def plan_recipe(
 
         terminal.quiet_libraries()
         config = _config(recipe)
-        planned = [stage for stage in recipe.stages if stage.settings.objective == "answers"]
+        planned = [stage for stage in recipe.stages if stage.settings.learns_answers]
         plans = [
             plan_stage(
                 config,

@@ -65,7 +65,8 @@ def run_experiment(experiment: Experiment, done: Done | None = None) -> None:
 
 def run_one(experiment: Experiment, variant: Variant, seed: int, encoder: Path) -> str:
     """Train a variant with a seed, ask it at the end, and write down what was found; returns a line about it."""
-    from flashsloth.training.run import LOG_NAME, Running, run_stage, stage_folder
+    from flashsloth.training.run_folder import LOG_NAME, stage_folder
+    from flashsloth.training.stage_training import run_stage
 
     recipe = experiment.recipe(variant, seed)
     shutil.rmtree(recipe.output, ignore_errors=True)
@@ -74,7 +75,7 @@ def run_one(experiment: Experiment, variant: Variant, seed: int, encoder: Path) 
         torch.cuda.reset_peak_memory_stats()
     model, processor = make_variant(recipe.model, variant, seed, encoder, recipe.stages[0].attention)
     for number in range(len(recipe.stages)):
-        run_stage(model, processor, Running(recipe, None), number)
+        run_stage(model, processor, recipe, number)
     memory = torch.cuda.max_memory_allocated() / GIGABYTE if on_device else None
     log = json.loads((stage_folder(recipe, len(recipe.stages) - 1) / LOG_NAME).read_text(encoding="utf-8"))
     shares = _shares(log)
@@ -86,7 +87,8 @@ def run_one(experiment: Experiment, variant: Variant, seed: int, encoder: Path) 
 
 def _taught_encoder(experiment: Experiment) -> Path:
     """The folder of the shared encoder; made once."""
-    from flashsloth.training.run import is_done, stage_folder, train
+    from flashsloth.training.run import train
+    from flashsloth.training.run_folder import is_done, stage_folder
 
     recipe = experiment.encoder_recipe()
     last = stage_folder(recipe, len(recipe.stages) - 1)

@@ -29,7 +29,7 @@ def recomputes_activations(model: Any, stage: StageRun) -> bool:
     """Whether activation checkpointing is to be used; the same on all processes."""
     if stage.activation_checkpointing != AUTO:
         return bool(stage.activation_checkpointing)
-    if model.num_parameters() < SMALL_PARAMETERS or stage.settings.objective != "answers":
+    if model.num_parameters() < SMALL_PARAMETERS or not stage.settings.learns_answers:
         return False
     return ranks.told(_has_no_room(model, stage) if ranks.is_first() else False)
 

@@ -263,7 +263,7 @@ def _engine(raw: Any, settings: Stage, where: str) -> Engine:
     engine = _dataclass(Engine, raw, where)
     if problem := engine.problem(settings.optimizer):
         raise RecipeError(f"{where}.{problem}")
-    if settings.objective != "answers" and engine.kind != DDP:
+    if not settings.learns_answers and engine.kind != DDP:
         raise RecipeError(f"{where}.kind is {engine.kind}, but a stage that learns {settings.objective} needs {DDP}")
     return engine
 
@@ -310,7 +310,7 @@ def _check_data_order(run: StageRun, where: str) -> None:
         raise RecipeError(f"{where}.group_by_modality_length draws samples in an order of its own: needs shuffle: true")
     if run.packing and run.attention not in PACKING_ATTENTION:
         raise RecipeError(f"{where}.packing with attention {run.attention!r}: expected one of {PACKING_ATTENTION}")
-    if run.packing and run.settings.objective != "answers":
+    if run.packing and not run.settings.learns_answers:
         raise RecipeError(f"{where}.packing is for stages that learn answers, not for {run.stage!r}: leave it out")
     if not 0 <= run.max_bad_fraction <= 1:
         raise RecipeError(f"{where}.max_bad_fraction is {run.max_bad_fraction:g}, expected a share, 0 to 1")

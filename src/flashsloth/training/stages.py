@@ -63,6 +63,11 @@ class Stage:
     max_length: int = 3072
     patch_loss: float = 0.0
 
+    @property
+    def learns_answers(self) -> bool:
+        """Whether its objective is `answers`."""
+        return self.objective == "answers"
+
 
 _INSTRUCTED = ("projector", "sap", "query_tokens", "embq", "language_model", "head")
 

@@ -1,0 +1,225 @@
+"""The training of one stage: its model made ready, its trainer, and what it leaves.
+
+In: a model and its processor, a recipe, and which of its stages. Out: the model, which has learned in place; the
+stage's folder (`run_folder.py`). A stage that was interrupted goes on from its last whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from flashsloth.adapters.folder import ADAPTER_CONFIG
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.training import ranks
+from flashsloth.training.adapters import learner_of
+from flashsloth.training.arguments import STEPS_FOLDER, training_arguments
+from flashsloth.training.checkpoints import PREFIX, last_whole, new_files, step_of
+from flashsloth.training.collation import ConversationCollator, PatchCollator
+from flashsloth.training.curve import draw_curve
+from flashsloth.training.data import conversations, patches
+from flashsloth.training.encoder_options import encoder_options
+from flashsloth.training.engines import whole_weights
+from flashsloth.training.feature_store import features_on_disk, read_from
+from flashsloth.training.memory import recomputes_activations
+from flashsloth.training.metrics import answer_accuracy, most_likely, patch_accuracy, patch_predictions
+from flashsloth.training.patch_classifier import PatchClassifier, patch_loss
+from flashsloth.training.progress import Watcher
+from flashsloth.training.recipe import Recipe, StageRun
+from flashsloth.training.reporters import reporters
+from flashsloth.training.run_folder import CONFIG_NAME, CURVE_NAME, LOG_NAME, PARTS_NAME, stage_folder
+from flashsloth.training.stage_data import training_conversations
+from flashsloth.training.stages import freeze_all_but
+from flashsloth.training.stop import TrainingInterrupted
+from flashsloth.training.throughput import TrainingCost, training_cost
+from flashsloth.training.trainer import StageTrainer
+
+logger = logging.getLogger(__name__)
+
+SEEDS_A_RANK = 1 << 16
+"""How far apart the seeds of two processes are: each draws its own dropout."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage about to run: number `number` of `recipe`, on `model`; `watch` is called at every log line."""
+
+    model: FlashSlothForConditionalGeneration
+    processor: FlashSlothProcessor
+    recipe: Recipe
+    number: int
+    watch: Watcher | None
+
+    @property
+    def run(self) -> StageRun:
+        """As the recipe says it."""
+        return self.recipe.stages[self.number]
+
+    @property
+    def folder(self) -> Path:
+        """Where it leaves what it makes."""
+        return stage_folder(self.recipe, self.number)
+
+    @property
+    def base_name(self) -> str | None:
+        """Where its model was loaded from; None for a model made from nothing."""
+        return str(stage_folder(self.recipe, self.number - 1)) if self.number else self.recipe.model.path
+
+
+def run_stage(
+    model: FlashSlothForConditionalGeneration,
+    processor: FlashSlothProcessor,
+    recipe: Recipe,
+    number: int,
+    watch: Watcher | None = None,
+) -> None:
+    """Run one stage and save what it made into its folder; `model` learns in place."""
+    stage = _Stage(model, processor, recipe, number, watch)
+    run, folder = stage.run, stage.folder
+    _make_ready(model, run)
+    cost = _cost_of(
+        model, run
+    )  # before the arguments: from then on DeepSpeed divides every model, also one of no numbers
+    arguments = training_arguments(run, model, folder, recipe.seed)
+    checkpoint = last_whole(folder / STEPS_FOLDER)
+    step = step_of(checkpoint) if checkpoint else 0
+    learner = learner_of(model, run, stage.base_name, arguments.bf16, checkpoint)
+    weight = run.settings.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
+    with (
+        patch_loss(model, weight) if weight else nullcontext(),
+        encoder_options(model.model.vision_tower, augment=run.augment, compiled=run.compile_encoder),
+        features_on_disk(model, run) as store,
+    ):
+        trainer = _trainer(stage, learner, arguments, cost)
+        if store is not None:
+            read_from(store, trainer)
+        for reporter in reporters(recipe.report_to, folder, step):
+            trainer.add_callback(reporter)
+        # what a checkpoint of as many processes has kept takes this one's place
+        set_seed(recipe.seed + number + step + SEEDS_A_RANK * ranks.rank())
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+            _leave_if_asked(trainer)
+            if run.eval_data and not _is_evaluated(trainer):
+                trainer.evaluate()
+        finally:
+            _write_log(trainer, folder, run.stage)
+    _save(learner, processor, trainer, folder)
+
+
+def _make_ready(model: FlashSlothForConditionalGeneration, run: StageRun) -> None:
+    """Free what the stage trains and freeze the rest; its attention, and whether activations are computed again."""
+    learning = freeze_all_but(model, run.settings.trains)
+    logger.info("stage %s: %.2f M parameters learn", run.stage, learning / 1e6)
+    model.set_attn_implementation(run.attention)
+    if recomputes_activations(model, run):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_disable()  # which the stage before may have enabled
+
+
+def _cost_of(model: FlashSlothForConditionalGeneration, run: StageRun) -> TrainingCost | None:
+    """What a batch costs, or None, and why in the log."""
+    cost = training_cost(model, answers=run.settings.learns_answers, encoder_runs=run.feature_cache is None)
+    if isinstance(cost, str):
+        logger.warning("model FLOPs utilisation is not shown: %s", cost)
+        return None
+    return cost
+
+
+def _trainer(stage: _Stage, learner: Any, arguments: Any, cost: TrainingCost | None) -> StageTrainer:
+    """A stage's trainer; `learner` is the model itself, or what its adapter makes of it."""
+    common: dict[str, Any] = {
+        "run": stage.run,
+        "whole_model": stage.model,
+        "cost": cost,
+        "matrix_rate": stage.recipe.matrix_rate,
+        "watch": stage.watch,
+        "args": arguments,
+    }
+    return (
+        _answers_trainer(stage, learner, common)
+        if stage.run.settings.learns_answers
+        else _patches_trainer(stage, common)
+    )
+
+
+def _answers_trainer(stage: _Stage, learner: Any, common: dict[str, Any]) -> StageTrainer:
+    """The trainer of a stage that learns answers."""
+    run, processor = stage.run, stage.processor
+    grid = stage.model.config.patch_grid if run.settings.patch_loss else None
+    held_out = conversations(run.eval_data) if run.eval_data else None
+    return StageTrainer(
+        **common,
+        model=learner,
+        data_collator=ConversationCollator(processor, run.settings, run.attention, run.packing),
+        train_dataset=training_conversations(run, processor, stage.folder, grid),
+        eval_dataset=held_out,
+        processing_class=processor,
+        preprocess_logits_for_metrics=most_likely,
+        compute_metrics=answer_accuracy([held_out[i].kinds for i in range(len(held_out))]) if held_out else None,
+    )
+
+
+def _patches_trainer(stage: _Stage, common: dict[str, Any]) -> StageTrainer:
+    """The trainer of the encoder's stage."""
+    run, grid = stage.run, stage.model.config.patch_grid
+    common["args"].label_names = ["shape", "color", "character", "center"]
+    return StageTrainer(
+        **common,
+        model=PatchClassifier(stage.model.model),
+        data_collator=PatchCollator(stage.processor),
+        train_dataset=patches(run.data, grid),
+        eval_dataset=patches(run.eval_data, grid) if run.eval_data else None,
+        preprocess_logits_for_metrics=patch_predictions,
+        compute_metrics=patch_accuracy,
+    )
+
+
+def _leave_if_asked(trainer: StageTrainer) -> None:
+    """Raise what tells the command that a signal ended the run."""
+    if trainer.stopped_by:
+        checkpoint = Path(trainer.args.output_dir) / f"{PREFIX}{trainer.state.global_step}"
+        raise TrainingInterrupted(trainer.stopped_by, trainer.state.global_step, trainer.state.max_steps, checkpoint)
+
+
+def _is_evaluated(trainer: StageTrainer) -> bool:
+    """Whether the last step was evaluated."""
+    step = trainer.state.global_step
+    return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
+
+
+def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
+    """The log and its curve, of what was done so far; the table of parts."""
+    log = trainer.state.log_history
+    if not ranks.is_first() or not log:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOG_NAME).write_text(json.dumps(log, indent=1), encoding="utf-8")
+    (folder / PARTS_NAME).write_text(json.dumps(trainer.report.to_json(), indent=1), encoding="utf-8")
+    draw_curve(log, folder / CURVE_NAME, title)
+
+
+def _save(model: Any, processor: FlashSlothProcessor, trainer: StageTrainer, folder: Path) -> None:
+    """The checkpoint that the stage leaves, or its adapter."""
+    last = CONFIG_NAME if trainer.run.adapter is None else ADAPTER_CONFIG
+    with new_files(folder, last=last) as aside:
+        whole_weights(trainer, trainer.run.engine)
+        if trainer.model is model:  # as Trainer does it, so that a sharded model is gathered
+            trainer.save_model(str(aside))
+        elif ranks.is_first():
+            model.save_pretrained(aside)
+        if ranks.is_first():
+            processor.save_pretrained(aside)
+            (aside / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # the recipe says it readably
+
+
+__all__ = ["run_stage"]
