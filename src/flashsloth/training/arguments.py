@@ -66,7 +66,11 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
         "seed": seed,
         "data_seed": seed,
     }
-    return make_arguments(stage.engine, model, fields, whole_encoder=stage.feature_cache is not None)
+    arguments = make_arguments(stage.engine, model, fields, whole_encoder=stage.feature_cache is not None)
+    if arguments.device.type == "cpu":
+        # several processes have cpu:0, to which torch restores no tensors; transformers minds it only since 5.23
+        vars(arguments)["_setup_devices"] = torch.device("cpu")
+    return arguments
 
 
 __all__ = ["STEPS_FOLDER", "training_arguments"]
