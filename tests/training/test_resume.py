@@ -329,18 +329,30 @@ sys.exit(main(["train", sys.argv[1], "--resume"]))
 """
 
 
+ONE_NODE = [["--standalone", "--nproc-per-node", "2"]]
+TWO_NODES = [["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--local-addr", "127.0.0.1"]] * 2
+
+
 @pytest.mark.slow
-def test_torchrun_starts_again_where_a_process_died(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [ONE_NODE, TWO_NODES], ids=["one node", "two nodes"])
+def test_torchrun_starts_again_where_a_process_died(tmp_path: Path, nodes: list[list[str]]) -> None:
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=4)
     whole, other = (tiny_runs.write_recipe(tmp_path / name, stage) for name in ("whole", "other"))
     reference = tiny_runs.start(whole, processes=2)
     assert reference.end() == [0, 0], reference.said()
     script = tmp_path / "dying.py"
     script.write_text(ELASTIC, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "--max-restarts", "1", str(script), str(other)]
+    meeting = ["--rdzv-endpoint", f"127.0.0.1:{tiny_runs.free_port()}"] if len(nodes) > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=tiny_runs.SECONDS)
-    assert done.returncode == 0, done.stderr
-    assert "checkpoint-5" in done.stderr
+    if len(nodes) > 1:
+        environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    agents = []
+    for number, layout in enumerate(nodes):
+        command = [sys.executable, "-m", "torch.distributed.run", *layout, *meeting, "--max-restarts", "1"]
+        with (tmp_path / f"node-{number}.txt").open("w") as file:
+            agents.append(subprocess.Popen([*command, str(script), str(other)], stderr=file, env=environment))
+    ends = [agent.wait(tiny_runs.SECONDS) for agent in agents]
+    said = "".join((tmp_path / f"node-{number}.txt").read_text(encoding="utf-8") for number in range(len(nodes)))
+    assert ends == [0] * len(nodes), said
+    assert "checkpoint-5" in said
     assert_same_run(whole, other, tiny_runs.ALIGNMENT)

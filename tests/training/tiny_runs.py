@@ -116,7 +116,7 @@ def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None) -
         processes: how many.
         hook: a function of a module that the processes can import, called with the rank before the command.
     """
-    port = _free_port()
+    port = free_port()
     number = len(list(recipe.parent.glob("said-*")))
     files = [recipe.parent / f"said-{number + rank}.txt" for rank in range(processes)]
     run = Run([], files)
@@ -157,7 +157,8 @@ def _train(rank: int, world: int, port: int, arguments: list[str], file: Path, h
     os._exit(code)  # as a command's process ends; what the test's libraries left behind is none of its business
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

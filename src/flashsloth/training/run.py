@@ -20,6 +20,7 @@ from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import ranks
 from flashsloth.training.checkpoints import new_files
 from flashsloth.training.engines import let_go
+from flashsloth.training.outages import told_plainly
 from flashsloth.training.progress import Watcher
 from flashsloth.training.recipe import Recipe, StageRun
 from flashsloth.training.record import RunExistsError, alone_in, write_record
@@ -46,6 +47,7 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
         RecipeError, DataError: for mistakes in the recipe or the data, a run that is there already (without `resume`),
             or one that began with another recipe.
         TrainingStoppedError, SaveError: see `guards.py` and `checkpoints.py`.
+        OutageError: for a device without room, or a process that is gone.
         TrainingInterrupted: after SIGTERM or Ctrl-C.
     """
     check_installed(recipe.report_to)
@@ -55,7 +57,8 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
         if found is not None and not resume:
             raise RunExistsError(found)
         write_record(recipe, resumed=found is not None)
-        return _train_stages(recipe, watch)
+        with told_plainly():
+            return _train_stages(recipe, watch)
 
 
 def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:

@@ -1,0 +1,55 @@
+"""What ends a run from outside is said so, and nothing else is."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import tiny_runs
+import torch
+from torch import distributed
+
+from flashsloth.training.outages import OutageError, told_plainly
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:128] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    ],
+)
+def test_a_full_device_names_what_helps(error: Exception) -> None:
+    with (
+        pytest.raises(OutageError, match=r"not enough memory for a step: lower micro_batch_size.*flashsloth plan"),
+        told_plainly(),
+    ):
+        raise error
+
+
+def test_a_process_that_is_gone_is_no_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", "3")
+    with (
+        pytest.raises(OutageError, match=r"process 3 of 8 cannot reach another one.*--resume \(timed out\)"),
+        told_plainly(),
+    ):
+        raise distributed.DistNetworkError("timed out")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), distributed.DistError("alone")])
+def test_other_errors_stay_what_they_are(error: RuntimeError) -> None:
+    with pytest.raises(type(error)) as found, told_plainly():
+        raise error
+    assert found.value is error
+
+
+def test_who_is_left_says_it_in_one_line(tmp_path: Path) -> None:
+    recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.with_batch(tiny_runs.ALIGNMENT, steps=5000))
+    run = tiny_runs.start(recipe, processes=2)
+    run.wait_for_step(3)
+    run.signal(signal.SIGKILL, ranks=(1,))
+    assert run.end() == [2, -signal.SIGKILL]
+    assert "error: process 0 of 2 cannot reach another one, which has probably died" in run.said()
+    assert "Traceback" not in run.said()
