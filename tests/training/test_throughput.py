@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -139,39 +138,3 @@ def test_whoever_watches_hears_every_line(tmp_path: Path) -> None:
     expected = {"loss", "learning_rate", "grad_norm", "samples_per_second", "tokens_per_second", "mfu"}
     assert all(expected <= set(progress.numbers) for progress in heard)
     assert heard[-1].seconds_left == 0
-
-
-def test_tensorboard_gets_the_log_and_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from flashsloth.training.trainer import StageTrainer
-
-    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=2, steps=5, save_every=2)
-    recipe = load_recipe(tiny_runs.write_recipe(tmp_path, stage, head="report_to: [tensorboard]\n"))
-    with monkeypatch.context() as patched:
-        learn = StageTrainer.training_step
-
-        def die_in_the_last_step(self: StageTrainer, *arguments: Any, **options: Any) -> Any:
-            if self.state.global_step == 4:
-                raise KeyboardInterrupt
-            return learn(self, *arguments, **options)
-
-        patched.setattr(StageTrainer, "training_step", die_in_the_last_step)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe)
-    train(recipe, resume=True)
-    events = EventAccumulator(str(tmp_path / "out" / "0-alignment" / "tensorboard"))
-    events.Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5]
-    assert "train/mfu" in events.Tags()["scalars"]
-
-
-def test_a_reporter_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flashsloth.training import reporters
-    from flashsloth.training.recipe import RecipeError
-
-    monkeypatch.setattr(reporters, "find_spec", lambda name: None)
-    recipe = load_recipe(tiny_runs.write_recipe(tmp_path, tiny_runs.ALIGNMENT, head="report_to: [wandb]\n"))
-    with pytest.raises(RecipeError, match="report_to asks for wandb, which is not installed: pip install wandb"):
-        train(recipe)
-    assert not (tmp_path / "out").exists()

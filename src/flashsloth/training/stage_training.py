@@ -97,12 +97,13 @@ def run_stage(
         patch_loss(model, weight) if weight else nullcontext(),
         encoder_options(model.model.vision_tower, augment=run.augment, compiled=run.compile_encoder),
         features_on_disk(model, run) as store,
+        reporters(recipe.report_to, folder, arguments.run_name, step) as callbacks,
     ):
         trainer = _trainer(stage, learner, arguments, cost)
         if store is not None:
             read_from(store, trainer)
-        for reporter in reporters(recipe.report_to, folder, step):
-            trainer.add_callback(reporter)
+        for callback in callbacks:
+            trainer.add_callback(callback)
         # what a checkpoint of as many processes has kept takes this one's place
         set_seed(recipe.seed + number + step + SEEDS_A_RANK * ranks.rank())
         try:
