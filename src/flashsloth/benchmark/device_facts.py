@@ -5,9 +5,10 @@ In: nothing. Out: facts by name, as the driver's own tool writes them. Without a
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import subprocess
+
+from flashsloth.version import installed_versions
 
 TOOL = "nvidia-smi"
 QUERIES = (
@@ -37,12 +38,7 @@ def device_facts() -> dict[str, str]:
     facts = _driver_facts()
     if torch.version.cuda is not None:
         facts["cuda"] = torch.version.cuda
-    for package in PACKAGES:
-        try:
-            facts[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return facts
+    return {**facts, **installed_versions(PACKAGES)}
 
 
 def parse_facts(line: str) -> dict[str, str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -32,7 +31,7 @@ import yaml
 from flashsloth.training import ranks
 from flashsloth.training.data.several_files import several_files
 from flashsloth.training.recipe import Recipe, RecipeError, load_recipe
-from flashsloth.version import __version__
+from flashsloth.version import __version__, installed_versions
 from flashsloth.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
@@ -211,20 +210,10 @@ def _start(resumed: bool) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "resumed": resumed,
         "processes": ranks.count(),
-        "versions": _versions(),
+        "versions": {"flashsloth": __version__, "python": platform.python_version(), **installed_versions(PACKAGES)},
         "source": _git_state(Path(__file__).parent),
         "machine": _machine(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"flashsloth": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _machine() -> dict[str, Any]:
