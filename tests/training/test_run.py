@@ -11,7 +11,6 @@ from PIL import Image
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.curve import draw_curve
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import RunExistsError, train
 from flashsloth.training.start import world_tokenizer
@@ -109,9 +108,3 @@ def test_words_of_the_world_are_one_token_and_everything_else_is_spelled() -> No
     for text in ("What is it?", "  two  spaces\tand\nlines ", "naïve 漢字 🦥", "ASSISTANT: USER:"):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids) == text
-
-
-def test_a_curve_of_a_log_without_evaluations(tmp_path: Path) -> None:
-    draw_curve([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], tmp_path / "loss.png", "alone")
-    with Image.open(tmp_path / "loss.png") as curve:
-        assert curve.format == "PNG"

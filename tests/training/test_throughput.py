@@ -122,6 +122,19 @@ def test_a_line_of_progress() -> None:
     assert Progress("0-encoder", 0, 0, {}).line() == "0-encoder 0/0 100% · "
 
 
+@pytest.mark.parametrize(
+    ("shares", "text"),
+    [
+        ({}, "loss 0.5000"),
+        ({"eval_right": 0.875, "eval_right_colour": 0.5}, "loss 0.5000 · 87.5% right"),
+        ({"eval_right_shape": 0.5, "eval_right_center": 1.0}, "loss 0.5000 · 50.0% shape right · 100.0% center right"),
+    ],
+)
+def test_an_evaluation_in_a_line(shares: dict[str, float], text: str) -> None:
+    found = Progress("1-instruction", 50, 100, {"eval_loss": 0.5, **shares}).held_out()
+    assert found == f"1-instruction 50/100 · held out: {text}"
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (260, "4 min 20 s"), (11520, "3 h 12 min")])
 def test_durations_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text

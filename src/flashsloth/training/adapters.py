@@ -78,7 +78,7 @@ def add_adapter(
     if half_precision:
         _hold_frozen(decoder_layers(model.get_submodule(PARTS[TARGETED_PART])), compute_dtype)
     count = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
-    logger.info("adapter of rank %d on %d layers; %.2f M parameters learn", settings.rank, len(names), count / 1e6)
+    logger.info("an adapter of rank %d on %d layers: %.2f M parameters learn", settings.rank, len(names), count / 1e6)
     return wrapped
 
 

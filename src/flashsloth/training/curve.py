@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-SMOOTHING = 0.85
-"""Share of the running mean that is kept at each point."""
+SMOOTHED_SHARE = 0.05
+"""Of a curve's points, how many the running mean takes together, around each."""
+FEW_POINTS = 40
+"""So many and fewer are drawn as they are."""
 
 
 def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -27,8 +29,7 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if names else 1, squeeze=False)[0]
     if len(train):
-        axes[0].plot(train[:, 0], train[:, 1], color="#b7c9e2", linewidth=0.8, label="training")
-        axes[0].plot(train[:, 0], _running_mean(train[:, 1]), color="#1f4e9c", label="training, running mean")
+        _draw_training(axes[0], train[:, 0], train[:, 1])
     if len(held_out):
         axes[0].plot(held_out[:, 0], held_out[:, 1], "o-", color="#d1495b", markersize=3, label="held out")
     axes[0].set(xlabel="optimizer steps", ylabel="loss", title=title)
@@ -38,7 +39,7 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
         points = np.array([(entry["step"], entry[name]) for entry in log if name in entry])
         label = name.removeprefix("eval_right").removeprefix("_") or "all"
         width = 2.5 if label == "all" else 1.2
-        axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=width)
+        axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=width, clip_on=False)
     if names:
         axes[1].set(xlabel="optimizer steps", ylabel="right on held-out pictures, %", ylim=(0, 100))
         axes[1].legend(frameon=False, fontsize=8, ncols=2)
@@ -48,12 +49,22 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _running_mean(values: np.ndarray) -> np.ndarray:
-    smooth, mean = [], values[0]
-    for value in values:
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
-        smooth.append(mean)
-    return np.array(smooth)
+def _draw_training(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
+    """The losses that were logged; many of them thinly, with their running mean."""
+    if len(losses) <= FEW_POINTS:
+        axes.plot(steps, losses, color="#1f4e9c", marker=".", label="training")
+        return
+    axes.plot(steps, losses, color="#b7c9e2", linewidth=0.8, label="training")
+    axes.plot(steps, running_mean(losses), color="#1f4e9c", label="training, running mean")
 
 
-__all__ = ["draw_curve"]
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the values around each, of fewer at the ends; [n] -> [n]."""
+    reach = max(1, round(len(values) * SMOOTHED_SHARE / 2))
+    places = np.arange(len(values))
+    reach_here = np.minimum(reach, np.minimum(places, places[::-1]))  # as many on both sides, so that ends do not lean
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[places + reach_here + 1] - sums[places - reach_here]) / (2 * reach_here + 1)
+
+
+__all__ = ["draw_curve", "running_mean"]

@@ -63,6 +63,8 @@ class PartRow:
     def line(self) -> str:
         """For the log."""
         size = f"{self.part:<15}{self.parameters:>15,}{self.learning:>15,}"
+        if not self.parameters:
+            return f"{size}   nothing of its own"
         if self.learning_rates is None:
             return f"{size}   frozen, and has not moved by a bit"
         rates = " to ".join(dict.fromkeys(f"{rate:.2e}" for rate in self.learning_rates))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+RIGHT = "eval_right"
+"""How the names of shares of right answers begin: of all, or, after an underscore, of a kind."""
 _MINUTE, _HOUR = 60, 3600
 _THOUSAND = 1e3
 
@@ -39,6 +41,16 @@ class Progress:
         share = self.step / self.steps if self.steps else 1.0
         left = "" if self.seconds_left is None else f" · {duration(self.seconds_left)} left"
         return f"{self.stage} {self.step}/{self.steps} {share:.0%} · {self.details()}{left}"
+
+    def held_out(self) -> str:
+        """What an evaluation found."""
+        numbers = self.numbers
+        found = {name.removeprefix(RIGHT): share for name, share in numbers.items() if name.startswith(RIGHT)}
+        shown = {"": found[""]} if "" in found else found  # the share of all answers, where it is known
+        shares = [f"{share:.1%}{name.replace('_', ' ')} right" for name, share in shown.items()]
+        return f"{self.stage} {self.step}/{self.steps} · held out: " + " · ".join(
+            [f"loss {numbers['eval_loss']:.4f}", *shares]
+        )
 
     def details(self) -> str:
         """Loss, speed and memory."""

@@ -44,6 +44,7 @@ from flashsloth.training.trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
 
+MILLION = 1e6
 SEEDS_A_RANK = 1 << 16
 """How far apart the seeds of two processes are: each draws its own dropout."""
 
@@ -119,7 +120,8 @@ def run_stage(
 def _make_ready(model: FlashSlothForConditionalGeneration, run: StageRun) -> None:
     """Free what the stage trains and freeze the rest; its attention, and whether activations are computed again."""
     learning = freeze_all_but(model, run.settings.trains)
-    logger.info("stage %s: %.2f M parameters learn", run.stage, learning / 1e6)
+    if run.adapter is None:  # which says itself how many
+        logger.info("stage %s: %.2f M parameters learn", run.stage, learning / MILLION)
     model.set_attn_implementation(run.attention)
     if recomputes_activations(model, run):
         model.gradient_checkpointing_enable({"use_reentrant": False})

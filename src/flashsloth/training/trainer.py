@@ -256,13 +256,16 @@ class StageTrainer(Trainer):
             if isinstance(self.train_dataset, GuardedData):
                 logs["bad_samples"] = self.train_dataset.ledger.count()
         super().log(logs, start_time)
-        if "loss" in logs and ranks.is_first():
-            stage = Path(self.args.output_dir).parent.name
-            progress = Progress(stage, self.state.global_step, self.state.max_steps, logs)
-            if self.watch is not None:
-                self.watch(progress)
-            else:
-                logger.info("%s", progress.line())
+        if not ranks.is_first():
+            return
+        stage = Path(self.args.output_dir).parent.name
+        progress = Progress(stage, self.state.global_step, self.state.max_steps, logs)
+        if "eval_loss" in logs:
+            logger.info("%s", progress.held_out())
+        elif "loss" in logs and self.watch is not None:
+            self.watch(progress)
+        elif "loss" in logs:
+            logger.info("%s", progress.line())
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
