@@ -59,7 +59,7 @@ def recipe(folder: Path, stage: str, **changes: Any) -> Path:
         **changes,
     }
     words = {"alignment": {"stage": "alignment", "learning_rate": 1e-2}}.get(
-        stage, {"stage": "instruction", "template": "chat", "learning_rate": 1e-3}
+        stage, {"stage": stage, "template": "chat", "learning_rate": 1e-3}
     )
     line = json.dumps({**words, **settings})[1:-1]
     path = tiny_runs.write_recipe(folder, line)
@@ -87,7 +87,7 @@ def weights_of(folder: Path, stage: str) -> dict[str, torch.Tensor]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[float]]]:
     """What one process learns, in each stage."""
     found = {}
-    for stage in ("alignment", "instruction"):
+    for stage in ("alignment", "instruction", "instruction_hd"):
         folder = tmp_path_factory.mktemp(stage)
         found[stage] = (folder, losses_of(folder, stage, 1))
     return found
@@ -101,8 +101,18 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, lis
         ("instruction", {"engine": {"kind": "ddp"}}),
         ("instruction", {"engine": {"kind": "fsdp2"}, "activation_checkpointing": True}),
         ("instruction", {"engine": {"kind": "fsdp2", "reshard_after_forward": False}}),
+        ("instruction_hd", {"engine": {"kind": "ddp"}}),
+        ("instruction_hd", {"engine": {"kind": "fsdp2"}, "activation_checkpointing": True}),
     ],
-    ids=["alignment, ddp", "alignment, fsdp2", "instruction, ddp", "instruction, fsdp2, recomputed", "kept whole"],
+    ids=[
+        "alignment, ddp",
+        "alignment, fsdp2",
+        "instruction, ddp",
+        "instruction, fsdp2, recomputed",
+        "kept whole",
+        "hd, ddp",
+        "hd, fsdp2, recomputed",
+    ],
 )
 def test_two_processes_learn_as_one(
     tmp_path: Path, alone: dict[str, tuple[Path, list[float]]], stage: str, changes: dict[str, Any]
@@ -157,6 +167,7 @@ def test_a_sharded_run_goes_on_where_it_was_stopped(
             ("alignment", {}, {}),
             ("instruction", {}, {"activation_checkpointing": True}),
             ("instruction", {"offload": True}, {}),
+            ("instruction_hd", {}, {}),
         ]
     ],
 )

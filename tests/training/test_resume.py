@@ -72,7 +72,7 @@ QUICK = [
 ]
 EVERY = [
     (stage, processes, workers, 4)
-    for stage in (tiny_runs.ALIGNMENT, tiny_runs.INSTRUCTION)
+    for stage in (tiny_runs.ALIGNMENT, tiny_runs.INSTRUCTION, tiny_runs.INSTRUCTION_HD)
     for processes in (1, 2)
     for workers in (0, 4)
 ]

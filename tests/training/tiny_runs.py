@@ -19,6 +19,7 @@ from typing import Any
 SECONDS = 600.0
 """No run takes as long, unless it hangs."""
 POLL_SECONDS = 0.005
+GRID = "{grid}"
 MODEL = """
 model:
   tokenizer: world
@@ -29,6 +30,7 @@ model:
                   num_attention_heads: 2, num_key_value_heads: 2, max_position_embeddings: 1024,
                   tie_word_embeddings: true}
     vision_feature_layer: -1
+    image_grid: {grid}
     num_query_tokens: 2
     query_size: 8
     embq_layer: 1
@@ -41,6 +43,7 @@ INSTRUCTION = (
     "stage: instruction, template: chat, learning_rate: 1e-3, data: [{world: 1, count: 20, most_turns: 2}, "
     "{world: 1, count: 9, seed: 5, most_turns: 2, independent: true}]"
 )
+INSTRUCTION_HD = INSTRUCTION.replace("instruction", "instruction_hd")
 """Thirty or so samples: at four a step, an epoch is seven steps and a rest, so runs go through several epochs."""
 BATCH = "batch_size: 4, micro_batch_size: 1, workers: 0, log_every: 1, save_every: 5, steps: 60"
 
@@ -51,11 +54,12 @@ _processes.set_forkserver_preload(["flashsloth.training.run", "flashsloth.cli", 
 
 
 def write_recipe(folder: Path, *stages: str, head: str = "") -> Path:
-    """A recipe of these stages, each `key: value, ...`; what comes first in them counts."""
+    """A recipe of these stages, each `key: value, ...`; what comes first in them counts. HD if one of them is HD's."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
     lines = "\n".join(f"  - {{{stage}}}" for stage in stages)
-    path.write_text(f"output: {folder / 'out'}\nmatrix_rate: 1e9\n{head}{MODEL}stages:\n{lines}\n", encoding="utf-8")
+    model = MODEL.replace(GRID, "2" if "instruction_hd" in lines else "1")
+    path.write_text(f"output: {folder / 'out'}\nmatrix_rate: 1e9\n{head}{model}stages:\n{lines}\n", encoding="utf-8")
     return path
 
 

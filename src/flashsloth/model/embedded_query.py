@@ -12,13 +12,20 @@ of a sample's pictures, V vision width, D language-model width, E query width, H
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import nn
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+
+
+class Reached:
+    """Whether a pass has reached EmbQ; one and the same for all copies of its inputs."""
+
+    def __init__(self) -> None:
+        self.yes = False
 
 
 @dataclass
@@ -33,7 +40,8 @@ class EmbeddedQueryInputs:
         feature_row: int64 [n], the row of `features` that each turn reads.
         feature_mask: bool [n, P], what a turn may look at: pictures that stand before its queries. A turn that may look
             at nothing keeps its query states. None: everything, for every turn.
-        used: whether the pass has reached EmbQ.
+        reached: whether the pass has reached EmbQ. An object of its own, since what wraps layers may give them a copy
+            of these inputs, as FSDP2 does where the encoder learns.
     """
 
     query_index: torch.Tensor
@@ -42,14 +50,14 @@ class EmbeddedQueryInputs:
     features: torch.Tensor
     feature_row: torch.Tensor
     feature_mask: torch.Tensor | None = None
-    used: bool = False
+    reached: Reached = field(default_factory=Reached)
 
     def to(self, device: torch.device | str | int, **options: Any) -> EmbeddedQueryInputs:
         """Move every tensor, in place: what splits a model over devices calls this before each part."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for part in fields(self):
+            value = getattr(self, part.name)
             if isinstance(value, torch.Tensor):
-                setattr(self, field.name, value.to(device, **options))
+                setattr(self, part.name, value.to(device, **options))
         return self
 
 

@@ -202,7 +202,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        if embq_inputs is not None and not embq_inputs.used:
+        if embq_inputs is not None and not embq_inputs.reached.yes:
             raise ValueError(
                 f"{type(self.language_model).__name__} does not hand keyword arguments down to its layers, so its "
                 f"queries would never see the picture: choose another language model"
@@ -224,7 +224,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         inputs = kwargs.get(_EMBQ_KWARG)
         if inputs is None:
             return args, kwargs
-        inputs.used = True
+        inputs.reached.yes = True
         if args:
             return (self.embedded_query(args[0], inputs), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": self.embedded_query(kwargs["hidden_states"], inputs)}

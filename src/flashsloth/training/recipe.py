@@ -7,17 +7,16 @@ In: a YAML file and `key=value` overrides (`stages.0.steps=100`). Out: a checked
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
-
-import yaml
 
 from flashsloth.training.adapter_settings import HEAD, AdapterSettings, stage_problem
 from flashsloth.training.data_source import DATA_KEYS, DataSource
 from flashsloth.training.engine_settings import DDP, Engine
 from flashsloth.training.feature_cache import FeatureCache
+from flashsloth.training.overrides import override
+from flashsloth.training.recipe_fields import RecipeError, at_least, check_keys, filled, replaced, typed
 from flashsloth.training.stages import PARTS, STAGES, Optimizer, Schedule, Stage, Template
 from flashsloth.yaml_file import read_yaml
 
@@ -31,10 +30,6 @@ COUNTS = ("steps", "micro_batch_size", "eval_every", "save_every", "save_total_l
 """A stage's keys that count something, from 1."""
 PACKING_ATTENTION = ("sdpa", "eager")
 """Implementations that take the mask which keeps packed samples apart."""
-
-
-class RecipeError(ValueError):
-    """A mistake in a recipe."""
 
 
 @dataclass
@@ -152,8 +147,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     tree = read_yaml(file, "recipe", "those in recipes/", RecipeError)
     if not isinstance(tree, dict):
         raise RecipeError(f"{file} holds a {type(tree).__name__}, expected keys such as name, model, stages")
-    for override in overrides or []:
-        _override(tree, override)
+    for change in overrides or []:
+        override(tree, change)
     return _recipe(tree, file.stem)
 
 
@@ -162,12 +157,12 @@ def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
     raw_stages = tree.pop("stages", None)
     if not isinstance(raw_stages, list) or not raw_stages:
         raise RecipeError("stages is missing or empty: expected a list, each item with stage: and data:")
-    model = _dataclass(ModelSource, tree.pop("model", None), "model")
+    model = filled(ModelSource, tree.pop("model", None), "model")
     if (model.path is None) == (model.config is None):
         raise RecipeError("model needs exactly one of path (a checkpoint) and config (to start from nothing)")
     if model.config is not None and model.tokenizer is None:
         raise RecipeError("model.config needs model.tokenizer: 'world', or a tokenizer's name or path")
-    _check_keys(tree, {"name", "output", "seed", "export_dtype", "report_to", "matrix_rate"}, "the recipe")
+    check_keys(tree, {"name", "output", "seed", "export_dtype", "report_to", "matrix_rate"}, "the recipe")
     if tree.get("export_dtype") not in EXPORT_DTYPES:
         raise RecipeError(f"export_dtype is {tree['export_dtype']!r}, expected one of {EXPORT_DTYPES[1:]}, or none")
     stages = [_stage_run(raw, f"stages.{index}") for index, raw in enumerate(raw_stages)]
@@ -177,10 +172,10 @@ def _recipe(tree: dict[str, Any], default_name: str) -> Recipe:
         output=Path(str(tree.get("output", f"runs/{name}"))),
         model=model,
         stages=stages,
-        seed=_typed(tree.get("seed", 0), "int", "seed"),
+        seed=typed(tree.get("seed", 0), "int", "seed"),
         export_dtype=tree.get("export_dtype"),
         report_to=_reporters(tree.get("report_to", [])),
-        matrix_rate=_at_least(_typed(tree.get("matrix_rate"), "float | None", "matrix_rate"), 1, "matrix_rate"),
+        matrix_rate=at_least(typed(tree.get("matrix_rate"), "float | None", "matrix_rate"), 1, "matrix_rate"),
     )
 
 
@@ -190,19 +185,13 @@ def _reporters(raw: Any) -> list[str]:
     return raw
 
 
-def _at_least(value: Any, least: float, where: str) -> Any:
-    if value is not None and value < least:
-        raise RecipeError(f"{where} is {value}, expected at least {least}")
-    return value
-
-
 def _stage_run(raw: Any, where: str) -> StageRun:
     if not isinstance(raw, dict) or raw.get("stage") not in STAGES:
         found = raw.get("stage") if isinstance(raw, dict) else raw
         raise RecipeError(f"{where}.stage is {found!r}, expected one of {sorted(STAGES)}")
     row_names = {f.name for f in dataclasses.fields(Stage)} - {"objective"}
     run_names = {f.name for f in dataclasses.fields(StageRun)} - {"settings"}
-    _check_keys(raw, row_names | run_names, where)
+    check_keys(raw, row_names | run_names, where)
     changes = {key: value for key, value in raw.items() if key in row_names}
     if "trains" in changes:
         changes["trains"] = tuple(changes["trains"])
@@ -213,13 +202,13 @@ def _stage_run(raw: Any, where: str) -> StageRun:
     for key, choices in named.items():
         if key in changes and changes[key] not in choices:
             raise RecipeError(f"{where}.{key} is {changes[key]!r}, expected one of {sorted(choices)}")
-    settings = _replaced(STAGES[raw["stage"]], changes, where)
+    settings = replaced(STAGES[raw["stage"]], changes, where)
     adapter = _adapter(raw.get("adapter"), settings, f"{where}.adapter")
     if adapter is not None and "trains" not in raw:
         settings = dataclasses.replace(settings, trains=tuple(part for part in settings.trains if part != HEAD))
     rest = {key: value for key, value in raw.items() if key in run_names - {"stage", "data", "eval_data"} - GROUPS}
     run = StageRun(stage=raw["stage"], settings=settings, data=[], adapter=adapter)
-    run = _replaced(run, rest, where)
+    run = replaced(run, rest, where)
     run.engine = _engine(raw.get("engine"), settings, f"{where}.engine")
     if adapter is not None and run.engine.kind != DDP:
         raise RecipeError(f"{where}.engine.kind is {run.engine.kind}, but a stage with an adapter needs {DDP}")
@@ -233,7 +222,7 @@ def _stage_run(raw: Any, where: str) -> StageRun:
             f"{where}.activation_checkpointing is {run.activation_checkpointing!r}, expected true, false or {AUTO}"
         )
     for key in COUNTS:
-        _at_least(getattr(run, key), 1, f"{where}.{key}")
+        at_least(getattr(run, key), 1, f"{where}.{key}")
     run.data = _sources(raw.get("data"), f"{where}.data")
     run.eval_data = _sources(raw["eval_data"], f"{where}.eval_data") if raw.get("eval_data") else []
     if not run.data:
@@ -248,7 +237,7 @@ def _adapter(raw: Any, settings: Stage, where: str) -> AdapterSettings | None:
     """A stage's adapter, if it has one and can have one."""
     if raw is None:
         return None
-    adapter = _dataclass(AdapterSettings, raw, where)
+    adapter = filled(AdapterSettings, raw, where)
     if problem := stage_problem(settings):
         raise RecipeError(f"{where} {problem}")
     if problem := adapter.problem():
@@ -260,7 +249,7 @@ def _engine(raw: Any, settings: Stage, where: str) -> Engine:
     """How a stage is laid out over devices."""
     if raw is None:
         return Engine()
-    engine = _dataclass(Engine, raw, where)
+    engine = filled(Engine, raw, where)
     if problem := engine.problem(settings.optimizer):
         raise RecipeError(f"{where}.{problem}")
     if not settings.learns_answers and engine.kind != DDP:
@@ -272,7 +261,7 @@ def _feature_cache(raw: Any, settings: Stage, engine: Engine, where: str) -> Fea
     """Where a stage's features are kept, if it keeps any."""
     if raw is None:
         return None
-    cache = _dataclass(FeatureCache, raw, where)
+    cache = filled(FeatureCache, raw, where)
     if problem := cache.problem(settings.trains, engine.kind):
         raise RecipeError(f"{where}.{problem}")
     return cache
@@ -297,7 +286,7 @@ def _check_bases(model: ModelSource, stages: list[StageRun]) -> None:
 def _sources(raw: Any, where: str) -> list[DataSource]:
     sources = []
     for index, item in enumerate(raw if isinstance(raw, list) else [raw] if raw else []):
-        source = _dataclass(DataSource, item, f"{where}.{index}")
+        source = filled(DataSource, item, f"{where}.{index}")
         if problem := source.problem():
             raise RecipeError(f"{where}.{index}{problem}")
         sources.append(source)
@@ -314,83 +303,6 @@ def _check_data_order(run: StageRun, where: str) -> None:
         raise RecipeError(f"{where}.packing is for stages that learn answers, not for {run.stage!r}: leave it out")
     if not 0 <= run.max_bad_fraction <= 1:
         raise RecipeError(f"{where}.max_bad_fraction is {run.max_bad_fraction:g}, expected a share, 0 to 1")
-
-
-def _dataclass(kind: type, raw: Any, where: str) -> Any:
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{where} is {raw!r}, expected keys {[f.name for f in dataclasses.fields(kind)]}")
-    _check_keys(raw, {f.name for f in dataclasses.fields(kind)}, where)
-    return _replaced(kind(), raw, where)
-
-
-def _replaced(value: Any, changes: dict[str, Any], where: str) -> Any:
-    """A dataclass with some fields changed, each checked against its annotation."""
-    types = {f.name: str(f.type) for f in dataclasses.fields(value)}
-    checked = {key: _typed(item, types[key], f"{where}.{key}") for key, item in changes.items()}
-    return dataclasses.replace(value, **checked)
-
-
-def _typed(value: Any, annotation: str, where: str) -> Any:
-    """A YAML value as its field wants it: ints for floats, numbers written like 1e-3 (YAML reads those as text)."""
-    options = [option.strip() for option in annotation.split("|")]
-    if value is None and "None" in options:
-        return None
-    if "bool" in options:
-        accepted = isinstance(value, bool) or ("str" in options and isinstance(value, str))
-    elif "float" in options:
-        try:
-            value, accepted = float(value), not isinstance(value, bool)
-        except (TypeError, ValueError):
-            accepted = False
-    elif "int" in options:
-        accepted = isinstance(value, int) and not isinstance(value, bool)
-    elif "str" in options:
-        accepted = isinstance(value, str)
-    else:
-        return value
-    if not accepted:
-        raise RecipeError(f"{where} is {value!r}, expected {annotation}")
-    return value
-
-
-def _check_keys(tree: dict[str, Any], known: set[str], where: str) -> None:
-    for key in tree:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected some of {sorted(known)}"
-            raise RecipeError(f"{where} has no key {key!r}: {hint}")
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    """Set one dotted key in the raw tree."""
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise RecipeError(f"override {override!r}: expected key=value, such as stages.0.steps=100")
-    node: Any = tree
-    *parents, last = path.split(".")
-    for part in parents:
-        node = _child(node, part, path)
-    value = yaml.safe_load(text)
-    if isinstance(node, list):
-        node[_list_index(node, last, path)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise RecipeError(f"override {path!r}: {last!r} is inside a {type(node).__name__}, not a group of keys")
-
-
-def _child(node: Any, part: str, path: str) -> Any:
-    if isinstance(node, list):
-        return node[_list_index(node, part, path)]
-    if isinstance(node, dict):
-        return node.setdefault(part, {})
-    raise RecipeError(f"override {path!r}: {part!r} is inside a {type(node).__name__}, not a group of keys")
-
-
-def _list_index(node: list[Any], part: str, path: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise RecipeError(f"override {path!r}: {part!r} does not name one of {len(node)} items (0..{len(node) - 1})")
-    return int(part)
 
 
 __all__ = ["DataSource", "ModelSource", "Recipe", "RecipeError", "StageRun", "load_recipe"]
