@@ -142,20 +142,51 @@ NEEDS_DEEPSPEED = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["fsdp2", *(pytest.param(kind, marks=NEEDS_DEEPSPEED) for kind in ("zero2", "zero3"))])
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [
+        ("fsdp2", 2),
+        pytest.param("fsdp2", 4, marks=pytest.mark.slow),
+        pytest.param("zero2", 2, marks=NEEDS_DEEPSPEED),
+        pytest.param("zero3", 2, marks=NEEDS_DEEPSPEED),
+    ],
+)
 def test_a_sharded_run_goes_on_where_it_was_stopped(
-    tmp_path: Path, alone: dict[str, tuple[Path, list[float]]], kind: str
+    tmp_path: Path, alone: dict[str, tuple[Path, list[float]]], kind: str, after: int
 ) -> None:
-    path = recipe(tmp_path, "instruction", micro_batch_size=2, engine={"kind": kind}, save_every=2)
+    path = recipe(tmp_path, "instruction", micro_batch_size=1, engine={"kind": kind}, save_every=2)
     run = tiny_runs.start(path, processes=2)
     run.wait_for_step(3)
     run.signal(signal.SIGTERM)
     stopped = run.end()
     assert stopped[0] == stopped[1], run.said()
-    run = tiny_runs.start(path, "--resume", processes=2)
-    assert run.end() == [0, 0], run.said()
+    run = tiny_runs.start(path, "--resume", processes=after)
+    assert run.end() == [0] * after, run.said()
     found = [loss for _, loss in tiny_runs.losses(path, "0-instruction")]
     assert found == pytest.approx(alone["instruction"][1], rel=WITHIN, abs=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after", "remedy"),
+    [
+        ("fsdp2", 2, 1, "start 2 or more"),
+        ("fsdp2", 1, 2, "start 1,"),
+        pytest.param("zero2", 2, 1, "start 2,", marks=NEEDS_DEEPSPEED),
+        pytest.param("zero3", 2, 4, "start 2,", marks=NEEDS_DEEPSPEED),
+    ],
+)
+def test_shares_that_others_cannot_read_are_refused(
+    tmp_path: Path, kind: str, before: int, after: int, remedy: str
+) -> None:
+    path = recipe(tmp_path, "instruction", micro_batch_size=1, engine={"kind": kind}, save_every=2)
+    run = tiny_runs.start(path, processes=before)
+    run.wait_for_step(2)
+    run.signal(signal.SIGTERM)
+    run.end()
+    run = tiny_runs.start(path, "--resume", processes=after)
+    assert run.end() == [2] * after, run.said()
+    assert f"cannot go on from it: {remedy}" in run.said()
+    assert "Traceback" not in run.said()
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ def make_arguments(
     if engine.kind == DDP:
         # Every trained parameter is used in every step, on every device: see model/idle.py.
         return TrainingArguments(**fields, ddp_find_unused_parameters=False)
+    if engine.offload and fields.get("use_cpu"):
+        raise EngineError(
+            f"engine {engine.kind} offloads from accelerators, of which there is none: set offload: false"
+        )
     arguments = TrainingArguments(**fields, fsdp=True, fsdp_config=fsdp_config(engine, model, whole_encoder))
     plugin = arguments.fsdp_plugin_args
     assert plugin is not None

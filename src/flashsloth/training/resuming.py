@@ -1,20 +1,59 @@
 """Where Trainer's way of going on is not exact, what makes it so.
 
 In: Trainer's loaders, models and what it found in a checkpoint. Out: an order of data that is the epoch's, weights that
-are found again under the names they were saved under, and an error where they do not fit.
+are found again under the names they were saved under, and an error where they, or the shares they lie in, do not fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashsloth.training import ranks
 from flashsloth.training.checkpoints import SaveError
+from flashsloth.training.engine_settings import DDP, FSDP2, Engine
 
 NAMES_SHOWN = 4
 """Tensors that an error names."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a checkpoint lies on disk.
+
+    Attributes:
+        engine: that divided it; `ddp` for one that is whole.
+        processes: how many wrote it.
+    """
+
+    engine: str
+    processes: int
+
+    @classmethod
+    def of_this_run(cls, engine: Engine) -> Shares:
+        """Those that a stage writes now."""
+        return cls(DDP if ranks.count() == 1 else engine.kind, ranks.count())
+
+    def check(self, now: Shares, checkpoint: Path) -> None:
+        """Refuse what this run's processes could not read; DeepSpeed would begin with an empty optimizer.
+
+        Raises:
+            SaveError: saying how many processes can.
+        """
+        free = self.engine in (DDP, FSDP2)  # torch's distributed checkpoints are read by any number that shards
+        if self.engine == now.engine and (free or self.processes == now.processes):
+            return
+        readers = "2 or more" if self.engine == FSDP2 else str(self.processes)
+        raise SaveError(
+            f"{checkpoint} was written by {self._words()}, and {now._words()} cannot go on from it: start {readers}, "
+            f"or a new run with --set output=..."
+        )
+
+    def _words(self) -> str:
+        return "one process alone" if self.processes == 1 else f"{self.processes} processes under {self.engine}"
 
 
 def tell_epoch(loader: Any, epoch: int) -> None:
@@ -59,4 +98,4 @@ def check_fits(model: Any, load_result: Any, checkpoint: Path | None) -> None:
         )
 
 
-__all__ = ["check_fits", "own_names", "tell_epoch"]
+__all__ = ["Shares", "check_fits", "own_names", "tell_epoch"]

@@ -17,6 +17,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from flashsloth.training.parts_report import HEADER, PartsReport
 from flashsloth.training.progress import Progress, Watcher
 from flashsloth.training.random_state import kept_random_state
 from flashsloth.training.recipe import StageRun
-from flashsloth.training.resuming import check_fits, own_names, tell_epoch
+from flashsloth.training.resuming import Shares, check_fits, own_names, tell_epoch
 from flashsloth.training.stage_data import step_loader
 from flashsloth.training.stop import StopRequest, deafened
 from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
@@ -43,7 +44,7 @@ from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
 logger = logging.getLogger(__name__)
 
 PROGRESS_FILE = "flashsloth_progress.json"
-"""In a checkpoint: what the log has summed up, and whether an evaluation is due."""
+"""In a checkpoint: what the log has summed up, whether an evaluation is due, and the shares that it lies in."""
 STEPS_WORTH_MEASURING = 100
 """A shorter run does not stop to measure the machine."""
 
@@ -80,6 +81,7 @@ class StageTrainer(Trainer):
         """The signal that ended the run, or 0."""
         self.report = PartsReport(whole_model)
         self._checkpoint: Path | None = None
+        self._kept: dict[str, Any] = {}
         self._aside: Path | None = None
         self._evaluation_due = False
         self._batches: list[BatchFacts] = []
@@ -209,6 +211,8 @@ class StageTrainer(Trainer):
         """As Trainer's, from a checkpoint's folder or from the beginning."""
         if resume_from_checkpoint is not None:
             self._checkpoint = Path(resume_from_checkpoint)
+            self._kept = json.loads((self._checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
+            Shares(**self._kept["shares"]).check(Shares.of_this_run(self.run.engine), self._checkpoint)
             resume_from_checkpoint = str(resume_from_checkpoint)
             logger.info("going on from %s", self._checkpoint)
         try:
@@ -220,9 +224,8 @@ class StageTrainer(Trainer):
         """The first step is about to come: take up what the checkpoint kept, and hear signals from now on."""
         self.args.eval_on_start = False
         if self._checkpoint is not None:
-            kept = json.loads((self._checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
-            self.meter.restore(kept["since_log"])
-            self.args.eval_on_start = kept["evaluation_due"]
+            self.meter.restore(self._kept["since_log"])
+            self.args.eval_on_start = self._kept["evaluation_due"]
         self.meter.matrix_rate = self._matrix_rate()
         self.stop_request.listen()
 
@@ -279,7 +282,11 @@ class StageTrainer(Trainer):
             finally:
                 self._aside = None
             if ranks.is_first():
-                kept = {"since_log": self.meter.to_dict(), "evaluation_due": self._evaluation_due}
+                kept = {
+                    "since_log": self.meter.to_dict(),
+                    "evaluation_due": self._evaluation_due,
+                    "shares": asdict(Shares.of_this_run(self.run.engine)),
+                }
                 path = aside / f"{PREFIX}{self.state.global_step}" / PROGRESS_FILE
                 path.write_text(json.dumps(kept), encoding="utf-8")
 
