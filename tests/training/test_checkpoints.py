@@ -237,6 +237,61 @@ def test_a_file_that_cannot_grow_ends_in_one_line_and_the_last_checkpoint_stays(
     assert again.end() == [0], again.said()
 
 
+NO_LOG = 5_000
+"""Bytes: no log, no curve, no share of a tiny model is as small."""
+
+
+def limit_the_second_process(rank: int) -> None:
+    if rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (NO_LOG, NO_LOG))
+
+
+def limit_both(rank: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (NO_LOG, NO_LOG))
+
+
+@pytest.mark.parametrize(
+    ("engine", "limit"),
+    [
+        ("ddp", limit_both),  # its second process writes its random state alone, which is smaller
+        ("fsdp2", limit_both),
+        ("fsdp2", limit_the_second_process),
+        *(
+            pytest.param(kind, limit, marks=tiny_runs.NEEDS_DEEPSPEED)
+            for kind in ("zero2", "zero3")
+            for limit in (limit_both, limit_the_second_process)
+        ),
+    ],
+)
+def test_all_processes_stop_where_one_cannot_write(tmp_path: Path, engine: str, limit: Any) -> None:
+    stage = tiny_runs.with_batch(tiny_runs.INSTRUCTION, steps=4, save_every=2) + f", engine: {{kind: {engine}}}"
+    recipe = tiny_runs.write_recipe(tmp_path, stage)
+    run = tiny_runs.start(recipe, processes=2, hook=limit)
+    assert run.end() == [2, 2], run.said()
+    for rank in (0, 1):
+        last = run.said(rank).strip().splitlines()[-1]
+        assert last.startswith("error: the checkpoint of step 2 could not be written"), run.said(rank)
+        assert "Traceback" not in run.said(rank)
+    again = tiny_runs.start(recipe, "--resume", processes=2)
+    assert again.end() == [0, 0], again.said()
+
+
+def test_a_share_that_is_damaged_is_said_in_a_line(tmp_path: Path) -> None:
+    stage = tiny_runs.with_batch(tiny_runs.INSTRUCTION, save_every=1) + ", engine: {kind: fsdp2}"
+    recipe = tiny_runs.write_recipe(tmp_path, stage)
+    run = tiny_runs.start(recipe, processes=2)
+    run.wait_for_step(2)
+    run.signal(signal.SIGTERM)
+    run.end()
+    last = whole(tmp_path / "out" / "0-instruction" / "steps")[-1]
+    for share in last.rglob("*.distcp"):
+        share.write_bytes(b"0" * share.stat().st_size)
+    again = tiny_runs.start(recipe, "--resume", processes=2)
+    assert again.end() == [2, 2], again.said()
+    assert f"error: {last} could not be read: process " in again.said()
+    assert "Traceback" not in again.said()
+
+
 @pytest.mark.skipif(NOT_ROOT, reason="only root may mount a small disk")
 def test_a_disk_that_fills_up_ends_in_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
     disk = tmp_path / "out"

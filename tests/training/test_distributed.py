@@ -11,7 +11,6 @@ import pytest
 import tiny
 import tiny_runs
 import torch
-from accelerate.utils import is_deepspeed_available
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
@@ -136,19 +135,13 @@ def test_features_from_disk_on_two_processes(tmp_path: Path, alone: dict[str, tu
     assert len(list((tmp_path / "features").glob("*/*/*.safetensors"))) == 5
 
 
-NEEDS_DEEPSPEED = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not is_deepspeed_available(), reason="DeepSpeed is not installed (pip install deepspeed ninja)"),
-]
-
-
 @pytest.mark.parametrize(
     ("kind", "after"),
     [
         ("fsdp2", 2),
         pytest.param("fsdp2", 4, marks=pytest.mark.slow),
-        pytest.param("zero2", 2, marks=NEEDS_DEEPSPEED),
-        pytest.param("zero3", 2, marks=NEEDS_DEEPSPEED),
+        pytest.param("zero2", 2, marks=tiny_runs.NEEDS_DEEPSPEED),
+        pytest.param("zero3", 2, marks=tiny_runs.NEEDS_DEEPSPEED),
     ],
 )
 def test_a_sharded_run_goes_on_where_it_was_stopped(
@@ -171,8 +164,8 @@ def test_a_sharded_run_goes_on_where_it_was_stopped(
     [
         ("fsdp2", 2, 1, "start 2 or more"),
         ("fsdp2", 1, 2, "start 1,"),
-        pytest.param("zero2", 2, 1, "start 2,", marks=NEEDS_DEEPSPEED),
-        pytest.param("zero3", 2, 4, "start 2,", marks=NEEDS_DEEPSPEED),
+        pytest.param("zero2", 2, 1, "start 2,", marks=tiny_runs.NEEDS_DEEPSPEED),
+        pytest.param("zero3", 2, 4, "start 2,", marks=tiny_runs.NEEDS_DEEPSPEED),
     ],
 )
 def test_shares_that_others_cannot_read_are_refused(
@@ -192,7 +185,7 @@ def test_shares_that_others_cannot_read_are_refused(
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        pytest.param(stage, {"engine": {"kind": kind, **engine}, **changes}, marks=NEEDS_DEEPSPEED)
+        pytest.param(stage, {"engine": {"kind": kind, **engine}, **changes}, marks=tiny_runs.NEEDS_DEEPSPEED)
         for kind in ("zero2", "zero3")
         for stage, engine, changes in [
             ("alignment", {}, {}),
@@ -208,7 +201,7 @@ def test_deepspeed_learns_as_one_process(
     test_two_processes_learn_as_one(tmp_path, alone, stage, changes)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=NEEDS_DEEPSPEED) for kind in ("zero2", "zero3")])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=tiny_runs.NEEDS_DEEPSPEED) for kind in ("zero2", "zero3")])
 def test_deepspeed_goes_from_stage_to_stage(tmp_path: Path, kind: str) -> None:
     engine = f"engine: {{kind: {kind}}}"
     stages = [tiny_runs.with_batch(stage, steps=3) for stage in (tiny_runs.ALIGNMENT, tiny_runs.INSTRUCTION)]

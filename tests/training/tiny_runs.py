@@ -16,6 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from accelerate.utils import is_deepspeed_available
+
+NEEDS_DEEPSPEED = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not is_deepspeed_available(), reason="DeepSpeed is not installed (pip install deepspeed ninja)"),
+]
 SECONDS = 600.0
 """No run takes as long, unless it hangs."""
 POLL_SECONDS = 0.005

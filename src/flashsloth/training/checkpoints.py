@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
 
 from flashsloth.training import ranks
 
@@ -33,14 +34,15 @@ PREFIX = "checkpoint-"
 """transformers' name of a checkpoint's folder, before its step."""
 MANIFEST = "checkpoint.json"
 WRITING, REMOVING = "writing.tmp", "removing.tmp"
-WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
-"""What comes out of writing to a disk that is full or gone: torch says RuntimeError, safetensors has its own."""
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, CheckpointException)
+"""What comes out of writing to a disk that is full or gone: torch says RuntimeError, and has one of its own for shares
+(which is no Exception); so has safetensors."""
 _NAME = re.compile(rf"{PREFIX}(\d+)")
 _UNITS = 1e9
 
 
 class SaveError(ValueError):
-    """A checkpoint could not be written."""
+    """A checkpoint could not be written, or cannot be gone on from."""
 
 
 def last_whole(folder: Path) -> Path | None:
@@ -65,19 +67,34 @@ def step_of(checkpoint: Path) -> int:
     return int(found[1])
 
 
+@contextmanager
+def shares_read(checkpoint: Path | None) -> Iterator[None]:
+    """Say in a line what shares of a checkpoint could not be read.
+
+    Raises:
+        SaveError: instead of torch's error of all processes.
+    """
+    try:
+        yield
+    except CheckpointException as error:
+        raise SaveError(f"{checkpoint} could not be read: {_one_line(error)}") from error
+
+
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint says of itself: `step`, `processes`, `files`."""
     return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
 
 
 @contextmanager
-def new_checkpoint(folder: Path, step: int, keep: int | None) -> Iterator[Path]:
+def new_checkpoint(folder: Path, step: int, keep: int | None, *, together: bool = True) -> Iterator[Path]:
     """Write `checkpoint-<step>` into the folder that this gives; afterwards it is whole and stands in `folder`.
 
     Args:
         folder: that of a stage's checkpoints.
         step: the step it is made after.
         keep: how many whole ones stay, the new one included; None for all.
+        together: whether a process that cannot write may still meet the others afterwards. False where they wait for
+            each other in the midst of writing, as DeepSpeed's do: it then ends alone, and they find it gone.
 
     Raises:
         SaveError: on all processes, where any could not write. What was there before is there still.
@@ -97,7 +114,7 @@ def new_checkpoint(folder: Path, step: int, keep: int | None) -> Iterator[Path]:
         for old in whole(folder)[:-keep] if keep else []:
             _remove(old)
 
-    with _written_aside(folder, f"the checkpoint of step {step}", finish):
+    with _written_aside(folder, f"the checkpoint of step {step}", finish, together):
         yield folder / WRITING
 
 
@@ -128,7 +145,7 @@ def new_files(folder: Path, last: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _written_aside(folder: Path, what: str, finish: Callable[[Path], None]) -> Iterator[None]:
+def _written_aside(folder: Path, what: str, finish: Callable[[Path], None], together: bool = True) -> Iterator[None]:
     aside = folder / WRITING
 
     def begin() -> None:
@@ -144,6 +161,8 @@ def _written_aside(folder: Path, what: str, finish: Callable[[Path], None]) -> I
     try:
         yield
     except WRITE_ERRORS as error:
+        if not together:
+            raise _not_written(what, folder, _one_line(error)) from error
         failure = error
     problems = [problem for problem in ranks.gathered(failure and _one_line(failure)) if problem]
     if not problems:
@@ -233,6 +252,8 @@ def _remove(folder: Path) -> None:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, CheckpointException):
+        return "; ".join(f"process {rank}: {failure[0]}" for rank, failure in error.failures.items())
     return " ".join(str(error).split())
 
 
@@ -244,6 +265,7 @@ __all__ = [
     "new_checkpoint",
     "new_files",
     "read_manifest",
+    "shares_read",
     "step_of",
     "whole",
 ]

@@ -46,7 +46,7 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
 def _draw_training(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:

@@ -41,6 +41,7 @@ from flashsloth.training.stages import freeze_all_but
 from flashsloth.training.stop import TrainingInterrupted
 from flashsloth.training.throughput import TrainingCost, training_cost
 from flashsloth.training.trainer import StageTrainer
+from flashsloth.whole_file import whole_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -201,14 +202,18 @@ def _is_evaluated(trainer: StageTrainer) -> bool:
 
 
 def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
-    """The log and its curve, of what was done so far; the table of parts."""
+    """The log and its curve, of what was done so far; the table of parts. No reason to lose what ended the run."""
     log = trainer.state.log_history
     if not ranks.is_first() or not log:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / LOG_NAME).write_text(json.dumps(log, indent=1), encoding="utf-8")
-    (folder / PARTS_NAME).write_text(json.dumps(trainer.report.to_json(), indent=1), encoding="utf-8")
-    draw_curve(log, folder / CURVE_NAME, title)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / LOG_NAME, json.dumps(log, indent=1))
+        write_whole(folder / PARTS_NAME, json.dumps(trainer.report.to_json(), indent=1))
+        with whole_file(folder / CURVE_NAME) as unfinished:
+            draw_curve(log, unfinished, title)
+    except OSError as error:
+        logger.warning("the log and its curve could not be written into %s: %s", folder, error)
 
 
 def _save(model: Any, processor: FlashSlothProcessor, trainer: StageTrainer, folder: Path) -> None:

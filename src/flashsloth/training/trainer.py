@@ -27,7 +27,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from flashsloth.benchmark.memory import peak_bytes
 from flashsloth.training import ranks
 from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
-from flashsloth.training.checkpoints import PREFIX, new_checkpoint
+from flashsloth.training.checkpoints import PREFIX, new_checkpoint, shares_read
 from flashsloth.training.data import GuardedData
 from flashsloth.training.guards import stop_at_no_number, stop_at_nothing_supervised
 from flashsloth.training.meter import Meter, StepSums
@@ -216,7 +216,8 @@ class StageTrainer(Trainer):
             resume_from_checkpoint = str(resume_from_checkpoint)
             logger.info("going on from %s", self._checkpoint)
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+            with shares_read(self._checkpoint):
+                return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         finally:
             self.stop_request.leave()
 
@@ -274,7 +275,8 @@ class StageTrainer(Trainer):
         return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with new_checkpoint(Path(self.args.output_dir), self.state.global_step, self.run.save_total_limit) as aside:
+        folder, step, keep = Path(self.args.output_dir), self.state.global_step, self.run.save_total_limit
+        with new_checkpoint(folder, step, keep, together=not self.is_deepspeed_enabled) as aside:
             self._aside = aside
             try:
                 with own_names(self.model):
@@ -287,7 +289,7 @@ class StageTrainer(Trainer):
                     "evaluation_due": self._evaluation_due,
                     "shares": asdict(Shares.of_this_run(self.run.engine)),
                 }
-                path = aside / f"{PREFIX}{self.state.global_step}" / PROGRESS_FILE
+                path = aside / f"{PREFIX}{step}" / PROGRESS_FILE
                 path.write_text(json.dumps(kept), encoding="utf-8")
 
 
