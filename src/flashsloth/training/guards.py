@@ -7,10 +7,14 @@ processes alike, before the optimizer has touched a weight, that names the sampl
 from __future__ import annotations
 
 import math
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
 
 from flashsloth.training import ranks
 from flashsloth.training.batch_facts import BatchFacts
+from flashsloth.training.meter import StepSums
 
 NAMES_SHOWN = 8
 """Samples that an error names; of more it says how many."""
@@ -19,6 +23,67 @@ REMEDY = "see what is in them with `flashsloth data show`, take them out or lowe
 
 class TrainingStoppedError(ValueError):
     """A run was stopped before it would have harmed the weights."""
+
+
+def agree_on_step(
+    batches: list[BatchFacts],
+    losses: list[float],
+    gradient: float,
+    *,
+    flops: float,
+    asked_to_stop: bool,
+    step: int,
+    device: torch.device,
+) -> tuple[StepSums, bool]:
+    """Hear from all processes whether an optimizer step may be taken, and what is in it; all call this together.
+
+    Args:
+        batches: the step's micro-batches on this process.
+        losses: of each.
+        gradient: norm of the whole step's.
+        flops: that they took.
+        asked_to_stop: whether this process was.
+        step: the step that is about to be taken.
+        device: of this process.
+
+    Returns:
+        What the step sums up to over all processes, and whether any of them was asked to stop.
+
+    Raises:
+        TrainingStoppedError: on all processes, if any has a loss or a gradient that is no number, or a micro-batch that
+            nothing is learned from.
+    """
+    bad = not all(math.isfinite(number) for number in (*losses, gradient))
+    empty = any(facts.supervised == 0 for facts in batches)
+    told = [
+        0.0 if bad else sum(losses) / ranks.count(),
+        float(sum(facts.samples for facts in batches)),
+        float(sum(facts.tokens for facts in batches)),
+        flops,
+        float(bad),
+        float(empty),
+        float(asked_to_stop),
+    ]
+    loss, samples, tokens, flops, any_bad, any_empty, any_stop = ranks.summed(told, device)
+    if any_empty:
+        stop_at_nothing_supervised(batches, step)
+    if any_bad:
+        stop_at_no_number(batches, losses, gradient, step)
+    return StepSums(loss, 1, samples, tokens, flops), any_stop > 0
+
+
+def plain_numbers(numbers: Sequence[Any], device: torch.device) -> list[float]:
+    """Losses and norms, whatever they are held as, fetched from their device at once."""
+    return torch.stack([_plain(number).to(device) for number in numbers]).tolist()
+
+
+def _plain(number: Any) -> torch.Tensor:
+    """One of them as float32 []."""
+    if not isinstance(number, torch.Tensor):
+        return torch.tensor(float(number))
+    if hasattr(number, "full_tensor"):  # sharded
+        number = number.full_tensor()
+    return number.detach().float().reshape(())
 
 
 def stop_at_nothing_supervised(batches: list[BatchFacts], step: int | None) -> NoReturn:
@@ -82,4 +147,10 @@ def _named(facts: BatchFacts, rank: int) -> str:
     return f"samples {', '.join(facts.ids[:NAMES_SHOWN])}{f' and {more} more' if more > 0 else ''}{where}"
 
 
-__all__ = ["TrainingStoppedError", "stop_at_no_number", "stop_at_nothing_supervised"]
+__all__ = [
+    "TrainingStoppedError",
+    "agree_on_step",
+    "plain_numbers",
+    "stop_at_no_number",
+    "stop_at_nothing_supervised",
+]

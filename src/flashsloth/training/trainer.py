@@ -29,7 +29,7 @@ from flashsloth.training import ranks
 from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
 from flashsloth.training.checkpoints import PREFIX, new_checkpoint, shares_read
 from flashsloth.training.data import GuardedData
-from flashsloth.training.guards import stop_at_no_number, stop_at_nothing_supervised
+from flashsloth.training.guards import agree_on_step, plain_numbers, stop_at_no_number, stop_at_nothing_supervised
 from flashsloth.training.meter import Meter, StepSums
 from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.parts_report import HEADER, PartsReport
@@ -154,35 +154,23 @@ class StageTrainer(Trainer):
             TrainingStoppedError: on all processes, if any has a loss or a gradient that is no number, or a micro-batch
                 that nothing is learned from.
         """
-        norm = _plain(self._gradient_norm)
-        *losses, gradient = torch.stack([*(_plain(loss) for loss in self._losses), norm.to(self.args.device)]).tolist()
-        flops = sum(self.cost.flops(facts) for facts in self._batches) if self.cost is not None else 0.0
-        bad = not all(math.isfinite(number) for number in (*losses, gradient))
-        empty = any(facts.supervised == 0 for facts in self._batches)
-        told = [
-            0.0 if bad else sum(losses) / ranks.count(),
-            float(sum(facts.samples for facts in self._batches)),
-            float(sum(facts.tokens for facts in self._batches)),
-            flops,
-            float(bad),
-            float(empty),
-            float(self.stop_request.signal_number != 0),
-        ]
-        loss, samples, tokens, flops, any_bad, any_empty, any_stop = ranks.summed(told, self.args.device)
-        step = self.state.global_step + 1
-        if any_empty:
-            stop_at_nothing_supervised(self._batches, step)
-        if any_bad:
-            stop_at_no_number(self._batches, losses, gradient, step)
+        gradient, *losses = plain_numbers([self._gradient_norm, *self._losses], self.args.device)
+        self._sums, self._stop_after_step = agree_on_step(
+            self._batches,
+            losses,
+            gradient,
+            flops=sum(self.cost.flops(facts) for facts in self._batches) if self.cost is not None else 0.0,
+            asked_to_stop=self.stop_request.signal_number != 0,
+            step=self.state.global_step + 1,
+            device=self.args.device,
+        )
         limit = self.args.max_grad_norm
         if not self.is_deepspeed_enabled:  # it has taken the step, and holds gradients elsewhere
             self.report.look(self.optimizer, min(1.0, limit / gradient) if limit and gradient else 1.0)
-        self._sums = StepSums(loss, 1, samples, tokens, flops)
-        self._stop_after_step = any_stop > 0
 
     def _check_loss(self, loss: torch.Tensor) -> None:
         """One micro-batch's, heard from all processes."""
-        value = float(_plain(loss))
+        (value,) = plain_numbers([loss], self.args.device)
         if self.model.training and ranks.summed([float(not math.isfinite(value))], self.args.device)[0]:
             batch = self._batches[len(self._losses)]
             stop_at_no_number([batch], [value], 0.0, self.state.global_step + 1)
@@ -310,15 +298,6 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self.trainer.finish_step(control)
-
-
-def _plain(number: Any) -> torch.Tensor:
-    """A loss or a norm as float32 [], whatever it is held as."""
-    if not isinstance(number, torch.Tensor):
-        return torch.tensor(float(number))
-    if hasattr(number, "full_tensor"):  # sharded
-        number = number.full_tensor()
-    return number.detach().float().reshape(())
 
 
 __all__ = ["StageTrainer"]
