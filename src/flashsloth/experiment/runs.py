@@ -26,13 +26,12 @@ from flashsloth.experiment.build import make_variant
 from flashsloth.experiment.costs import cost_of
 from flashsloth.experiment.results import ALL, COSTS_FILE, RESULT_FILE, write_json
 from flashsloth.experiment.variants import Experiment, Variant
+from flashsloth.training.progress import RIGHT
 
 logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = "*.safetensors"
 GIGABYTE = 1e9
-RIGHT = "eval_right"
-"""What a log calls the share of right answers; each kind's with its name behind it."""
 Done = Callable[[str], None]
 """Called with what was finished."""
 

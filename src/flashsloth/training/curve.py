@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from flashsloth.training.progress import RIGHT
+
 SMOOTHED_SHARE = 0.05
 """Of a curve's points, how many the running mean takes together, around each."""
 FEW_POINTS = 40
@@ -24,7 +26,7 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
 
     train = np.array([(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
     held_out = np.array([(entry["step"], entry["eval_loss"]) for entry in log if "eval_loss" in entry])
-    names = sorted({key for entry in log for key in entry if key.startswith("eval_right")})
+    names = sorted({key for entry in log for key in entry if key.startswith(RIGHT)})
     figure = Figure(figsize=(11, 4) if names else (7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if names else 1, squeeze=False)[0]
@@ -37,7 +39,7 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
         axes[0].legend(frameon=False)
     for name in names:
         points = np.array([(entry["step"], entry[name]) for entry in log if name in entry])
-        label = name.removeprefix("eval_right").removeprefix("_") or "all"
+        label = name.removeprefix(RIGHT).removeprefix("_") or "all"
         width = 2.5 if label == "all" else 1.2
         axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=width, clip_on=False)
     if names:

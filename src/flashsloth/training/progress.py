@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 RIGHT = "eval_right"
-"""How the names of shares of right answers begin: of all, or, after an underscore, of a kind."""
+"""What a log calls the share of right answers; each kind's with an underscore and its name behind it."""
 _MINUTE, _HOUR = 60, 3600
 _THOUSAND = 1e3
 
