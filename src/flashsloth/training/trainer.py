@@ -17,7 +17,6 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from flashsloth.benchmark.memory import peak_bytes
 from flashsloth.training import ranks
 from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
-from flashsloth.training.checkpoints import PREFIX, new_checkpoint, shares_read
+from flashsloth.training.checkpoints import PREFIX, new_checkpoint, read_manifest, shares_read
 from flashsloth.training.data import GuardedData
 from flashsloth.training.guards import agree_on_step, plain_numbers, stop_at_no_number, stop_at_nothing_supervised
 from flashsloth.training.meter import Meter, StepSums
@@ -44,7 +43,7 @@ from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
 logger = logging.getLogger(__name__)
 
 PROGRESS_FILE = "flashsloth_progress.json"
-"""In a checkpoint: what the log has summed up, whether an evaluation is due, and the shares that it lies in."""
+"""In a checkpoint: what the log has summed up, whether an evaluation is due, and the engine that divided it."""
 STEPS_WORTH_MEASURING = 100
 """A shorter run does not stop to measure the machine."""
 
@@ -200,7 +199,8 @@ class StageTrainer(Trainer):
         if resume_from_checkpoint is not None:
             self._checkpoint = Path(resume_from_checkpoint)
             self._kept = json.loads((self._checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
-            Shares(**self._kept["shares"]).check(Shares.of_this_run(self.run.engine), self._checkpoint)
+            shares = Shares(self._kept["engine"], read_manifest(self._checkpoint)["processes"])
+            shares.check(Shares.of_this_run(self.run.engine), self._checkpoint)
             resume_from_checkpoint = str(resume_from_checkpoint)
             logger.info("going on from %s", self._checkpoint)
         try:
@@ -275,7 +275,7 @@ class StageTrainer(Trainer):
                 kept = {
                     "since_log": self.meter.to_dict(),
                     "evaluation_due": self._evaluation_due,
-                    "shares": asdict(Shares.of_this_run(self.run.engine)),
+                    "engine": Shares.of_this_run(self.run.engine).engine,
                 }
                 path = aside / f"{PREFIX}{step}" / PROGRESS_FILE
                 path.write_text(json.dumps(kept), encoding="utf-8")
