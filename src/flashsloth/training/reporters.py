@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,12 @@ def reporters(names: list[str], folder: Path, run_name: str, step: int) -> Itera
         from transformers.integrations import TensorBoardCallback
 
         made.append(TensorBoardCallback(SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=step + 1)))
-    with _wandb_run(folder, run_name) if WANDB in names else nullcontext(made):
+    with ExitStack() as stack:
         if WANDB in names:
             from transformers.integrations import WandbCallback
 
-            made.append(WandbCallback())  # takes the run that is there
+            stack.enter_context(_wandb_run(folder, run_name))
+            made.append(WandbCallback())  # takes that run
         yield made
 
 
