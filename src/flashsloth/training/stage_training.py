@@ -87,9 +87,7 @@ def run_stage(
     stage = _Stage(model, processor, recipe, number, watch)
     run, folder = stage.run, stage.folder
     _make_ready(model, run)
-    cost = _cost_of(
-        model, run
-    )  # before the arguments: from then on DeepSpeed divides every model, also one of no numbers
+    cost = _cost_of(model, run)  # before the arguments: from then on DeepSpeed divides whatever model is made
     arguments = training_arguments(run, model, folder, recipe.seed)
     checkpoint = last_whole(folder / STEPS_FOLDER)
     step = step_of(checkpoint) if checkpoint else 0
