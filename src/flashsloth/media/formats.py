@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL import WebPImagePlugin as WebpImagePlugin
 
+from flashsloth.lfs_pointer import LFS_POINTER
+from flashsloth.lfs_pointer import SIGNATURE as LFS_SIGNATURE
 from flashsloth.media.limits import PictureError, refusing, shown
 from flashsloth.media.pixels import key_in_8_bits
 
@@ -38,7 +40,7 @@ SIGNATURES = {
     b"MM\x00+": "TIFF",
 }
 OTHER_KINDS = {  # in lower case
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself (`git lfs pull` fetches that)",
+    LFS_SIGNATURE: LFS_POINTER,
     b"%pdf": "a PDF",
     b"<svg": "an SVG drawing",
     b"<?xml": "an XML or SVG document",
