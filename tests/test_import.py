@@ -100,6 +100,12 @@ def test_pipeline(saved: Path) -> None:
     assert isinstance(answers[0]["generated_text"], str)
 
 
+def test_every_module_imports_without_extras_and_without_what_only_posix_has() -> None:
+    script = Path(__file__).with_name("import_everything.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_registering_again_changes_nothing() -> None:
     before = list(sys.meta_path)
     flashsloth.registration.register()

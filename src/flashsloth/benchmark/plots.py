@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-from matplotlib.transforms import Bbox
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flashsloth.benchmark.figures import SHOWN_STAGES, Figures, all_figures
 from flashsloth.benchmark.job import HEIGHT, WIDTH
 from flashsloth.benchmark.results import Results
 from flashsloth.benchmark.units import readable
+
+if TYPE_CHECKING:  # matplotlib is an extra
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 RESPONSE_FILE, STAGES_FILE = "response_time.png", "where_time_goes.png"
 RESPONSE_TITLE = "Response time beside visual tokens"
@@ -73,6 +72,8 @@ class Stem(NamedTuple):
 
 def draw_plots(results: Results, folder: Path) -> dict[Path, str]:
     """Draw both; returns their titles by path, nothing where nothing was measured."""
+    import matplotlib
+
     measured = [one for one in all_figures(results) if one.response is not None]
     if not measured:
         return {}
@@ -88,6 +89,8 @@ def draw_plots(results: Results, folder: Path) -> dict[Path, str]:
 
 def _response_time(measured: list[Figures], results: Results) -> Figure:
     """A stem for each model: a ring at its first token, a dot at its last."""
+    from matplotlib.figure import Figure
+
     shown = [one for one in measured if one.subject.varies is None] or measured
     figure = Figure(figsize=(7.6, 5.0), layout="constrained")
     axes = figure.subplots()
@@ -115,6 +118,8 @@ def _response_time(measured: list[Figures], results: Results) -> Figure:
 
 def _where_time_goes(measured: list[Figures], results: Results) -> Figure:
     """A bar for each subject, its parts one after the other."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.6, 1.6 + 0.42 * len(measured)), layout="constrained")
     axes = figure.subplots()
     places = list(range(len(measured)))
@@ -147,6 +152,8 @@ def _decode_seconds(one: Figures) -> float:
 
 def _scale_tokens(axes: Axes, counts: list[int]) -> None:
     """A logarithmic axis around the counts, with ticks at powers of two."""
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
     low, high = min(counts) / SIDE_ROOM[0], max(counts) * SIDE_ROOM[1]
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -188,13 +195,15 @@ def _annotate(axes: Axes, stem: Stem, place: LabelPlace) -> Any:
 
 def _box(axes: Axes, stem: Stem) -> Bbox:
     """What a stem covers, in pixels."""
+    from matplotlib.transforms import Bbox
+
     ends = axes.transData.transform([(stem.tokens, stem.first), (stem.tokens, stem.last)])
     return Bbox([ends.min(axis=0) - DOT_PIXELS, ends.max(axis=0) + DOT_PIXELS])
 
 
 def _common(box: Bbox, other: Bbox) -> float:
     """How much two boxes cover of each other, in square pixels."""
-    common = Bbox.intersection(box, other)
+    common = box.intersection(box, other)
     return 0.0 if common is None else common.width * common.height
 
 

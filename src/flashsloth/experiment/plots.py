@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from flashsloth.experiment.poolings import SAP
 from flashsloth.experiment.results import ALL, Row
 from flashsloth.world import KINDS
+
+if TYPE_CHECKING:  # matplotlib is an extra
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 150
 PERCENT = 100
@@ -31,6 +30,10 @@ COLORMAP = "viridis"
 
 def draw_plots(rows: list[Row], folder: Path, name: str) -> list[tuple[str, Path]]:
     """Draw what the rows allow: title and file of each plot."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     drawn = []
     plain = [row for row in rows if row.variant.num_query_tokens is None and row.variant.embq_layer is None]
     jobs: list[tuple[str, str, bool, Callable[[Figure], None]]] = [

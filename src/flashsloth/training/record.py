@@ -11,7 +11,6 @@ A run that goes on compares both with what it is given now.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -28,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from flashsloth.file_lock import lock_file
 from flashsloth.training import ranks
 from flashsloth.training.data.several_files import several_files
 from flashsloth.training.recipe import Recipe, RecipeError, load_recipe
@@ -128,8 +128,8 @@ def _lock(folder: Path) -> int:
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, LOCK_MODE)
     try:
         # a lock of the process: data workers, which outlive a killed run by seconds, do not hold it
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
+        lock_file(descriptor, wait=False)
+    except BlockingIOError as error:
         os.close(descriptor)
         raise RunExistsError(
             f"another process trains into {folder} now: wait for it, or train into another folder with --set output=..."

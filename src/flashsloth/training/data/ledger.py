@@ -7,7 +7,6 @@ those of others have been read; a line that a killed process left unfinished is 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flashsloth.file_lock import lock_file
 from flashsloth.training.data.sample import KINDS, BadSampleError, DataError
 
 LEDGER_NAME = "bad_samples.jsonl"
@@ -71,7 +71,7 @@ class Ledger:
     def _write(self, key: tuple[str, int], entry: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a process that is killed
+            lock_file(file.fileno(), wait=True)  # given back when the file is closed, also by a process that is killed
             self._catch_up(file)
             if key in self._known:
                 return
