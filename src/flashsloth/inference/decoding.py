@@ -101,7 +101,7 @@ class Decoding:
             **columns,
             **self._pictures,
             attention_mask=self._mask,
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
@@ -116,7 +116,7 @@ class Decoding:
             input_ids=tokens[:, None],
             position_ids=self._position,
             attention_mask=self._mask,
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )

@@ -191,9 +191,7 @@ class Generator:
         longest = inputs["input_ids"].shape[1]
         if not longest:
             return [[] for _ in firsts]
-        self.model.model(
-            **inputs, **self._picture_inputs([job for job, _ in firsts]), past_key_values=cache, use_cache=True
-        )
+        self.model.model(**inputs, **self._picture_inputs([job for job, _ in firsts]), cache=cache, use_cache=True)
         made = []
         for row, (job, place) in enumerate(firsts):
             states = states_of(cache, row, longest - place, longest)

@@ -15,6 +15,7 @@ import torch
 from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
+from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, one_cache
 from flashsloth.model.positions import rows_of_pictures
 
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
@@ -53,6 +54,8 @@ class FlashSlothGenerationMixin(GenerationMixin):
                 f"{int((mask[:, -1] == 0).sum())} of {len(mask)} prompts end in padding, and their answers would begin "
                 f"after it: pad on the left (padding_side='left')"
             )
+        if (cache := one_cache(*(kwargs.pop(name, None) for name in CACHE_NAMES))) is not None:
+            kwargs[CACHE_NAME] = cache
         kwargs["suppress_tokens"] = sorted({*self._placeholders(), *(setting("suppress_tokens") or ())})
         return super().generate(inputs, generation_config, **kwargs)
 

@@ -15,7 +15,7 @@ from transformers import AutoModel
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
-_DECODER_INPUTS = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values"}
+_DECODER_INPUTS = {"inputs_embeds", "attention_mask", "position_ids"}
 _FINAL_NORMS = ("post_layernorm", "layernorm", "layer_norm", "norm")
 """What encoders call the normalisation after their last layer, which F does not pass through."""
 

@@ -21,6 +21,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.utils import can_return_tuple
 
+from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, cache_argument, one_cache
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, QueryTokens, ZeroLinear
 from flashsloth.model.generation import FlashSlothGenerationMixin
@@ -38,6 +39,7 @@ from flashsloth.model.positions import (
 )
 from flashsloth.model.projector import FlashSlothProjector
 from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
+from flashsloth.version import warn_of_untested_versions
 
 _EMBQ_KWARG = "embedded_query_inputs"
 
@@ -51,7 +53,7 @@ class FlashSlothPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = CACHE_NAMES
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -81,12 +83,14 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
 
     def __init__(self, config: FlashSlothConfig) -> None:
         super().__init__(config)
+        warn_of_untested_versions()
         self.vision_tower = make_vision_tower(config)
         self.spatial_attention_pooling = SpatialAttentionPooling(config)
         self.projector = FlashSlothProjector(config)
         self.query_tokens = QueryTokens(config)
         self.embedded_query = EmbeddedQuery(config)
         self.language_model = AutoModel.from_config(config.text_config)
+        self.cache_argument = cache_argument(self.language_model)
         decoder_layers(self.language_model)[config.embq_layer].register_forward_pre_hook(
             self._embed_queries, with_kwargs=True
         )
@@ -147,6 +151,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, FlashSlothImageFeatures] | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> FlashSlothModelOutput:
         """Run one pass: a prompt, a part of one, or a step of generation.
@@ -162,6 +167,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             image_index, query_turn, question_turn: int64 [B, T], the processor's position tensors.
             sample_index: int64 [B, T], where several samples are packed into a row (see `training/packing.py`): their
                 turns then see their own pictures alone. What keeps attention apart is `attention_mask`.
+            cache, past_key_values: keys and values of earlier passes, by either of transformers' names.
 
         Raises:
             ValueError: where pictures, placeholders and position tensors do not agree.
@@ -197,9 +203,9 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             return_dict=True,
+            **{self.cache_argument: one_cache(cache, past_key_values)},
             **kwargs,
         )
         if embq_inputs is not None and not embq_inputs.reached.yes:
@@ -209,10 +215,10 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             )
         return FlashSlothModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
             image_hidden_states=image,
+            **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
 
     def _embed_queries(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -353,6 +359,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         mm_encoder_outputs: dict[str, FlashSlothImageFeatures] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> FlashSlothCausalLMOutput:
         """As :meth:`FlashSlothModel.forward`, then the head.
@@ -379,7 +386,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             query_turn=query_turn,
             question_turn=question_turn,
             sample_index=sample_index,
-            past_key_values=past_key_values,
+            cache=one_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
@@ -402,10 +409,10 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             loss=loss,
             logits=logits,
             predicted=predicted,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
+            **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
 
     def _loss_alone(

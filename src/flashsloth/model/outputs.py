@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, ModelOutput
 
 
 @dataclass
@@ -27,30 +26,25 @@ class FlashSlothImageFeatures(ModelOutput):
 
 
 @dataclass
-class FlashSlothModelOutput(ModelOutput):
-    """`last_hidden_state` float [B, T, D] and what the language model was asked to return beside it."""
+class FlashSlothModelOutput(BaseModelOutputWithPast):
+    """`last_hidden_state` float [B, T, D] and what the language model was asked to return beside it.
 
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
+    Its keys and values are where the installed transformers has them: `cache` since 5.24, `past_key_values` before.
+    """
+
     image_hidden_states: FlashSlothImageFeatures | None = None
 
 
 @dataclass
-class FlashSlothCausalLMOutput(ModelOutput):
-    """`loss` [], `logits` float [B, T or fewer, vocabulary] and what the language model returned beside them.
+class FlashSlothCausalLMOutput(CausalLMOutputWithPast):
+    """`loss` [], `logits` float [B, T or fewer, vocabulary] and what the language model returned beside them, its keys
+    and values by the same name as in :class:`FlashSlothModelOutput`.
 
     Where the loss was made without logits in evaluation, `predicted` int64 [B, T] has the most likely token after each
     position whose next token is supervised, and 0 elsewhere.
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
     image_hidden_states: FlashSlothImageFeatures | None = None
 
 

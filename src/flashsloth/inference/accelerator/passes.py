@@ -36,6 +36,7 @@ class Passes:
     def __init__(self, model: FlashSlothForConditionalGeneration) -> None:
         self._model = model
         self._anchor = torch.tensor(model.config.anchor_token_id, device=model.device)
+        self._cache_argument = model.model.cache_argument
 
     def look(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features [N, P, V] and visual tokens [N, R, D] of pixels float [N, v, 3, size, size]."""
@@ -55,8 +56,8 @@ class Passes:
             input_ids=tokens[:, None],
             attention_mask=mask,
             position_ids=positions[:, None],
-            past_key_values=PassCache(keys, values, place, None, count, width),
             use_cache=True,
+            **{self._cache_argument: PassCache(keys, values, place, None, count, width)},
         )
         return self._model.lm_head(output.last_hidden_state[:, -1])
 
@@ -101,8 +102,8 @@ class Passes:
             inputs_embeds=states,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=PassCache(keys, values, place.flatten(), slot, count, width),
             use_cache=True,
+            **{self._cache_argument: PassCache(keys, values, place.flatten(), slot, count, width)},
             **asked,
         )
         return self._model.lm_head(output.last_hidden_state[row, last])

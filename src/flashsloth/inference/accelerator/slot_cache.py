@@ -121,7 +121,7 @@ def head_shapes(model: FlashSlothForConditionalGeneration) -> HeadShapes | None:
     if cache is None:
         return None
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    model.model.language_model(input_ids=token, past_key_values=cache, use_cache=True)
+    model.model.language_model(input_ids=token, use_cache=True, **{model.model.cache_argument: cache})
     return [
         ((layer.keys.shape[1], layer.keys.shape[3]), (layer.values.shape[1], layer.values.shape[3]))
         for layer in cache.layers
