@@ -42,7 +42,8 @@ def spoiled(clean: Path) -> Path:
     records[6]["conversations"] = [{"from": "human", "value": "<image>\nHi"}, {"from": "gpt", "value": " "}]
     records[7]["conversations"].insert(0, {"from": "gpt", "value": "...so it goes."})
     records[9] = dict(records[8])
-    del records[10]["image"]
+    records[10]["conversations"][1]["value"] += " <image>"
+    del records[13]["image"]
     records[11]["conversations"] = []
     records[12] = ["no", "object"]
     file = clean / "spoiled.jsonl"
@@ -54,7 +55,7 @@ EXPECTED = {
     "missing_picture": [0],
     "unreadable_picture": [1],
     "broken_turns": [2],
-    "placeholder_mismatch": [3],
+    "placeholder_mismatch": [3, 13],
     "too_long": [4],
     "empty_answer": [5],
     "nothing_supervised": [6],
@@ -89,9 +90,9 @@ def test_every_kind_of_mistake_is_found(
         assert "\n" not in finding["reason"]
     assert by_kind == EXPECTED
     assert found["counts"] == {kind: len(numbers) for kind, numbers in EXPECTED.items()}
-    assert (found["samples"], found["bad"], found["tokenized"]) == (14, 8, 1)
+    assert (found["samples"], found["bad"], found["tokenized"]) == (14, 9, 1)
     assert "14 samples" in out
-    assert "training would stop: 8 of 14 samples (57.14%) are bad, more than max_bad_fraction, 0.5%" in out
+    assert "training would stop: 9 of 14 samples (64.29%) are bad, more than max_bad_fraction, 0.5%" in out
     for words in ("missing pictures", "nothing supervised", "the same id as an earlier sample", "absent.png"):
         assert words in out
     assert str(report) in out

@@ -24,7 +24,7 @@ CHECK_EXAMPLES = (
 )
 SHOW_EXAMPLES = (
     "flashsloth data show llava_v1_5_mix665k.json --images pictures --id 000000033471",
-    "flashsloth data show captions.jsonl --number 0 --stage alignment",
+    "flashsloth data show captions.jsonl --number 0 --stage alignment --template",
 )
 FINDINGS = 1
 """Exit code of `check` where it found something."""
@@ -34,7 +34,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="JSON, JSONL, Parquet or tar shards: a file, a folder, or a pattern like 'cc-{00..55}.tar'.",
+        help="JSON, JSONL, CSV, Parquet or tar shards: a file, a folder, or a pattern like 'cc-{00..55}.tar'.",
     ),
 ]
 Images = Annotated[str | None, typer.Option("--images", metavar="DIR", help="Where picture paths start from.")]
@@ -99,6 +99,9 @@ def show(
     model: arguments.Model = None,
     stage: StageName = DEFAULT_STAGE,
     max_length: MaxLength = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="The exact text of the prompt, what is learned between ⟦ and ⟧.")
+    ] = False,
     as_json: arguments.Json = False,
 ) -> None:
     """Show one sample as the model will meet it: what is learned, and where pictures, questions and queries stand."""
@@ -116,7 +119,7 @@ def show(
             number = _number_of(data, str(identity), file)
     if not 0 <= number < len(data):
         raise CommandError(f"--number is {number}; {file} has samples 0 to {len(data) - 1}")
-    _show(data, encoder, number, as_json)
+    _show(data, encoder, number, template, as_json)
 
 
 def _open(
@@ -151,16 +154,18 @@ def _open(
 
 def _number_of(data: RecordData, identity: str, file: str) -> int:
     """The first sample of this id."""
+    from flashsloth.media.limits import shown
     from flashsloth.training.data import BadSampleError
+    from flashsloth.training.data.layouts.fields import MOST_OF_AN_ID
 
     for number in range(len(data)):
         try:
             record = data.record(number)
         except BadSampleError:
             record = None
-        if data.where(number, record).id == identity:
+        if data.where(number, record).id == identity[:MOST_OF_AN_ID]:
             return number
-    raise CommandError(f"{file} has no sample with the id {identity!r}; see `flashsloth data show --number`")
+    raise CommandError(f"{file} has no sample with the id {shown(identity)}; see `flashsloth data show --number`")
 
 
 def _write_report(path: Path, said: dict[str, Any]) -> None:
@@ -185,6 +190,9 @@ def _print_report(file: str, found: CheckReport, max_length: int, report: Path |
         f"({found.pictures:,}{opened}), {found.answers:,} answers; max_length {max_length:,}",
         soft_wrap=True,
     )
+    if found.layouts:
+        kinds = ", ".join(f"{count:,} {escape(name)}" for name, count in found.layouts.items())
+        console.print(f"read as: {kinds}", soft_wrap=True)
     if not found.findings:
         console.print("[bold green]clean[/bold green]: training would take every sample")
         return
@@ -232,16 +240,17 @@ def _verdict(found: CheckReport) -> str:
     return f"[yellow]training would leave out {share}[/yellow], fewer than max_bad_fraction, {most:.1%}"
 
 
-def _show(data: RecordData, encoder: SampleEncoder, number: int, as_json: bool) -> None:
+def _show(data: RecordData, encoder: SampleEncoder, number: int, template: bool, as_json: bool) -> None:
     """Print one sample, or why it is none."""
     from flashsloth.commands import sample_print, terminal
     from flashsloth.media import PictureError
     from flashsloth.model.conversation import pictures_of
     from flashsloth.training.data import BadSampleError
-    from flashsloth.training.sample_view import runs_of
+    from flashsloth.training.sample_view import runs_of, written
 
     try:
         sample = data[number]
+        layout = data.layout_at(number)
         row = encoder.text(sample)
         sizes = [picture.size for picture in pictures_of(sample.messages)]
     except (BadSampleError, PictureError) as error:
@@ -250,6 +259,9 @@ def _show(data: RecordData, encoder: SampleEncoder, number: int, as_json: bool) 
     assert sample.where is not None
     runs = runs_of(row, encoder.processor)
     if as_json:
-        terminal.print_json({**sample.where.__dict__, "pictures": sizes, "runs": [run.to_dict() for run in runs]})
+        said = {**sample.where.__dict__, "layout": layout, "pictures": sizes, "template": written(runs)}
+        terminal.print_json({**said, "runs": [run.to_dict() for run in runs]})
+    elif template:
+        terminal.stdout().print(terminal.harmless(written(runs)), markup=False, soft_wrap=True)
     else:
-        sample_print.print_sample(str(sample.where), sizes, runs)
+        sample_print.print_sample(str(sample.where), layout, sizes, runs)

@@ -22,13 +22,15 @@ MISTAKE = "bold white on red"
 """The style of tokens that are two things at once."""
 
 
-def print_sample(where: str, sizes: list[tuple[int, int]], runs: list[Run]) -> None:
-    """Print a sample: where it is from, its pictures' sizes (width, height), its tokens."""
+def print_sample(where: str, layout: str, sizes: list[tuple[int, int]], runs: list[Run]) -> None:
+    """Print a sample: where it is from, what it was read as, its pictures' sizes (width, height), its tokens."""
     console = stdout()
     shown = ", ".join(f"{width}×{height}" for width, height in sizes) or "none"
     learned = sum(run.stop - run.start for run in runs if SUPERVISED in run.roles)
     console.print(Text(harmless(where), style="bold"), soft_wrap=True)
-    console.print(f"{runs[-1].stop} tokens, {learned} of them supervised; pictures: {shown}", soft_wrap=True)
+    console.print(
+        f"{runs[-1].stop} tokens, {learned} of them supervised; pictures: {shown}; read as {layout}", soft_wrap=True
+    )
     console.print()
     if console.is_terminal and not console.no_color:
         _print_colours(console, runs)

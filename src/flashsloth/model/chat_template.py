@@ -91,7 +91,7 @@ PLAIN_TEMPLATE = """\
 {%- for message in messages -%}
   {%- if message['role'] == 'user' -%}
     {%- for part in message['content'] if part['type'] == 'image' -%}{{- '@IMAGE@' -}}{%- endfor -%}
-  {%- else -%}
+  {%- elif message['role'] == 'assistant' -%}
     {%- generation -%}
       {%- if message['content'] is string -%}
         {{- message['content'] -}}

@@ -130,7 +130,7 @@ def _cells(table: Path, text: str) -> Iterator[Row]:
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
     reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
-    names = [name.strip() for name in reader.fieldnames or []]
+    names = [name.strip().lower() for name in reader.fieldnames or []]
     missing = [column for column in COLUMNS if column not in names]
     if missing:
         raise TableError(f"{table} has the columns {names}, expected {', '.join(COLUMNS)} in its first line")

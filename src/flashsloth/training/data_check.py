@@ -24,7 +24,8 @@ import numpy as np
 
 from flashsloth.media import PictureError, open_picture
 from flashsloth.training.collation import SampleEncoder
-from flashsloth.training.data.llava_record import PLACEHOLDER, check_record, identity, messages_of, turns_of
+from flashsloth.training.data.conversation import PLACEHOLDER, Conversation, messages_of
+from flashsloth.training.data.layouts import check_record, identity
 from flashsloth.training.data.record_data import RecordData
 from flashsloth.training.data.sample import KINDS, BadSampleError, Sample, Where
 
@@ -32,7 +33,7 @@ CHUNK_SAMPLES = 256
 REMARKS = {
     "cut_conversation": "begins with an answer, which is left out",
     "empty_answer": "an empty answer among others",
-    "stray_placeholder": f"{PLACEHOLDER} where no picture is meant, taken as text",
+    "stray_placeholder": f"{PLACEHOLDER} where no picture stands, taken as text",
     "duplicate_id": "the same id as an earlier sample",
     "duplicate_content": "the same texts and pictures as an earlier sample",
 }
@@ -60,6 +61,7 @@ class CheckReport:
         samples, with_pictures, pictures, answers: how many there are.
         bad: samples that training leaves out.
         tokenized: samples whose length was counted, not bounded.
+        layouts: what samples were read as, in words -> how many.
         pictures_opened: whether pictures were opened, or only looked for.
         counts: findings of each kind.
         findings: all of them, in the order of the file.
@@ -72,6 +74,7 @@ class CheckReport:
     bad: int = 0
     tokenized: int = 0
     pictures_opened: bool = True
+    layouts: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -89,6 +92,7 @@ class _Looked(NamedTuple):
 
     findings: list[Finding]
     tallies: Counter[str]
+    layouts: Counter[str]
     ids: np.ndarray
     contents: np.ndarray
 
@@ -109,7 +113,7 @@ class Examiner:
 
     def chunk(self, numbers: range) -> _Looked:
         """Look at some samples."""
-        looked = _Looked([], Counter(), np.zeros(len(numbers), np.uint64), np.zeros(len(numbers), np.uint64))
+        looked = _Looked([], Counter(), Counter(), np.zeros(len(numbers), np.uint64), np.zeros(len(numbers), np.uint64))
         for place, index in enumerate(numbers):
             record: Any = None
             try:
@@ -124,31 +128,32 @@ class Examiner:
         return looked
 
     def _look(self, index: int, record: Any, place: int, looked: _Looked) -> None:
-        where = self.data.where(index, check_record(record))
+        record = check_record(record)
+        where = self.data.where(index, record)
         if (found := identity(record)) is not None:
-            looked.ids[place] = _digest(found.encode("utf-8", errors="surrogatepass"))
-        turns = turns_of(record)
-        pictures = self.data.pictures(index, record)
-        looked.contents[place] = _digest(repr(turns).encode(), *map(_picture_bytes, pictures))
-        looked.tallies["pictures"] += len(pictures)
-        looked.tallies["with_pictures"] += bool(pictures)
-        looked.tallies["answers"] += sum(role == "assistant" for role, _ in turns)
-        looked.findings.extend(_finding(where, kind, reason) for kind, reason in _remarks(record, turns, pictures))
-        messages = messages_of(turns, pictures, self.data.find)
+            looked.ids[place] = _digest(found.encode("utf-8"))
+        said = self.data.conversation(index, record)
+        looked.layouts[self.data.layout or said.layout] += 1
+        looked.contents[place] = _digest(repr(said.turns).encode(), *map(_picture_bytes, said.pictures))
+        looked.tallies["pictures"] += len(said.pictures)
+        looked.tallies["with_pictures"] += bool(said.pictures)
+        looked.tallies["answers"] += sum(turn.role == "assistant" for turn in said.turns)
+        looked.findings.extend(_finding(where, kind, reason) for kind, reason in _remarks(said))
+        messages = messages_of(said, self.data.find)
         if self.open_pictures:
             for message in messages:
                 for part in message["content"] if not isinstance(message["content"], str) else ():
                     if part["type"] == "image":
                         open_picture(part["image"])
-        if not self.is_bounded or self._most_tokens(turns, len(pictures)) > self.encoder.max_length:
+        if not self.is_bounded or self._most_tokens(said) > self.encoder.max_length:
             looked.tallies["tokenized"] += 1
             self.encoder.text(Sample(messages))
 
-    def _most_tokens(self, turns: list[tuple[str, str]], pictures: int) -> int:
+    def _most_tokens(self, said: Conversation) -> int:
         """A bound on a sample's tokens: one for every byte, and the placeholders."""
-        processor = self.encoder.processor
-        written = self.base_bytes + self.turn_bytes * len(turns) + sum(len(text.encode()) for _, text in turns)
-        return written + pictures * (processor.num_image_tokens + 1) + len(turns) * processor.num_query_tokens
+        processor, turns = self.encoder.processor, said.turns
+        written = self.base_bytes + self.turn_bytes * len(turns) + sum(len(turn.text.encode()) for turn in turns)
+        return written + len(said.pictures) * (processor.num_image_tokens + 1) + len(turns) * processor.num_query_tokens
 
 
 def check(
@@ -164,12 +169,14 @@ def check(
     count = len(examiner.data)
     chunks = [range(start, min(start + CHUNK_SAMPLES, count)) for start in range(0, count, CHUNK_SAMPLES)]
     tallies: Counter[str] = Counter()
+    layouts: Counter[str] = Counter()
     findings: list[Finding] = []
     ids, contents = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     wanted = (os.cpu_count() or 1) if workers is None else workers
     with _looking(examiner, chunks, min(wanted, len(chunks))) as results:
         for numbers, looked in zip(chunks, results, strict=True):
             tallies += looked.tallies
+            layouts += looked.layouts
             findings += looked.findings
             ids[numbers.start : numbers.stop] = looked.ids
             contents[numbers.start : numbers.stop] = looked.contents
@@ -181,7 +188,13 @@ def check(
         name: tallies[name] for name in ("samples", "with_pictures", "pictures", "answers", "bad", "tokenized")
     }
     counts = dict(Counter(found.kind for found in findings).most_common())
-    return CheckReport(**numbers_of, pictures_opened=examiner.open_pictures, counts=counts, findings=findings)
+    return CheckReport(
+        **numbers_of,
+        pictures_opened=examiner.open_pictures,
+        layouts=dict(layouts.most_common()),
+        counts=counts,
+        findings=findings,
+    )
 
 
 _examiner: Examiner | None = None
@@ -212,20 +225,16 @@ def _finding(where: Where, kind: str, reason: str) -> Finding:
     return Finding(where.source, where.index, where.id, kind, reason)
 
 
-def _remarks(record: dict[str, Any], turns: list[tuple[str, str]], pictures: list[Any]) -> Iterator[tuple[str, str]]:
+def _remarks(said: Conversation) -> Iterator[tuple[str, str]]:
     """What training takes as it is: (kind, reason)."""
-    raw = record.get("conversations") or record.get("messages")
-    if raw and len(raw) != len(turns):
-        yield "cut_conversation", f"{len(raw) - len(turns)} turn before the first question is left out"
-    empty = [place for place, (role, text) in enumerate(turns) if role == "assistant" and not text.strip()]
+    if said.cut:
+        yield "cut_conversation", f"{said.cut} turn before the first question is left out"
+    empty = [place for place, turn in enumerate(said.turns) if turn.role == "assistant" and not turn.text.strip()]
     if empty:
         yield "empty_answer", f"the answer in turn {empty[0]} is empty"
-    stray = [
-        place for place, (role, text) in enumerate(turns) if PLACEHOLDER in text and (role != "user" or not pictures)
-    ]
+    stray = [place for place, turn in enumerate(said.turns) if PLACEHOLDER in turn.text]
     if stray:
-        named = "an answer" if pictures else "a sample that names no picture"
-        yield "stray_placeholder", f"turn {stray[0]} says {PLACEHOLDER} in {named}; it stays text"
+        yield "stray_placeholder", f"turn {stray[0]} says {PLACEHOLDER} where no picture stands; it stays text"
 
 
 def _repeated(data: RecordData, digests: np.ndarray, kind: str) -> Iterator[Finding]:
@@ -246,7 +255,9 @@ def _where(data: RecordData, index: int) -> Where:
 
 
 def _picture_bytes(picture: Any) -> bytes:
-    return picture if isinstance(picture, bytes) else repr(picture).encode()
+    if isinstance(picture, bytes):
+        return picture
+    return (picture if isinstance(picture, str) else type(picture).__name__).encode("utf-8", "surrogatepass")
 
 
 def _digest(*contents: bytes) -> int:

@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-SOURCE_KEYS = ("json", "jsonl", "parquet", "shards", "world", "packed")
+SOURCE_KEYS = ("json", "jsonl", "csv", "parquet", "shards", "world", "packed")
 DATA_KEYS = (
-    "json, jsonl, parquet, shards (files of conversations), world (a level 0..3) and packed (a pack of the world)"
+    "json, jsonl, csv, parquet, shards (files of conversations), world (a level 0..3) and packed (a pack of the world)"
 )
 TEXTS = ("questions", "caption")
 
 
 @dataclass
 class DataSource:
-    """One source of samples: `json`, `jsonl`, `parquet` or `shards` (see `data/`), or `world`.
+    """One source of samples: `json`, `jsonl`, `csv`, `parquet` or `shards` (see `data/`), or `world`.
 
     Attributes:
-        json: a LLaVA JSON file.
-        jsonl: the same samples, one a line.
+        json: a JSON file: LLaVA's list, COCO's captions, VQAv2's questions.
+        jsonl: samples one a line.
+        csv: a table with a header, such as image, question, answer.
         parquet: a file, a folder, or a pattern such as `part-*.parquet`; pictures in it or in `images`.
         shards: WebDataset's tar files: a file, a folder, or a pattern such as `cc-{00000..00055}.tar`.
         images: the folder its picture paths start from; without it, the folder of the file.
@@ -41,6 +42,7 @@ class DataSource:
 
     json: str | None = None
     jsonl: str | None = None
+    csv: str | None = None
     parquet: str | None = None
     shards: str | None = None
     images: str | None = None

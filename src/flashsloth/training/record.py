@@ -50,6 +50,7 @@ LARGE_TEXT, LARGE_ARCHIVE = 1 << 32, 1 << 26
 FILE_KEYS = {
     "json": (".json", LARGE_TEXT),
     "jsonl": (".jsonl", LARGE_TEXT),
+    "csv": (".csv", LARGE_TEXT),
     "parquet": (".parquet", LARGE_ARCHIVE),
     "shards": (".tar", LARGE_ARCHIVE),
     "packed": ("index.json", LARGE_TEXT),  # which says how the pack was drawn; every sample has its own digest

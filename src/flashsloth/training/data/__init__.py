@@ -1,11 +1,15 @@
 """Training data: every format becomes the same samples, in an order that can be gone on with anywhere.
 
 sample.py        one conversation, its place, and what makes one bad
-llava_record.py  a record as it is in the wild -> messages, or why not
+conversation.py  turns and pictures, checked -> messages, or why not
+layouts/         a record as it is in the wild -> turns and pictures, a reader for each way that people write them
+unseen.py        video, sound and other models' marks, which are refused
 picture_files.py the file that a picture's name means
 json_spans.py    where the samples of a JSON or JSONL file stand, without keeping them
-several_files.py a folder, a pattern or a range -> files
-record_data.py   what all formats share; json_data.py, parquet_data.py, shard_data.py: each of them
+several_files.py a folder, a pattern or a range -> files; foreign_file.py: files that are something else
+record_data.py   what all formats share; json_data.py, csv_data.py, parquet_data.py, shard_data.py: each of them
+first_look.py    what is wrong with all of a source, said once
+joined_json.py   COCO and VQAv2, whose samples stand in several lists
 world_data.py    the drawn world; packed_world.py: drawn before
 mixture.py       the sources of a stage as one dataset: `conversations`, `patches`
 order.py         which samples an epoch takes, in which order

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from flashsloth.training.data.foreign_file import refuse_arrow
 from flashsloth.training.data.sample import DataError
 from flashsloth.training.data_source import DataSource
 
@@ -15,9 +16,12 @@ KINDS_BY_ENDING = {
     ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
     ".parquet": "parquet",
     ".tar": "shards",
 }
+COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 _PATTERN_END = re.compile(r"[}\]*?]+$")
 
 
@@ -29,13 +33,18 @@ def source_of(text: str, images: str | None = None) -> DataSource:
     """
     path = Path(text)
     if path.is_dir():
-        endings = [e for e in (".parquet", ".tar") if any(path.glob(f"*{e}"))]
+        refuse_arrow(path)
+        endings = [e for e in (".parquet", ".tar") if any(path.rglob(f"*{e}"))]
         if len(endings) != 1:
             found = " and ".join(f"*{ending}" for ending in endings) or "neither"
             raise DataError(f"{text} is a folder with {found}: expected *.parquet or *.tar in it, or name a file")
         kind = KINDS_BY_ENDING[endings[0]]
     else:
         ending = Path(_PATTERN_END.sub("", text)).suffix.lower()
+        if ending in COMPRESSED:
+            raise DataError(f"{text} is compressed: unpack it first, samples are read where they stand")
+        if ending == ".arrow":
+            refuse_arrow(path.parent)
         if ending not in KINDS_BY_ENDING:
             raise DataError(f"{text} ends with {ending!r}, expected one of {', '.join(KINDS_BY_ENDING)}")
         kind = KINDS_BY_ENDING[ending]

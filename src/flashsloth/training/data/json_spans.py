@@ -2,7 +2,7 @@
 
 In: a file. Out: int64 [N, 2], the first byte of each sample and the byte after its last one. A JSON list is read once,
 a block at a time: every sample is parsed, so a syntax error is found here, and forgotten. A JSONL file is only searched
-for line ends. A million samples are 16 MB.
+for line ends, unless its samples are printed over several lines; those are parsed. A million samples are 16 MB.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +31,8 @@ class _Window:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.text, self.start, self.ended = file, "", 0, False
+        self.reached = 0
+        """Where the list that was read last ended."""
 
     def more(self, keep_from: int) -> None:
         """Forget what stands before `keep_from`, and read on: as much as there is already, at least a block."""
@@ -53,34 +56,94 @@ def json_elements(path: Path) -> Iterator[tuple[int, int, Any]]:
     Raises:
         DataError: where the file is not a JSON list, with the place.
     """
-    decoder = json.JSONDecoder()
     with open(path, "rb") as file:
         window = _Window(file)
-        window.more(0)
-        skipped = len(BYTE_ORDER_MARK) if window.text.startswith(BYTE_ORDER_MARK.decode("latin-1")) else 0
-        place = window.past_space(skipped)
+        place = _first_token(window)
         opening = window.text[place : place + 1]
         if opening != "[":
             raise DataError(_no_list(path, opening))
-        place, number = place + 1, 0
+        yield from _list(path, window, place + 1)
+
+
+def json_members(path: Path) -> Iterator[tuple[str, bool, int, int, Any]]:
+    """The members of the object that a JSON file holds: (key, whether it is an element of a list, first byte,
+    byte after the last, the value).
+
+    Of a list, every element comes by itself, with its list's key. Texts are as those of :func:`json_elements`.
+
+    Raises:
+        DataError: where the file is not one JSON object, with the place.
+    """
+    decoder = json.JSONDecoder()
+    with open(path, "rb") as file:
+        window = _Window(file)
+        place = _first_token(window) + 1
         while True:
             place = _next_token(window, place)
-            if number == 0 and window.text[place : place + 1] == "]":
+            if window.text[place : place + 1] == "}":
                 break
-            value, end = _element(path, decoder, window, place, number)
-            if end is None:
-                window.more(place)
-                place = 0
-                continue
-            yield window.start + place, window.start + end, value
-            number += 1
-            place = _next_token(window, end)
+            key, place = _whole(path, decoder, window, place, 0)
+            place = _next_token(window, place)
+            if not isinstance(key, str) or window.text[place : place + 1] != ":":
+                raise DataError(f"{path} is not JSON: expected a key and : at byte {window.start + place}")
+            place = _next_token(window, place + 1)
+            if window.text[place : place + 1] == "[":
+                yield from ((key, True, *found) for found in _list(path, window, place + 1))
+                place = window.reached
+            else:
+                before = window.start + place
+                value, place = _whole(path, decoder, window, place, 0)
+                yield key, False, before, window.start + place, value
+            place = _next_token(window, place)
             delimiter = window.text[place : place + 1]
-            if delimiter == "]":
-                break
-            if delimiter != ",":
-                raise DataError(f"{path} is not JSON: expected , or ] after sample {number - 1}, found {delimiter!r}")
-            place += 1
+            if delimiter == ",":
+                place += 1
+            elif delimiter != "}":
+                raise DataError(f"{path} is not JSON: expected , or }} behind {key!r}, found {delimiter!r}")
+        place = _next_token(window, place + 1)
+        if place < len(window.text):
+            raise DataError(f"{path} is not JSON: something follows its object at byte {window.start + place}")
+
+
+def _list(path: Path, window: _Window, place: int) -> Iterator[tuple[int, int, Any]]:
+    """The elements of a list of which `[` stands before `place`; `window.reached` is then behind its end."""
+    decoder, number = json.JSONDecoder(), 0
+    while True:
+        place = _next_token(window, place)
+        if number == 0 and window.text[place : place + 1] == "]":
+            break
+        value, end = _element(path, decoder, window, place, number)
+        if end is None:
+            window.more(place)
+            place = 0
+            continue
+        yield window.start + place, window.start + end, value
+        number += 1
+        place = _next_token(window, end)
+        delimiter = window.text[place : place + 1]
+        if delimiter == "]":
+            break
+        if delimiter != ",":
+            raise DataError(f"{path} is not JSON: expected , or ] after sample {number - 1}, found {delimiter!r}")
+        place += 1
+    window.reached = place + 1
+
+
+def _whole(path: Path, decoder: json.JSONDecoder, window: _Window, place: int, number: int) -> tuple[Any, int]:
+    """The value at `place`, however many blocks it takes, and where it ends."""
+    while True:
+        value, end = _element(path, decoder, window, place, number)
+        if end is not None:
+            return value, end
+        window.more(place)
+        place = 0
+
+
+def _first_token(window: _Window) -> int:
+    """The first character that is neither a byte-order mark nor a space."""
+    window.more(0)
+    skipped = len(BYTE_ORDER_MARK) if window.text.startswith(BYTE_ORDER_MARK.decode("latin-1")) else 0
+    return _next_token(window, skipped)
 
 
 def _next_token(window: _Window, place: int) -> int:
@@ -110,9 +173,82 @@ def _element(path: Path, decoder: json.JSONDecoder, window: _Window, place: int,
 def _no_list(path: Path, opening: str) -> str:
     if not opening:
         return f"{path} is empty, expected a non-empty list of samples"
-    if opening == "{":
-        return f"{path} holds an object, expected a non-empty list of samples; one object a line is for jsonl:"
     return f"{path} is not JSON: it begins with {opening!r}, expected a list of samples"
+
+
+class Shape(Enum):
+    """How a file of JSON holds its samples: told from its first block."""
+
+    LIST = "one list"
+    LINES = "a sample a line"
+    PRINTED = "samples over several lines each"
+    OBJECT = "one object"
+    OTHER = "no JSON"
+
+
+def shape_of(path: Path) -> Shape:
+    """The shape of a file."""
+    with open(path, "rb") as file:
+        window = _Window(file)
+        place = _first_token(window)
+        sign = window.text[place : place + 1]
+        line_end = window.text.find("\n", place)
+        line = window.text[place:] if line_end < 0 else window.text[place:line_end]
+        is_whole = _is_json(line)
+        follows = line_end >= 0 and _next_token(window, line_end) < len(window.text)
+        if sign == "[":
+            return Shape.LINES if is_whole and follows else Shape.LIST
+        if is_whole:
+            return Shape.LINES if follows or sign != "{" else Shape.OBJECT
+        if sign != "{":
+            return Shape.OTHER
+        try:
+            _, end = json.JSONDecoder().raw_decode(window.text, place)
+        except json.JSONDecodeError as error:
+            cut = (not window.ended and error.pos >= len(window.text) - MARGIN) or error.msg.startswith("Unterminated")
+            return Shape.OBJECT if cut else Shape.OTHER
+        except RecursionError:
+            return Shape.OTHER
+        return Shape.PRINTED if _next_token(window, end) < len(window.text) else Shape.OBJECT
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def printed_spans(path: Path) -> np.ndarray:
+    """The objects of a file that stand one after the other, each over several lines perhaps: int64 [N, 2].
+
+    Where one is broken, the next begins with the next line that begins with `{`; what lies between is one sample.
+    """
+    decoder, spans = json.JSONDecoder(), array("q")
+    with open(path, "rb") as file:
+        window = _Window(file)
+        place = _first_token(window)
+        while (place := _next_token(window, place)) < len(window.text):
+            try:
+                _, end = _element(path, decoder, window, place, 0)
+            except DataError:
+                end = _next_object(window, place)
+            if end is None:
+                window.more(place)
+                place = 0
+                continue
+            spans.extend((window.start + place, window.start + end))
+            place = end
+    return np.frombuffer(spans, dtype=np.int64).reshape(-1, 2) if spans else np.zeros((0, 2), dtype=np.int64)
+
+
+def _next_object(window: _Window, place: int) -> int | None:
+    """Where the next object may begin; None where the block ends first."""
+    found = window.text.find("\n{", place)
+    if found >= 0:
+        return found + 1
+    return len(window.text) if window.ended else None
 
 
 def jsonl_spans(path: Path) -> np.ndarray:
@@ -149,4 +285,4 @@ def _one_byte(file: BinaryIO, span: np.ndarray, carriage_return: int) -> bool:
     return file.read(1)[0] != carriage_return
 
 
-__all__ = ["json_elements", "jsonl_spans"]
+__all__ = ["Shape", "json_elements", "json_members", "jsonl_spans", "printed_spans", "shape_of"]

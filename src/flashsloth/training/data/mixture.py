@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from flashsloth.training.data.json_data import JsonData, JsonlData
+from flashsloth.training.data.csv_data import CsvData
+from flashsloth.training.data.first_look import look
+from flashsloth.training.data.joined_json import open_json
+from flashsloth.training.data.json_data import JsonlData
 from flashsloth.training.data.packed_world import PackedWorldData, PackedWorldPatches
 from flashsloth.training.data.parquet_data import ParquetData
+from flashsloth.training.data.record_data import RecordData
 from flashsloth.training.data.sample import DataError, Sizes
 from flashsloth.training.data.shard_data import ShardData
 from flashsloth.training.data.world_data import WorldData, WorldPatches
@@ -59,7 +63,8 @@ def open_source(source: DataSource, patch_grid: int | None = None) -> Any:
     """The dataset of one source.
 
     Raises:
-        DataError: if there is no such file, it holds something else, or patches are asked for of it.
+        DataError: if there is no such file, it holds something else, none of its first pictures is there, or patches
+            are asked for of it.
     """
     if source.world is not None:
         return WorldData(source, patch_grid)
@@ -67,10 +72,19 @@ def open_source(source: DataSource, patch_grid: int | None = None) -> Any:
         return PackedWorldData(source, patch_grid)
     if patch_grid is not None:
         raise DataError(f"patch_loss needs drawn pictures (world: or packed:), but the data names {source}")
+    data = _open_records(source)
+    look(data)
+    return data
+
+
+def _open_records(source: DataSource) -> RecordData:
+    """The dataset of a source of files."""
     if source.json is not None:
-        return JsonData(source.json, source.images, source.independent)
+        return open_json(source.json, source.images, source.independent)
     if source.jsonl is not None:
         return JsonlData(source.jsonl, source.images, source.independent)
+    if source.csv is not None:
+        return CsvData(source.csv, source.images, source.independent)
     if source.parquet is not None:
         return ParquetData(source.parquet, source.images, source.independent)
     assert source.shards is not None

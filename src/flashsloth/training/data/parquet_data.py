@@ -1,4 +1,4 @@
-"""Parquet, read a row group at a time: `id`, `image` or `images`, `conversations` or `messages`; other columns rest.
+"""Parquet, read a row group at a time; columns that no layout knows are left alone.
 
 A picture is a path, encoded bytes, or a struct of both (`{"bytes", "path"}`, as the `datasets` library writes it). Each
 process keeps the row groups that were last used; the order of training (see `order.py`) stays within a few of them.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flashsloth.training.data.llava_record import PICTURE_KEYS, TURN_KEYS
+from flashsloth.training.data.conversation import Conversation
+from flashsloth.training.data.foreign_file import refuse_foreign
+from flashsloth.training.data.layouts import FIELDS, could_be
 from flashsloth.training.data.record_data import RecordData, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 from flashsloth.training.data.several_files import several_files
 
-COLUMNS = ("id", *PICTURE_KEYS, *TURN_KEYS)
+SHOWN_COLUMNS = 20
 KEPT_BYTES = 512 << 20
 """Row groups kept in a process, at most, decoded; the one in use is always kept."""
 BATCH_ROWS = 1024
@@ -44,7 +47,7 @@ class ParquetData(RecordData):
         self.blocks = np.array(rows, dtype=np.int64)
         self.ends = self.blocks.cumsum()
         if not len(self):
-            raise DataError(f"{files} holds no samples, expected rows with {' or '.join(TURN_KEYS)}")
+            raise DataError(f"{files} holds no samples, expected rows with conversations or messages")
         self._forget()
 
     def _forget(self) -> None:
@@ -84,8 +87,10 @@ class ParquetData(RecordData):
             self._kept.popitem(last=False)
         return table
 
-    def pictures(self, index: int, record: dict[str, Any]) -> list[Any]:
-        return [_picture(found) for found in super().pictures(index, record)]
+    def conversation(self, index: int, record: Any) -> Conversation:
+        """What a record says, each picture as its bytes or its path."""
+        said = super().conversation(index, record)
+        return replace(said, pictures=[_picture(found) for found in said.pictures])
 
     def sizes(self) -> Sizes:
         found: list[tuple[int, int]] = []
@@ -105,6 +110,7 @@ def _picture(found: Any) -> Any:
 
 
 def _open_parquet(path: Path) -> Any:
+    refuse_foreign(path)
     try:
         import pyarrow
         from pyarrow import parquet
@@ -117,11 +123,15 @@ def _open_parquet(path: Path) -> Any:
 
 
 def _columns(path: Path, parquet: Any) -> list[str]:
-    """The columns of ours that a file has."""
+    """The columns of ours that a file has, whatever their case."""
     names = parquet.schema_arrow.names
-    if not set(TURN_KEYS) & set(names):
-        raise DataError(f"{path} has the columns {names}, expected {' or '.join(TURN_KEYS)} among them")
-    return [name for name in COLUMNS if name in names]
+    lower = {name.lower(): name for name in names}
+    if not could_be(names):
+        raise DataError(
+            f"{path} has the columns {names[:SHOWN_COLUMNS]}, expected conversations or messages among them, or "
+            f"those of another layout"
+        )
+    return [name if name in names else lower[name] for name in FIELDS if name in lower]
 
 
 def _small(parquet: Any, columns: list[str]) -> list[str]:

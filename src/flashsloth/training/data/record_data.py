@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch.utils.data import Dataset
 
-from flashsloth.training.data.llava_record import check_record, identity, messages_of, pictures_named, turns_of
+from flashsloth.training.data.conversation import Conversation, messages_of
+from flashsloth.training.data.layouts import check_record, identity, read_record
 from flashsloth.training.data.picture_files import find_picture
 from flashsloth.training.data.sample import BadSampleError, DataError, Sample, Sizes, Where
 
@@ -31,8 +32,12 @@ class RecordData(Dataset):
     """
 
     blocks: np.ndarray | None = None
+    layout: str | None = None
+    """What the file as a whole is, in words; None where each record shows it."""
 
     def __init__(self, name: str, images: Path, independent: bool = False) -> None:
+        if not images.is_dir():
+            raise DataError(f"there is no folder of pictures at {images}: say where they are (images:, or --images)")
         self.name, self.images, self.independent = name, images, independent
 
     @abstractmethod
@@ -46,9 +51,17 @@ class RecordData(Dataset):
     def sizes(self) -> Sizes:
         """What is known of every sample without opening pictures."""
 
-    def pictures(self, index: int, record: dict[str, Any]) -> list[Any]:
-        """The pictures of a record, each a name or bytes."""
-        return pictures_named(record)
+    def conversation(self, index: int, record: Any) -> Conversation:
+        """What a record says, its pictures as they are named.
+
+        Raises:
+            BadSampleError: if it cannot be learned from.
+        """
+        return read_record(record)
+
+    def layout_at(self, index: int) -> str:
+        """What a record was read as, in words; raises as :meth:`conversation`."""
+        return self.layout or self.conversation(index, check_record(self.record(index))).layout
 
     def find(self, picture: Any) -> Any:
         """What the processor opens for a picture: bytes as they are, the file that a name means."""
@@ -60,11 +73,11 @@ class RecordData(Dataset):
         try:
             record = check_record(self.record(index))
             where = self.where(index, record)
-            turns = turns_of(record)
-            messages = messages_of(turns, self.pictures(index, record), self.find)
+            said = self.conversation(index, record)
+            messages = messages_of(said, self.find)
         except BadSampleError as error:
             raise error.at(where) from error.__cause__
-        answers = sum(role == "assistant" for role, _ in turns)
+        answers = sum(role == "assistant" for role, _ in said.turns)
         return Sample(messages, ["answer"] * answers, self.independent, where=where)
 
     def where(self, index: int, record: Any) -> Where:
@@ -106,10 +119,10 @@ class PrivateFiles:
 def text_size(record: Any) -> tuple[int, int]:
     """(bytes of text or about as many, pictures) of a record, as far as it can be read; (0, 0) of a bad one."""
     try:
-        turns = turns_of(check_record(record))
+        said = read_record(record)
     except BadSampleError:
         return 0, 0
-    return sum(len(text) for _, text in turns), len(pictures_named(record))
+    return sum(len(turn.text) for turn in said.turns), len(said.pictures)
 
 
 __all__ = ["PrivateFiles", "RecordData", "text_size"]

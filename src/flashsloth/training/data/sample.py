@@ -55,6 +55,7 @@ KINDS = {
     "unreadable_record": "not a readable record",
     "no_conversation": "no conversation",
     "broken_turns": "turns that do not alternate or hold no text",
+    "unseen_medium": "video or sound, which cannot be taken in",
     "placeholder_mismatch": "placeholders and pictures differ in number",
     "missing_picture": "missing pictures",
     "unreadable_picture": "unreadable pictures",

@@ -1,53 +1,66 @@
-"""WebDataset shards: tar files of `key.json` beside `key.jpg` (or `key.0.jpg`, `key.1.png` for several pictures).
+"""WebDataset shards: tar files of `key.json` or `key.txt` beside `key.jpg` (or `key.0.jpg`, `key.1.png` for several).
 
-A shard is gone through once, header by header, to learn where its members stand: of each sample its JSON's place and
-its pictures' places are kept, nothing else. Samples are then read where they stand, so the order of training (see
+A shard is gone through once, header by header, to learn where its members stand: of each sample the places of its JSON,
+its text and its pictures are kept, nothing else. Samples are then read where they stand, so the order of training (see
 `order.py`), which stays within a few shards at a time, can begin anywhere: a run that is resumed reads nothing twice.
+Members of a sample may stand apart in their shard, as in a tar that was made of a folder.
+
+A text is the caption of its picture. Where a JSON lies beside it, that is read if it holds a layout by itself; if it
+only tells of the picture (img2dataset's does), the text counts.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flashsloth.training.data.llava_record import identity, pictures_named
+from flashsloth.training.data.conversation import Conversation
+from flashsloth.training.data.layouts import check_record, identity, is_spoken
+from flashsloth.training.data.layouts.fields import PICTURE_FIELDS, pictures_named
 from flashsloth.training.data.picture_files import ENDINGS
 from flashsloth.training.data.record_data import PrivateFiles, RecordData, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes, Where
 from flashsloth.training.data.several_files import several_files
+from flashsloth.training.data.unseen import UNSEEN_ENDINGS
 
-RECORD_ENDING = ".json"
+RECORD_ENDING, TEXT_ENDING = ".json", ".txt"
+NOT_THERE = (0, -1)
+UNSEEN = (0, -2)
+"""In place of a sample's text: it has a video or sound."""
+
+
+@dataclass
+class _Members:
+    """Where the members of one sample stand, as (start, size); pictures with what their names end with."""
+
+    record: tuple[int, int] = NOT_THERE
+    text: tuple[int, int] = NOT_THERE
+    pictures: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 class _Index:
-    """Where the members of all samples stand: a row (start, size) of each JSON, and of each picture, flat."""
+    """Where the members of all samples stand: a row (start, size) of each JSON, each text and each picture, flat."""
 
     def __init__(self) -> None:
-        self.records, self.pictures = array("q"), array("q")
+        self.records, self.texts, self.pictures = array("q"), array("q"), array("q")
         self.picture_ends = array("q")
-        self._key: tuple[str, ...] = ()
-        self._record = (0, -1)
 
-    def add(self, key: tuple[str, ...], ending: str, start: int, size: int) -> None:
-        if key != self._key:
-            self.close()
-            self._key = key
-        if ending == RECORD_ENDING:
-            self._record = (start, size)
-        elif ending in ENDINGS:
-            self.pictures.extend((start, size))
-
-    def close(self) -> None:
-        """End the sample that is being read, if there is one."""
-        if self._key:
-            self.records.extend(self._record)
+    def add(self, samples: Iterable[_Members]) -> None:
+        """The samples of one shard."""
+        for sample in samples:
+            self.records.extend(sample.record)
+            self.texts.extend(sample.text)
+            for _, start, size in sorted(sample.pictures, key=lambda picture: _natural(picture[0])):
+                self.pictures.extend((start, size))
             self.picture_ends.append(len(self.pictures) // 2)
-        self._key, self._record = (), (0, -1)
 
 
 class ShardData(RecordData):
@@ -64,13 +77,13 @@ class ShardData(RecordData):
             before = len(index.picture_ends)
             _read_headers(path, index)
             counts.append(len(index.picture_ends) - before)
-        self.records = _pairs(index.records)
+        self.records, self.texts = _pairs(index.records), _pairs(index.texts)
         self.picture_places = _pairs(index.pictures)
         self.picture_ends = np.frombuffer(index.picture_ends, dtype=np.int64) if counts else np.zeros(0, np.int64)
         self.blocks = np.array(counts, dtype=np.int64)
         self.ends = self.blocks.cumsum()
         if not len(self):
-            raise DataError(f"{shards} holds no samples, expected members key{RECORD_ENDING} and key.jpg")
+            raise DataError(f"{shards} holds no samples, expected members key{RECORD_ENDING} (or .txt) and key.jpg")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -79,15 +92,28 @@ class ShardData(RecordData):
         return int(np.searchsorted(self.ends, index, side="right"))
 
     def record(self, index: int) -> Any:
-        start, size = (int(value) for value in self.records[index])
-        if size < 0:
-            raise BadSampleError(f"has no {RECORD_ENDING} beside its pictures", "no_conversation")
+        if self.texts[index][1] == UNSEEN[1]:
+            raise BadSampleError("has video or sound beside it, which this model cannot take in", "unseen_medium")
+        written, text = self._read(index, self.records[index]), self._read(index, self.texts[index])
+        if written is None and text is None:
+            raise BadSampleError(f"has no {RECORD_ENDING} beside its pictures, nor {TEXT_ENDING}", "no_conversation")
+        record: Any = {}
+        if written is not None:
+            try:
+                record = json.loads(written)
+            except (ValueError, RecursionError) as error:
+                raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
+        if text is None or not isinstance(record, dict) or is_spoken(record):
+            return record
         try:
-            return json.loads(self.files.read(self._shard(index), start, size))
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
+            return {**record, "caption": text.decode("utf-8")}
+        except UnicodeDecodeError as error:
+            raise BadSampleError(f"has a {TEXT_ENDING} that is not UTF-8: {error}", "unreadable_record") from error
+
+    def _read(self, index: int, place: np.ndarray) -> bytes | None:
+        """A member's bytes; None for one that is not there."""
+        start, size = (int(value) for value in place)
+        return None if size < 0 else self.files.read(self._shard(index), start, size)
 
     def where(self, index: int, record: Any) -> Where:
         """A sample's place, with its shard; without an id of its own, its number in the shard."""
@@ -97,50 +123,74 @@ class ShardData(RecordData):
         found = identity(record)
         return Where(str(path), number, f"{path.stem}/{number}" if found is None else found)
 
-    def pictures(self, index: int, record: dict[str, Any]) -> list[Any]:
+    def conversation(self, index: int, record: Any) -> Conversation:
+        """What a record says, with the pictures that lie beside it in place of those it names."""
         first = int(self.picture_ends[index - 1]) if index else 0
         places = self.picture_places[first : int(self.picture_ends[index])]
+        record = check_record(record)
         named = len(pictures_named(record))
         if named and named != len(places):
             raise BadSampleError(f"names {named} pictures, but {len(places)} lie beside it", "missing_picture")
         shard = self._shard(index)
-        return [self.files.read(shard, int(start), int(size)) for start, size in places]
+        beside = [self.files.read(shard, int(start), int(size)) for start, size in places]
+        others = {key: value for key, value in record.items() if key not in PICTURE_FIELDS}
+        return super().conversation(index, {**others, "images": beside})
 
     def sizes(self) -> Sizes:
-        texts = np.zeros(len(self), dtype=np.int64)
+        texts, pictures = np.zeros(len(self), dtype=np.int64), np.diff(self.picture_ends, prepend=0)
         for index in range(len(self)):
             try:
-                texts[index] = text_size(self.record(index))[0]
+                record = check_record(self.record(index))
+                texts[index] = text_size({"images": [None] * int(pictures[index]), **record})[0]
             except BadSampleError:
                 continue  # it is met again, and named, when it is read to be learned from
-        return Sizes(texts, np.diff(self.picture_ends, prepend=0))
+        return Sizes(texts, pictures)
 
 
 def _pairs(flat: array) -> np.ndarray:
     return np.frombuffer(flat, dtype=np.int64).reshape(-1, 2) if len(flat) else np.zeros((0, 2), dtype=np.int64)
 
 
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts 2 before 10."""
+    return [(int(run), "") if run.isdecimal() else (-1, run) for run in re.split(r"(\d+)", name)]
+
+
 def _read_headers(path: Path, index: _Index) -> None:
-    """Add a shard's samples."""
+    """Add a shard's samples, in the order in which their first members stand."""
     expected = "expected a whole one, not compressed"
+    samples: dict[tuple[str, str], _Members] = {}
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
                 shard.members = []  # type: ignore[attr-defined] # tarfile would keep every one
-                if member.isreg():
-                    folder, _, name = member.name.rpartition("/")
-                    stem, _, rest = name.partition(".")
-                    ending = "." + rest.rpartition(".")[2].lower()
-                    index.add((str(path), folder, stem), ending, member.offset_data, member.size)
+                folder, _, name = member.name.rpartition("/")
+                if member.isreg() and not name.startswith("."):
+                    _add_member(samples, folder, name, (member.offset_data, member.size))
             end = shard.offset
     except tarfile.TarError as error:
         raise DataError(f"{path} cannot be read as a tar: {error}; {expected}") from error
-    index.close()
+    index.add(samples.values())
     with open(path, "rb") as file:  # tarfile takes a header that is cut off or damaged for the end
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
     if block and block != bytes(tarfile.BLOCKSIZE):
         raise DataError(f"{path} cannot be read as a tar: no member begins at byte {end}; {expected}")
+
+
+def _add_member(samples: dict[tuple[str, str], _Members], folder: str, name: str, place: tuple[int, int]) -> None:
+    """Note where one member stands, under its sample."""
+    key, _, rest = name.partition(".")
+    ending = "." + rest.rpartition(".")[2].lower()
+    sample = samples.setdefault((folder, key), _Members())
+    if ending == RECORD_ENDING:
+        sample.record = place
+    elif ending == TEXT_ENDING and sample.text != UNSEEN:
+        sample.text = place
+    elif ending in UNSEEN_ENDINGS:
+        sample.text = UNSEEN
+    elif ending in ENDINGS:
+        sample.pictures.append((rest, *place))
 
 
 __all__ = ["ShardData"]

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from llava_files import turns
 
-from flashsloth.training.data.llava_record import messages_of, pictures_named, turns_of
+from flashsloth.training.data.conversation import messages_of
+from flashsloth.training.data.layouts import read_record
 from flashsloth.training.data.sample import KINDS, BadSampleError
 
 
 def parts(record: dict[str, Any]) -> list[Any]:
     """Each message as text, or as a list of its parts: a picture's name in brackets, or words."""
-    messages = messages_of(turns_of(record), pictures_named(record))
+    messages = messages_of(read_record(record))
     return [
         m["content"]
         if isinstance(m["content"], str)
@@ -43,9 +44,13 @@ def test_without_placeholders_pictures_stand_in_front() -> None:
     assert parts(record) == [["[a.jpg]", "[b.jpg]", "Which?"], "first", ["Sure?"], "yes"]
 
 
-def test_without_pictures_a_placeholder_stays_text() -> None:
-    assert parts({"conversations": turns("Is <image> a tag?", "Yes")}) == [["Is <image> a tag?"], "Yes"]
+def test_without_pictures_there_is_no_place_for_one() -> None:
+    for text in ("<image>\nWhat?", "What is in <image> here?"):
+        with pytest.raises(BadSampleError, match="says <image> 1 times but names no picture") as error:
+            parts({"conversations": turns(text, "Yes")})
+        assert error.value.kind == "placeholder_mismatch"
     assert parts({"image": None, "conversations": turns("Hi", "Yes")}) == [["Hi"], "Yes"]
+    assert parts({"conversations": turns("Which tag?", "<image>")}) == [["Which tag?"], "<image>"]
 
 
 def test_a_caption_has_a_picture_and_no_words() -> None:
@@ -56,7 +61,7 @@ def test_a_conversation_that_was_cut_begins_with_its_first_question() -> None:
     cut = [{"from": "gpt", "value": "...and so on."}, *turns("Go on", "ok")]
     assert parts({"conversations": cut}) == [["Go on"], "ok"]
     led = [{"from": "system", "value": "Be brief."}, *turns("Hi", "Ho")]
-    assert turns_of({"conversations": led})[0] == ("system", "Be brief.")
+    assert read_record({"conversations": led}).turns[0] == ("system", ("Be brief.",))
     assert parts({"conversations": led}) == ["Be brief.", ["Hi"], "Ho"]
 
 
@@ -83,7 +88,7 @@ def test_messages_with_role_and_content_are_read_too() -> None:
 )
 def test_what_cannot_be_a_conversation_says_why(record: dict, kind: str, message: str) -> None:
     with pytest.raises(BadSampleError) as error:
-        turns_of(record)
+        read_record(record)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert error.value.kind == kind

@@ -1,0 +1,65 @@
+"""A look at a source's first samples, so that what is wrong with all of it is said once and not of each sample.
+
+In: a dataset of records. Out: nothing, or an error: none of the first pictures is where pictures are looked for, or
+none of the first records has a layout.
+"""
+
+from __future__ import annotations
+
+from flashsloth.media.limits import shown
+from flashsloth.training.data.layouts import check_record
+from flashsloth.training.data.record_data import RecordData
+from flashsloth.training.data.sample import BadSampleError, DataError
+
+LOOKED_AT = 256
+"""Records, at most."""
+ENOUGH = 16
+"""Records of which none has its pictures: the folder is wrong."""
+LEAST = 4
+"""Of fewer, nothing is concluded."""
+
+
+def look(data: RecordData) -> None:
+    """Look at the first records.
+
+    Raises:
+        DataError: if all of them lack the same.
+    """
+    lacking, unread = 0, 0
+    first: BadSampleError | None = None
+    looked = min(LOOKED_AT, len(data))
+    for index in range(looked):
+        try:
+            said = data.conversation(index, check_record(data.record(index)))
+        except BadSampleError as error:
+            if error.kind not in ("no_conversation", "unreadable_record"):
+                return
+            first, unread = first or error, unread + 1
+            continue
+        if unread:
+            return
+        names = [picture for picture in said.pictures if isinstance(picture, str)]
+        if not names:
+            continue
+        try:
+            for name in names:
+                data.find(name)
+            return
+        except BadSampleError as error:
+            if error.kind != "missing_picture":
+                return
+            first, lacking = first or error, lacking + 1
+        if lacking >= ENOUGH:
+            break
+    if first is None:
+        return
+    if lacking >= LEAST:
+        raise DataError(
+            f"{data.name}: none of its first {lacking} samples with pictures has them in {shown(str(data.images))}: "
+            f"say where they are (images:, or --images); the first: {first.reason}"
+        )
+    if unread == looked and unread >= LEAST:
+        raise DataError(f"{data.name}: none of its first {unread} samples can be read; the first {first.reason}")
+
+
+__all__ = ["look"]

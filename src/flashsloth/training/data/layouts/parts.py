@@ -1,0 +1,114 @@
+"""Content as a list of parts: words and pictures, as OpenAI, TRL, LLaMA-Factory and Qwen write it.
+
+    [{"type": "text", "text": ...}, {"type": "image_url", "image_url": {"url": ...}}]   OpenAI
+    [{"type": "image"}, {"type": "text", "text": ...}]       TRL: the pictures stand in `images`, in order or by `index`
+    [{"type": "image", "image": ...}, {"text": ...}]                                    Qwen, with types or without
+
+Fields of None count as absent: tables have every field in every part. Words that would touch are parted by a line end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flashsloth.media.limits import shown
+from flashsloth.training.data.conversation import Content, unexpected
+from flashsloth.training.data.layouts.fields import text_of
+from flashsloth.training.data.sample import BadSampleError
+
+TEXT_TYPES = {"text": "text", "input_text": "text", "output_text": "text"}
+PICTURE_TYPES = ("image", "image_url", "input_image")
+PICTURE_KEYS = ("image", "image_url", "url", "path", "base64", "bytes")
+"""Where a part may keep its picture."""
+UNSEEN = ("video", "audio", "sound", "file", "document")
+
+
+class PartsReader:
+    """Reads the parts of a record's turns, one turn after the other, and numbers their pictures.
+
+    Args:
+        beside: the pictures that the record's own fields name.
+    """
+
+    def __init__(self, beside: list[Any]) -> None:
+        self.beside, self.own = beside, list[Any]()
+        self.awaited = 0
+
+    def content(self, content: Any, place: int) -> Content:
+        """A turn's content with the number of each picture in its place."""
+        if isinstance(content, str):
+            return content
+        parts: list[str | int] = []
+        last = ""
+        for number, part in enumerate([content] if isinstance(content, dict) else content):
+            where = f"part {number} of turn {place}"
+            found = self._part(part, where)
+            if isinstance(found, str) and last and found and not last[-1].isspace() and not found[0].isspace():
+                found = "\n" + found
+            last = found if isinstance(found, str) and found else last
+            parts.append(found)
+        return parts if any(isinstance(part, int) for part in parts) else "".join(map(str, parts))
+
+    def pictures(self) -> list[Any]:
+        """The record's pictures, once all turns are read.
+
+        Raises:
+            BadSampleError: if they stand both in the parts and beside them, and differ in number.
+        """
+        if self.own and self.awaited:
+            raise BadSampleError(
+                "has parts with a picture and parts without one, expected a picture in each", _MISMATCH
+            )
+        if self.own and self.beside and len(self.own) != len(self.beside):
+            raise BadSampleError(
+                f"has {len(self.own)} pictures in its parts and {len(self.beside)} beside them, expected them once",
+                _MISMATCH,
+            )
+        return self.beside or self.own
+
+    def _part(self, part: Any, where: str) -> str | int:
+        if isinstance(part, str):
+            return part
+        if not isinstance(part, dict):
+            raise BadSampleError(f"{where} is {type(part).__name__}, expected a type and what it holds")
+        kind = part.get("type")
+        if kind is None:
+            kind = "image" if any(part.get(key) is not None for key in PICTURE_KEYS) else _only(part)
+        if not isinstance(kind, str):
+            raise BadSampleError(f"{where} has {type(kind).__name__} as its type, expected text or image")
+        if kind in TEXT_TYPES:
+            return text_of(part.get(TEXT_TYPES[kind]), where)
+        if kind in PICTURE_TYPES:
+            return self._picture(part, where)
+        if any(word in kind for word in UNSEEN):
+            raise BadSampleError(f"{where} is {shown(kind)}, which this model cannot take in", "unseen_medium")
+        raise BadSampleError(f"{where} is of type {shown(kind)}, expected text or image")
+
+    def _picture(self, part: dict[str, Any], where: str) -> int:
+        """The number of a part's picture."""
+        source = next((part[key] for key in PICTURE_KEYS if part.get(key) is not None), None)
+        if isinstance(source, dict) and "url" in source:
+            source = source["url"]
+        if source is not None:
+            self.own.append(source)
+            return len(self.own) - 1
+        index = part.get("index")
+        number = self.awaited if index is None else index
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(self.beside):
+            raise BadSampleError(
+                f"{where} is picture {unexpected(number)} of {len(self.beside)} that are named beside the turns",
+                _MISMATCH,
+            )
+        self.awaited += 1
+        return number
+
+
+_MISMATCH = "placeholder_mismatch"
+
+
+def _only(part: dict[str, Any]) -> Any:
+    """The type of a part that names none: the field it has."""
+    return next((key for key, value in part.items() if value is not None), None)
+
+
+__all__ = ["PartsReader"]

@@ -1,0 +1,70 @@
+"""What a record may speak of and no picture shows: video, sound, and pictures by another model's marks.
+
+In: a record's fields and the words of its questions. Out: nothing, or an error; a record whose text refers to what is
+not there would teach a model to make it up. Qwen-VL's `<img>path</img>` does name a picture and is read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flashsloth.media.limits import shown
+from flashsloth.training.data.sample import BadSampleError
+
+UNSEEN_FIELDS = tuple(
+    f"{medium}{ending}" for medium in ("video", "audio") for ending in ("", "s", "_path", "_url", "_file")
+)
+"""Fields that name what this model cannot see."""
+UNSEEN_ENDINGS = frozenset({".mp4", ".webm", ".avi", ".mkv", ".mov", ".wav", ".mp3", ".flac", ".ogg", ".m4a"})
+"""How files end that it cannot see."""
+_NAMED_INSIDE = re.compile(r"<img>([^<>\n]+)</img>")
+_NUMBER_BEFORE = re.compile(r"Picture \d+: ?$")  # Qwen-VL's words in front of a picture
+_FOREIGN = re.compile(
+    r"<\|(?:image|img|vision|video|audio)\w*\|>|<(?:ImageHere|image_placeholder|img_placeholder|IMG_CONTEXT)>"
+    r"|<image[ _]?\d+>|<(?!image>)(?i:image)>"
+)
+_UNSEEN = re.compile(r"^\s*<(video|audio|speech)>|<(video|audio|speech)>\s*$", re.MULTILINE)
+
+
+def check_fields(record: dict[str, Any]) -> None:
+    """Refuse a record that names a video or sound."""
+    for field in UNSEEN_FIELDS:
+        if record.get(field):
+            medium = "video" if field.startswith("video") else "sound"
+            raise BadSampleError(f"names {medium} in {field}, which this model cannot take in", "unseen_medium")
+
+
+def check_words(text: str, place: int) -> None:
+    """Refuse words of a question that stand for video, sound, or a picture that nobody can find."""
+    if "<" not in text:
+        return
+    if foreign := _FOREIGN.search(text):
+        raise BadSampleError(
+            f"turn {place} says {shown(foreign.group())}, another model's mark of a picture, expected <image>",
+            "placeholder_mismatch",
+        )
+    unseen = _UNSEEN.search(text)
+    if unseen and f"</{(medium := unseen.group(1) or unseen.group(2))}>" not in text:  # with that, it is HTML
+        raise BadSampleError(f"turn {place} says <{medium}>, which this model cannot take in", "unseen_medium")
+
+
+def named_inside(parts: tuple[str | int, ...], pictures: list[Any]) -> tuple[str | int, ...]:
+    """Parts of a question with a number for each `<img>path</img>`, whose path is added to the pictures."""
+    if not any(isinstance(part, str) and "</img>" in part for part in parts):
+        return parts
+    found: list[str | int] = []
+    for part in parts:
+        if isinstance(part, int):
+            found.append(part)
+            continue
+        runs = _NAMED_INSIDE.split(part)  # words, path, words, path, ... words
+        for words, path in zip(runs[::2], [*runs[1::2], None], strict=True):
+            found.append(words if path is None else _NUMBER_BEFORE.sub("", words))
+            if path is not None:
+                found.append(len(pictures))
+                pictures.append(path.strip())
+    return tuple(part for part in found if part != "")
+
+
+__all__ = ["UNSEEN_ENDINGS", "UNSEEN_FIELDS", "check_fields", "check_words", "named_inside"]
