@@ -259,15 +259,15 @@ def test_an_hd_processor_counts_five_views(tiny_tokenizer: Any) -> None:
 
 
 ERRORS = {
-    "too few pictures": ({"text": "<image>\nWhat?<learnable>"}, "1 times, but 0 pictures"),
-    "too many pictures": ({"text": "What?<learnable>", "images": [picture()]}, "0 times, but 1 pictures"),
+    "too few pictures": ({"text": "<image>\nWhat?<learnable>"}, "found 1, but 0 pictures"),
+    "too many pictures": ({"text": "What?<learnable>", "images": [picture()]}, "found 0, but 1 pictures"),
     "wrong rows": (
         {"text": ["<image>a", "<image>b"], "images": [[picture(), picture()], []]},
-        r"\[1, 1\] times, row by row, but \[2, 0\]",
+        r"found \[1, 1\], row by row, but \[2, 0\]",
     ),
     "no text": ({"images": picture()}, "text is missing"),
     "unknown option": ({"text": "a", "paddding": True}, "paddding"),
-    "truncation": ({"text": "a", "truncation": True}, "truncation"),
+    "truncation": ({"text": "aa<learnable>bb", "truncation": True, "max_length": 3}, "would cut a picture, a question"),
     "too long": ({"text": "a" * 30, "max_length": 5}, "max_length is 5"),
     "padding without a length": ({"text": "a", "padding": "max_length"}, "needs max_length"),
     "padding side": ({"text": ["a", "bb"], "padding_side": "top"}, "'top', expected 'left' or 'right'"),

@@ -8,6 +8,7 @@ Out: the same messages, safe to be written down by a chat template; and the pict
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from PIL import Image
@@ -19,6 +20,50 @@ PICTURE_KEYS = ("image", "path", "url", "base64")
 PART_TYPES = ("image", "text")
 
 Message = dict[str, Any]
+
+
+def plain_messages(chat: Any) -> Any:
+    """The conversation as dicts, as transformers and OpenAI's clients may give it otherwise.
+
+    A message or part may be an object with fields; what is None is as if it were not there; a part
+    `{"type": "image_url", "image_url": {"url": ...}}` is a picture. What is no conversation comes back as it is, for
+    :func:`check_conversation` to name.
+    """
+    if not isinstance(chat, (list, tuple)):
+        return chat
+    return [_plain_message(message) for message in chat]
+
+
+def _plain_message(message: Any) -> Any:
+    found = _fields(message)
+    if found is None:
+        return message
+    plain = {name: value for name, value in found.items() if value is not None}
+    if isinstance(plain.get("content"), (list, tuple)):
+        plain["content"] = [_plain_part(part) for part in plain["content"]]
+    return plain
+
+
+def _plain_part(part: Any) -> Any:
+    found = _fields(part)
+    if found is None:
+        return part
+    if found.get("type") != "image_url":
+        return dict(found)
+    source = found.get("image_url")
+    address = _fields(source)
+    return {"type": "image", "url": source if address is None else address.get("url")}
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """The fields of a dict, a dataclass or a pydantic model; None for anything else."""
+    if isinstance(value, dict):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if hasattr(value, "model_dump"):
+        return dict(value.model_dump())
+    return None
 
 
 def check_conversation(chat: Any) -> None:
@@ -81,4 +126,4 @@ def pictures_of(chat: list[Message]) -> list[Image.Image]:
     return [open_picture(source) for source in sources]
 
 
-__all__ = ["check_conversation", "pictures_of", "with_texts"]
+__all__ = ["check_conversation", "pictures_of", "plain_messages", "with_texts"]

@@ -16,22 +16,19 @@ from collections.abc import Callable
 from typing import Any
 
 import jinja2
-import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
-from flashsloth.model.conversation import check_conversation, pictures_of, with_texts
+from flashsloth.model.conversation import check_conversation, pictures_of, plain_messages, with_texts
+from flashsloth.model.image_processing_flashsloth import BATCH_DIMENSIONS
 from flashsloth.model.language_model_head import IGNORED_LABEL
+from flashsloth.model.processor_options import OPTION_NAMES, FlashSlothProcessorKwargs, TextOptions, read_options
 from flashsloth.model.prompt_text import Prompt, PromptText, QuestionFinder
+from flashsloth.model.rows import cut_rows, pad_rows
 
-_FILLERS = {"labels": IGNORED_LABEL}
-_TEXT_OPTIONS = frozenset(
-    {"padding", "padding_side", "return_tensors", "max_length", "truncation", "add_special_tokens"}
-    | {"return_labels", "return_pixel_values"}
-)
-"""What `__call__` accepts beside pictures and text."""
+_COUNTS = f"the number of {IMAGE_TOKEN} tokens in the prompts should be the same as the number of pictures"
 
 
 class FlashSlothProcessor(ProcessorMixin):
@@ -47,6 +44,8 @@ class FlashSlothProcessor(ProcessorMixin):
     Raises:
         ValueError: if the tokenizer lacks a placeholder.
     """
+
+    valid_processor_kwargs = FlashSlothProcessorKwargs
 
     def __init__(
         self,
@@ -80,7 +79,9 @@ class FlashSlothProcessor(ProcessorMixin):
         Args:
             images: one picture, a flat list for the whole batch in the prompts' order, or a list of lists, one a row.
             text: prompts with `<image>` and `<learnable>` in them.
-            **options: `padding` (default: when there are several rows), `padding_side`, `return_tensors`,
+            **options: transformers' own, flat or in `text_kwargs` and `images_kwargs` (see `processor_options.py`):
+                `padding` (default: when there are several rows), `padding_side`, `pad_to_multiple_of`, `max_length`,
+                `truncation`, `return_tensors`, `return_mm_token_type_ids` (1 at visual tokens), ...; and
                 `return_labels` (-100 where nothing is learned; needs `apply_chat_template`), `return_pixel_values`
                 (False: the text alone, pictures are neither opened nor counted).
 
@@ -108,21 +109,25 @@ class FlashSlothProcessor(ProcessorMixin):
         """Write a conversation (or several) down; with `tokenize`, straight to tensors.
 
         Args:
-            conversation: messages; a picture is `{"type": "image", "image": PIL, path, bytes or data URL}`.
+            conversation: messages; a picture is `{"type": "image", "image": PIL, path, bytes or data URL}`, or OpenAI's
+                `{"type": "image_url", ...}`.
             chat_template: another template for this call.
             return_labels: add `labels`: the tokens of the template's `{% generation %}` parts, -100 elsewhere.
             sanitize_control_tokens: keep a user's own `<image>`, `<learnable>`, `</s>` text. Switch off only for text
                 that was written for the model.
-            processor_kwargs: options of :meth:`__call__`; those given beside them count too.
+            processor_kwargs: options of :meth:`__call__`, and `images` where the messages say only where they stand;
+                options given beside them count too.
             **template_variables: handed to the template.
 
         Returns:
             The prompt (str or list), its ids, or with `return_dict` everything.
         """
         options = dict(processor_kwargs or {})
-        options.update({name: template_variables.pop(name) for name in _TEXT_OPTIONS & set(template_variables)})
-        batched = bool(conversation) and not isinstance(conversation[0], dict)
+        options.update({name: template_variables.pop(name) for name in OPTION_NAMES & set(template_variables)})
+        pictures = options.pop("images", None)
+        batched = bool(conversation) and isinstance(conversation[0], (list, tuple))
         conversations: list[Any] = list(conversation) if batched else [conversation]
+        conversations = [plain_messages(chat) for chat in conversations]
         wants_spans = tokenize and (return_labels or return_assistant_tokens_mask)
         texts, spans = self._write(
             conversations,
@@ -137,11 +142,13 @@ class FlashSlothProcessor(ProcessorMixin):
             return texts if batched else texts[0]
         answers = spans if wants_spans else [[] for _ in texts]
         prompts = [self._text.take_apart(text, found) for text, found in zip(texts, answers, strict=True)]
-        with_pixels = options.get("return_pixel_values", True)
-        pictures = [pictures_of(chat) for chat in conversations] if with_pixels else []
-        options.setdefault("return_tensors", return_tensors)
+        if pictures is None and options.get("return_pixel_values", True):
+            opened = [pictures_of(chat) for chat in conversations]
+            pictures = opened if any(opened) else None
+        if return_tensors is not None:
+            options["return_tensors"] = return_tensors
         options["return_labels"] = wants_spans
-        encoded = self._encode(prompts, pictures if any(pictures) else None, options)
+        encoded = self._encode(prompts, pictures, options)
         if return_assistant_tokens_mask:
             encoded["assistant_masks"] = _assistant_masks(encoded["labels"])
             if not return_labels:
@@ -165,25 +172,49 @@ class FlashSlothProcessor(ProcessorMixin):
 
     def _encode(self, prompts: list[Prompt], images: Any, options: dict[str, Any]) -> BatchFeature:
         """Prompts and pictures to padded tensors."""
-        unknown = set(options) - _TEXT_OPTIONS
-        if unknown:
-            raise ValueError(f"unknown options {sorted(unknown)}: expected some of {sorted(_TEXT_OPTIONS)}")
-        if options.get("truncation"):
-            raise ValueError("truncation would cut placeholders: shorten the text instead")
+        settings, image_options = read_options(self, options)
         wanted = [sum(p.token_id == self.image_token_id for p in prompt.pieces) for prompt in prompts]
-        pictures = _flat_pictures(images, wanted) if options.get("return_pixel_values", True) else []
+        pictures = _flat_pictures(images, wanted) if settings.return_pixel_values else []
         texts = [piece.text for prompt in prompts for piece in prompt.pieces if piece.token_id is None]
         tokenized = iter(self._tokenize(texts))
-        rows = [self._row(prompt, tokenized, bool(options.get("return_labels"))) for prompt in prompts]
-        max_length = options.get("max_length")
-        longest = max(len(row["input_ids"]) for row in rows)
-        if max_length is not None and longest > max_length:
-            raise ValueError(f"the longest prompt has {longest} tokens, max_length is {max_length}: shorten the text")
-        padded = self._pad(rows, options)
+        rows = [self._row(prompt, tokenized, settings) for prompt in prompts]
+        cut_rows(rows, settings, self.tokenizer.truncation_side)
+        padded = pad_rows(rows, settings, self.tokenizer)
         if pictures:
-            views = self.image_processor(images=pictures, return_tensors="np")["pixel_values"]
-            padded["pixel_values"] = views  # [N, W, 3, size, size]
-        return BatchFeature(padded, tensor_type=options.get("return_tensors"))
+            padded["pixel_values"] = self.image_processor(images=pictures, **image_options)["pixel_values"]
+            # [N, W, 3, size, size]
+        encoded = BatchFeature(padded, tensor_type=settings.return_tensors)
+        if settings.return_text_replacement_offsets:
+            encoded["text_replacement_offsets"] = [self._replacements(prompt) for prompt in prompts]
+        return encoded
+
+    def replace_image_token(self, image_inputs: dict | None = None, image_idx: int = 0, **kwargs: Any) -> str:
+        """What stands in the expanded prompt for a picture, whichever it is."""
+        return self.image_token * self.num_image_tokens
+
+    def _get_num_multimodal_tokens(self, image_sizes: list[Any] | None = None, **kwargs: Any) -> MultiModalData:
+        """Visual tokens and views of pictures of these sizes, for engines that plan ahead: always as many."""
+        count = len(image_sizes or ())
+        return MultiModalData(
+            num_image_tokens=[self.num_image_tokens] * count,
+            num_image_patches=[self.image_processor.num_views] * count,
+        )
+
+    def _replacements(self, prompt: Prompt) -> list[dict[str, Any]]:
+        """Where each picture stands, in characters of the prompt (`span`) and of the expanded prompt (`new_span`)."""
+        found: list[dict[str, Any]] = []
+        place = 0
+        for piece in prompt.pieces:
+            written = piece.text
+            if piece.token_id == self.query_token_id:
+                written = self.query_token * self.num_query_tokens
+            elif piece.token_id == self.image_token_id:
+                written = self.replace_image_token()
+                start = piece.origin[0]
+                spans = {"span": (start, start + len(piece.text)), "new_span": (place, place + len(written))}
+                found.append({"type": "image", **spans, "text": piece.text, "replacement": written})
+            place += len(written)
+        return found
 
     def _tokenize(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         """Ids and the end character of each token, for every text; special tokens in the text stay text."""
@@ -195,7 +226,7 @@ class FlashSlothProcessor(ProcessorMixin):
         ends = [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
         return list(zip(encoded["input_ids"], ends, strict=True))
 
-    def _row(self, prompt: Prompt, tokenized: Any, with_labels: bool) -> dict[str, list[int]]:
+    def _row(self, prompt: Prompt, tokenized: Any, settings: TextOptions) -> dict[str, list[int]]:
         """One prompt's ids and marks, placeholders written out."""
         row: dict[str, list[int]] = {name: [] for name in ("input_ids", "image_index", "query_turn", "question_turn")}
         labels: list[int] = []
@@ -230,28 +261,13 @@ class FlashSlothProcessor(ProcessorMixin):
             row["image_index"] += [image] * count
             row["query_turn"] += [query] * count
             row["question_turn"] += [0] * count
-        if with_labels:
+        if settings.return_labels:
             row["labels"] = labels
+        if settings.return_mm_token_type_ids:
+            row["mm_token_type_ids"] = [int(image > 0) for image in row["image_index"]]
+        if settings.return_attention_mask:
+            row["attention_mask"] = [1] * len(row["input_ids"])
         return row
-
-    def _pad(self, rows: list[dict[str, list[int]]], options: dict[str, Any]) -> dict[str, Any]:
-        """Rows of one length, on the side asked for; lists as they are where no padding is wanted."""
-        longest = max(len(row["input_ids"]) for row in rows)
-        data: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-        data["attention_mask"] = [[1] * len(row["input_ids"]) for row in rows]
-        if not options.get("padding", len(rows) > 1):
-            if options.get("return_tensors") and any(len(row["input_ids"]) != longest for row in rows):
-                raise ValueError("rows of different lengths make no tensor without padding: leave padding=False out")
-            return data
-        if options.get("padding") == "max_length":
-            if options.get("max_length") is None:
-                raise ValueError("padding='max_length' needs max_length")
-            longest = options["max_length"]
-        side = options.get("padding_side") or self.tokenizer.padding_side
-        if side not in ("left", "right"):
-            raise ValueError(f"padding_side is {side!r}, expected 'left' or 'right'")
-        fillers = {"input_ids": self.tokenizer.pad_token_id or 0, **_FILLERS}
-        return {name: np.stack([_padded(r, longest, fillers.get(name, 0), side) for r in data[name]]) for name in data}
 
 
 def _token_id(tokenizer: Any, token: str) -> int:
@@ -280,30 +296,21 @@ def _flat_pictures(images: Any, wanted: list[int]) -> list[Any]:
         flat: list[Any] = []
         counts = None
     elif not isinstance(images, (list, tuple)):
-        flat, counts = [images], None
+        flat, counts = list(images) if getattr(images, "ndim", 0) == BATCH_DIMENSIONS else [images], None
     elif any(isinstance(row, (list, tuple)) for row in images):
         rows = [list(row) if isinstance(row, (list, tuple)) else [row] for row in images]
         flat, counts = [picture for row in rows for picture in row], [len(row) for row in rows]
     else:
         flat, counts = list(images), None
     if counts is not None and counts != wanted:
-        raise ValueError(f"the prompts say <image> {wanted} times, row by row, but {counts} pictures were given")
+        raise ValueError(f"{_COUNTS}: found {wanted}, row by row, but {counts} pictures were given")
     if len(flat) != sum(wanted):
-        raise ValueError(f"the prompts say {IMAGE_TOKEN} {sum(wanted)} times, but {len(flat)} pictures were given")
+        raise ValueError(f"{_COUNTS}: found {sum(wanted)}, but {len(flat)} pictures were given")
     return flat
 
 
 def _inside(position: int, spans: list[tuple[int, int]]) -> bool:
     return any(start <= position < end for start, end in spans)
-
-
-def _padded(values: list[int], length: int, filler: int, side: str) -> np.ndarray:
-    row = np.full(length, filler, dtype=np.int64)
-    if side == "right":
-        row[: len(values)] = values
-    else:
-        row[length - len(values) :] = values
-    return row
 
 
 def _assistant_masks(labels: Any) -> Any:
