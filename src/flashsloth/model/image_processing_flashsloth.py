@@ -14,7 +14,7 @@ square: it is never made whole (see `resizing.py`), so that a long strip costs n
 Legend: N pictures, W views a picture, H and X the picture's height and width.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: transformers checks options by the types that the annotations name.
 
 from typing import Any
 
@@ -33,6 +33,15 @@ ASPECTS = ("square", "pad")
 MAX_CHANNEL = 255
 BATCH_DIMENSIONS = 4
 """Dimensions of an array that holds several pictures of one size."""
+_FIXED = {
+    "do_resize": (True, "the encoder takes views of one size"),
+    "do_center_crop": (False, "the whole picture is seen"),
+    "do_pad": (False, "image_aspect_ratio says how a picture becomes square"),
+    "data_format": ("channels_first", "the encoder takes channels first"),
+}
+"""Options of transformers' image processors that have one right value here, and why."""
+_CHANNEL_AXES = {"channels_first": 0, "channels_last": 2}
+_CHANNEL_COUNTS = (1, 3, 4)
 
 
 class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -81,6 +90,8 @@ class FlashSlothImageProcessorPil(PilBackend):
         flat = _flat(images)
         if not flat:
             raise ValueError("no picture was given, expected at least one")
+        _check_fixed(kwargs)
+        _check_channels(flat, kwargs.get("input_data_format"))
         side = _square_side(kwargs["size"])
         if kwargs["image_aspect_ratio"] not in ASPECTS:
             raise ValueError(f"image_aspect_ratio is {kwargs['image_aspect_ratio']!r}, expected one of {ASPECTS}")
@@ -137,6 +148,27 @@ def _rgb(image: Any) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _check_fixed(settings: dict[str, Any]) -> None:
+    """Refuse what would have no effect."""
+    for name, (fixed, reason) in _FIXED.items():
+        value = getattr(settings.get(name), "value", settings.get(name))
+        if value not in (None, fixed):
+            raise ValueError(f"{name} is {value!r}, expected {fixed!r} in FlashSloth: {reason}")
+
+
+def _check_channels(flat: list[Any], layout: Any) -> None:
+    """Refuse arrays and tensors that are not laid out as `input_data_format` says; others say it by their shape."""
+    layout = getattr(layout, "value", layout)
+    if layout is None:
+        return
+    if layout not in _CHANNEL_AXES:
+        raise ValueError(f"input_data_format is {layout!r}, expected one of {tuple(_CHANNEL_AXES)}")
+    for image in flat:
+        shape = tuple(getattr(image, "shape", ()))
+        if len(shape) == BATCH_DIMENSIONS - 1 and shape[_CHANNEL_AXES[layout]] not in _CHANNEL_COUNTS:
+            raise ValueError(f"a picture of shape {shape} is not {layout}: leave input_data_format out, or correct it")
+
+
 def _square_side(size: Any) -> int:
     height, width = size["height"], size["width"]
     if height != width or not height:
@@ -152,10 +184,17 @@ def _normalisation_table(settings: dict[str, Any]) -> np.ndarray:
     values = values.astype(np.float32)
     table = np.repeat(values[None], 3, axis=0)
     if settings["do_normalize"]:
-        mean = np.broadcast_to(np.asarray(settings["image_mean"], np.float32), (3,))[:, None]
-        std = np.broadcast_to(np.asarray(settings["image_std"], np.float32), (3,))[:, None]
+        mean, std = (_per_channel(name, settings[name]) for name in ("image_mean", "image_std"))  # [3, 1] each
         table = (table - mean) / std
     return table.astype(np.float32)
+
+
+def _per_channel(name: str, value: Any) -> np.ndarray:
+    """One number, or one a channel: float32 [3, 1]."""
+    numbers = np.asarray(value, np.float32)
+    if numbers.size not in (1, 3):
+        raise ValueError(f"{name} has {numbers.size} numbers, expected one, or three: views are RGB")
+    return np.broadcast_to(numbers, (3,))[:, None]
 
 
 def _normalise(view: Image.Image, table: np.ndarray, out: np.ndarray) -> None:
