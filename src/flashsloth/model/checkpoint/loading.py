@@ -41,7 +41,8 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
         name_or_path: a folder or a name on the hub.
         *args: for the model's constructor.
         **options: transformers' (`dtype`, `device_map`, `attn_implementation`, `revision`, ...); for the published
-            layout also fields of :class:`FlashSlothConfig`, as `image_grid=2`.
+            layout also fields of :class:`FlashSlothConfig`, as `image_grid=2`. With `output_loading_info=True` what is
+            missing or unexpected is the caller's to judge: it stands in the report that comes beside the model.
 
     Raises:
         CheckpointError: if a tensor is missing, unexpected or of another shape; each is named, with its file.
@@ -62,7 +63,8 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
             model, info = _load_published(load, folder, str(name_or_path), args, others)
         else:
             model, info = load(name_or_path, *args, **hub, **others)
-    _judge(model, info, name_or_path, published=published, tolerates_shapes=tolerates_shapes)
+    judged = {**info, "missing_keys": (), "unexpected_keys": ()} if wants_info else info
+    _judge(model, judged, name_or_path, published=published, tolerates_shapes=tolerates_shapes)
     return (model, info) if wants_info else model
 
 
