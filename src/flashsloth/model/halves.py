@@ -21,11 +21,20 @@ _FINAL_NORMS = ("post_layernorm", "layernorm", "layer_norm", "norm")
 
 
 def make_vision_tower(config: FlashSlothConfig) -> Any:
-    """The encoder up to the layer that F leaves; F is not normalised, so a final norm becomes nothing."""
-    vision_tower = AutoModel.from_config(config.vision_tower_config())
+    """The encoder up to the layer that F leaves; F is not normalised, so a final norm becomes nothing.
+
+    Its configuration is `config.vision_config` itself: transformers finds a part by its configuration, and sets
+    there which attention it uses.
+    """
+    cut = config.vision_tower_config()
+    vision_tower = AutoModel.from_config(cut)
     for name in _FINAL_NORMS:
         if isinstance(getattr(vision_tower, name, None), nn.Module):
             setattr(vision_tower, name, nn.Identity())
+    config.vision_config._attn_implementation = vision_tower.config._attn_implementation
+    for module in vision_tower.modules():
+        if getattr(module, "config", None) is cut or module is vision_tower:
+            module.config = config.vision_config
     return vision_tower
 
 

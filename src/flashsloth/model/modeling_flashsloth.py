@@ -313,6 +313,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
     """FlashSloth with its head: what answers, and what is trained."""
 
     _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012 - transformers reads a plain class attribute
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
 
     def __init__(self, config: FlashSlothConfig) -> None:
         super().__init__(config)
@@ -321,6 +322,8 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         self.lm_head = LanguageModelHead(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
         self._tied_weights_keys = {"lm_head.weight": embedding_name(self)}
         self.post_init()
+        if embedding_name(self).removesuffix(".weight") not in self.tp_plan:
+            self.tp_plan.pop("lm_head", None)  # a tied head is divided among devices as the embedding is, or not at all
         self._suppress_placeholders()
 
     def get_input_embeddings(self) -> nn.Module:
