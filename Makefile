@@ -2,15 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROCESSOR_TESTS := tests/speed tests/parity tests/benchmark/test_machine.py
+ABILITIES := packed-float32,packed-bfloat16,int8,int4,bfloat16
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test test-slow lint types budgets clean
+.PHONY: demo test test-lowered test-slow lint types budgets clean
 
 demo: $(VENV)/.demo  ## the small model answers questions about the pictures in examples/
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev  ## the whole test suite but its slow part
 	$(BIN)/python -m pytest
+
+test-lowered: $(VENV)/.dev  ## what depends on a processor, as on one without AVX512, and as on one with nothing
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(PROCESSOR_TESTS) tests/inference tests/model
+	ATEN_CPU_CAPABILITY=default FLASHSLOTH_WITHOUT=$(ABILITIES) $(BIN)/python -m pytest $(PROCESSOR_TESTS) tests/inference
 
 test-slow: $(VENV)/.dev  ## the slow part: true widths, minutes
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,6 +14,30 @@ from transformers import PreTrainedTokenizerFast
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.speed.abilities import Ability, missing
+
+LACKING = {*missing(), *(() if torch.cuda.is_available() else ("cuda",))}
+"""What tests may need of a processor, or of an accelerator, and this machine does not have."""
+LACKS = "this machine lacks "
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what `@pytest.mark.needs(...)` says that this machine cannot do."""
+    for marker in item.iter_markers("needs"):
+        unknown = set(marker.args) - {*Ability, "cuda"}
+        assert not unknown, f"needs({unknown}): expected some of {[*Ability, 'cuda']}"
+        lacking = [name for name in marker.args if name in LACKING]
+        if lacking:
+            pytest.skip(LACKS + ", ".join(lacking))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the paths that this machine could not run, and how many tests of each."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+    left_out = Counter(reason.partition(LACKS)[2] for reason in reasons if LACKS in reason)
+    paths = [f"{name} ({left_out[name]} tests)" for name in sorted({*LACKING, *left_out})]
+    said = f"not run, since {LACKS}them: {', '.join(paths)}" if paths else "this machine ran every path"
+    terminalreporter.write_line(said)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

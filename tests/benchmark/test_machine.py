@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from flashsloth.benchmark import machine
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.machine import Machine, measure_machine
-from flashsloth.speed.packed_linear import can_pack
+from flashsloth.speed.abilities import can_pack
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flashsloth
-from flashsloth.inference import LoadError
+from flashsloth.inference import LoadError, precision
 from flashsloth.inference import load as load_module_function
 from flashsloth.inference.precision import LARGE_BYTES, choose_device, choose_dtype
 
@@ -53,7 +53,7 @@ def test_auto_precision(
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_large_half_precision_stays_half_where_that_is_fast(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: fast)
     chosen = choose_dtype("auto", CPU, torch.float16, 2 * LARGE_BYTES)
     assert chosen == (torch.bfloat16 if fast else torch.float32)
 

@@ -11,18 +11,17 @@ from tiny import TinyModelMaker
 from torch import nn
 
 from flashsloth.speed import SpeedError, speed_up
+from flashsloth.speed.abilities import can_multiply_int4_on
 from flashsloth.speed.device_weights import (
     DEVICE_GROUP_SIZE,
     DeviceInt4Linear,
     DeviceInt8Linear,
-    can_multiply_int4,
     int4_levels,
     two_a_byte,
 )
 from flashsloth.speed.speed_up import replace_on_device
 
 WIDE_PHI = {**tiny.TEXT, "hidden_size": 128, "intermediate_size": 256}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 BFLOAT16_STEP = 2.0**-8
 
 
@@ -84,7 +83,7 @@ def test_such_weights_stay_where_they_are() -> None:
         quantized.to(torch.bfloat16)
     with pytest.raises(SpeedError, match="optimize=False to train"):
         quantized(torch.zeros(1, 128, requires_grad=True))
-    assert not can_multiply_int4(torch.device("cpu"), torch.bfloat16)
+    assert not can_multiply_int4_on(torch.device("cpu"), torch.bfloat16)
     assert not DeviceInt4Linear.takes(linear(torch.bfloat16))
 
 
@@ -94,7 +93,7 @@ def test_other_devices_are_refused(make_tiny_model: TinyModelMaker) -> None:
         speed_up(model, quantize="int8")
 
 
-@needs_cuda
+@pytest.mark.needs("cuda")
 @pytest.mark.parametrize("rows", [1, 7, 40])
 def test_four_bits_multiply_as_what_they_stand_for(rows: int) -> None:
     layer = linear(torch.bfloat16, "cuda")
@@ -110,7 +109,7 @@ def test_four_bits_multiply_as_what_they_stand_for(rows: int) -> None:
         torch.testing.assert_close(quantized(x).float(), expected, atol=8 * BFLOAT16_STEP, rtol=4 * BFLOAT16_STEP)
 
 
-@needs_cuda
+@pytest.mark.needs("cuda")
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_a_model_on_cuda_is_quantized_in_place(make_tiny_model: TinyModelMaker, quantize) -> None:
     model = make_tiny_model(attention="sdpa", text_config=dict(WIDE_PHI)).to("cuda", torch.bfloat16)

@@ -16,8 +16,9 @@ from torch import nn
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.speed import SpeedError, speed_up
+from flashsloth.speed.abilities import WITHOUT, can_pack
 from flashsloth.speed.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
-from flashsloth.speed.packed_linear import READ_FROM_MEMORY, READING_ROWS, Activation, PackedLinear, can_pack
+from flashsloth.speed.packed_linear import READ_FROM_MEMORY, READING_ROWS, Activation, PackedLinear
 from flashsloth.speed.quantized_linear import GROUP_SIZE, Int4Linear, Int8Linear
 from flashsloth.speed.speed_up import WORTH_PACKING, _linear_layers
 
@@ -34,7 +35,12 @@ LLAMA = {
     "num_key_value_heads": 2,
 }
 WIDE_PHI = {**tiny.TEXT, "hidden_size": 64}
-PLAIN_MODULES = {"PackedLinear", "Int8Linear", "Int4Linear"}
+PACKED_OR_QUANTIZED = {"PackedLinear", "Int8Linear", "Int4Linear"}
+PACKABLE = [
+    pytest.param(torch.float32, marks=pytest.mark.needs("packed-float32")),
+    pytest.param(torch.bfloat16, marks=pytest.mark.needs("packed-bfloat16")),
+]
+QUANTIZED = [Int8Linear, pytest.param(Int4Linear, marks=pytest.mark.needs("int4"))]  # int8 does without its operator
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +73,7 @@ def kinds_of(model: nn.Module) -> set[str]:
     return {type(module).__name__ for module in model.modules()}
 
 
+@pytest.mark.needs("packed-float32")
 @pytest.mark.parametrize("text", [tiny.TEXT, LLAMA], ids=["phi", "llama"])
 def test_packed_float32_gives_the_plain_logits(make_tiny_model: TinyModelMaker, tiny_processor, text) -> None:
     model = make_tiny_model(attention="sdpa", text_config=dict(text))
@@ -80,9 +87,11 @@ def test_packed_float32_gives_the_plain_logits(make_tiny_model: TinyModelMaker, 
     assert set(model.state_dict()) == names
 
 
-def test_packed_bfloat16_is_as_near_to_float32_as_the_plain_one(
-    make_tiny_model: TinyModelMaker, tiny_processor
+@pytest.mark.parametrize("without", [pytest.param("", marks=pytest.mark.needs("packed-bfloat16")), "packed-bfloat16"])
+def test_bfloat16_is_near_to_float32_packed_or_not(
+    make_tiny_model: TinyModelMaker, tiny_processor, without: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(WITHOUT, without)
     model = make_tiny_model(attention="sdpa")
     with torch.no_grad():
         for parameter in model.parameters():  # the scale of trained weights: bfloat16 suffices for it
@@ -91,12 +100,13 @@ def test_packed_bfloat16_is_as_near_to_float32_as_the_plain_one(
     exact = logits_of(model, inputs)
     halved = copy.deepcopy(model).to(torch.bfloat16)
     speed_up(halved)
+    assert ("PackedLinear" in kinds_of(halved)) == (not without)
     assert halved.model.vision_tower.config._attn_implementation == PLAIN
     found = divergence(exact, logits_of(halved, inputs))
     assert 0 < found < BFLOAT16_DIVERGENCE
 
 
-@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("quantize", ["int8", pytest.param("int4", marks=pytest.mark.needs("int4"))])
 def test_quantized_weights_stay_near(make_tiny_model: TinyModelMaker, tiny_processor, quantize) -> None:
     model = make_tiny_model(attention="sdpa", text_config=dict(WIDE_PHI))
     inputs = inputs_of(tiny_processor)
@@ -114,7 +124,7 @@ def test_quantized_weights_stay_near(make_tiny_model: TinyModelMaker, tiny_proce
     assert not torch.equal(found, plain)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", PACKABLE)
 @pytest.mark.parametrize("rows", [1, 7, 40])
 def test_a_packed_layer_with_its_activation(dtype: torch.dtype, rows: int) -> None:
     layer, x = linear(dtype=dtype), torch.randn(2, rows, 64).to(dtype)
@@ -128,7 +138,7 @@ def test_a_packed_layer_with_its_activation(dtype: torch.dtype, rows: int) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+@pytest.mark.parametrize("kind", QUANTIZED)
 def test_a_quantized_weight_is_rounded_to_its_nearest_step(kind, dtype: torch.dtype) -> None:
     layer = linear(dtype=dtype)
     quantized = kind(layer)
@@ -144,7 +154,7 @@ def test_a_quantized_weight_is_rounded_to_its_nearest_step(kind, dtype: torch.dt
     assert error.max() > 0.3 * step.min()
 
 
-@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+@pytest.mark.parametrize("kind", QUANTIZED)
 @pytest.mark.parametrize("rows", [1, 5, 12, 33])
 def test_few_rows_and_many_give_the_same_products(kind, rows: int) -> None:
     layer = linear(dtype=torch.bfloat16)
@@ -206,7 +216,7 @@ def test_attention_reads_past_the_beginning_of_a_buffer_and_is_not_misled(masked
     torch.testing.assert_close(found, expected, atol=2 * BFLOAT16_STEP, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", PACKABLE)
 @pytest.mark.parametrize("rows", [0, 1, 3, READING_ROWS, 7])
 def test_a_weight_read_from_memory_gives_as_many_rows_as_it_is_given(rows: int, dtype: torch.dtype) -> None:
     plain = linear(512, READ_FROM_MEMORY // 512 // dtype.itemsize, dtype)
@@ -236,6 +246,7 @@ def test_a_packed_model_is_saved_as_it_was_loaded(tiny_model, tmp_path: Path) ->
     assert all(torch.equal(again[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.needs("packed-float32")
 def test_what_cannot_be_done_is_said(tiny_model, make_tiny_model: TinyModelMaker, tmp_path: Path) -> None:
     with pytest.raises(SpeedError, match="quantize is 'int3'; expected one of int8, int4, or None"):
         speed_up(tiny_model, quantize="int3")
@@ -277,9 +288,43 @@ def test_layers_that_are_more_than_linear_stay(tiny_model) -> None:
     assert layer in set(tiny_model.modules())
 
 
-def test_precisions_that_cannot_be_packed_stay_plain(make_tiny_model: TinyModelMaker, caplog) -> None:
-    assert not can_pack(torch.float64)
-    model = make_tiny_model().to(torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_what_cannot_be_packed_stays_plain(
+    make_tiny_model: TinyModelMaker, tiny_processor, dtype: torch.dtype, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WITHOUT, "packed-float32, packed-bfloat16")
+    assert not can_pack(dtype)
+    model, inputs = make_tiny_model().to(dtype), inputs_of(tiny_processor)
+    plain = logits_of(model, inputs)
     speed_up(model)
-    assert not kinds_of(model) & PLAIN_MODULES
+    assert not kinds_of(model) & PACKED_OR_QUANTIZED
     assert "plain ones are used" in caplog.text
+    if dtype == torch.float32:  # in bfloat16 attention is made of plain operations: see above
+        assert torch.equal(logits_of(model, inputs), plain)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 33])
+def test_int8_weights_without_their_operator_are_widened(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WITHOUT, "int8")
+    layer, x = linear(dtype=torch.bfloat16), torch.randn(rows, 64).to(torch.bfloat16)
+    quantized = Int8Linear(layer)
+    monkeypatch.setattr(torch.ops.aten, "_weight_int8pack_mm", None)
+    expected = x.float() @ quantized.dequantized().T + layer.bias.float()
+    with torch.no_grad():
+        torch.testing.assert_close(quantized(x).float(), expected, atol=4 * BFLOAT16_STEP, rtol=4 * BFLOAT16_STEP)
+
+
+def test_a_model_without_products_of_quantized_weights(
+    make_tiny_model: TinyModelMaker, tiny_processor, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WITHOUT, "int8, int4")
+    model, inputs = make_tiny_model(attention="sdpa", text_config=dict(WIDE_PHI)), inputs_of(tiny_processor)
+    with pytest.raises(SpeedError, match=r"quantize='int4' has no products in torch.float32 here: use quantize='int8'"):
+        speed_up(model, quantize="int4")
+    twin = copy.deepcopy(model)
+    speed_up(model, quantize="int8")
+    assert "they are widened each time" in caplog.text
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Linear):
+            twin.get_submodule(name).weight.data = module.dequantized()
+    torch.testing.assert_close(logits_of(model, inputs), logits_of(twin, inputs), atol=2e-3, rtol=2e-3)

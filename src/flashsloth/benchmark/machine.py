@@ -26,7 +26,8 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.speed.packed_linear import PackedLinear, can_pack
+from flashsloth.speed.abilities import can_pack
+from flashsloth.speed.packed_linear import PackedLinear
 
 DEVICE_TYPES = ("cpu", "cuda")
 MATRIX_SHAPES = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from flashsloth.inference.errors import LoadError
+from flashsloth.speed.abilities import multiplies_bfloat16
 
 AUTO = "auto"
 DTYPES: dict[str, torch.dtype] = {
@@ -20,8 +21,6 @@ DTYPES: dict[str, torch.dtype] = {
 }
 LARGE_BYTES = 1 << 30
 """Weights of half-precision checkpoints beyond this stay halved on a processor; below, float32 costs nothing."""
-CPU_BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16")
-"""Names under which processors say that they multiply bfloat16 themselves."""
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -57,13 +56,8 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: torch.d
     if dtype == AUTO:
         halved = stored.itemsize < torch.float32.itemsize and stored_bytes > LARGE_BYTES
         on_accelerator = device.type != "cpu"
-        return torch.bfloat16 if on_accelerator or (halved and _cpu_multiplies_bf16()) else torch.float32
+        return torch.bfloat16 if on_accelerator or (halved and multiplies_bfloat16()) else torch.float32
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in DTYPES.values():
         raise LoadError(f"dtype is {dtype!r}; expected auto, {', '.join(list(DTYPES)[:3])} or their short names")
     return chosen
-
-
-def _cpu_multiplies_bf16() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in CPU_BF16_CAPABILITIES)

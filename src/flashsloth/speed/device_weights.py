@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashsloth.speed.abilities import can_multiply_int4_on
 from flashsloth.speed.errors import SpeedError
 from flashsloth.speed.quantized_linear import INT4_LARGEST, INT4_MIDDLE, INT8_LARGEST, SMALLEST_SCALE, QuantizedLinear
 
@@ -31,8 +32,6 @@ DEVICE_GROUP_SIZE = 64
 INNER_TILES = 8
 """How the product cuts a weight's inputs: so many tiles of `TILE_INPUTS` at a time."""
 TILE_INPUTS, TILE_OUTPUTS = 16, 8
-INT4_CAPABILITY = (8, 0)
-"""The first generation of accelerators whose tensor cores torch has a four-bit product for."""
 
 
 class DeviceQuantizedLinear(QuantizedLinear):
@@ -82,7 +81,7 @@ class DeviceInt4Linear(DeviceQuantizedLinear):
     def takes(linear: nn.Linear) -> bool:
         """Whether the product can multiply this layer's shape, in its precision, here."""
         fits = linear.in_features % (INNER_TILES * TILE_INPUTS) == 0 and linear.out_features % TILE_OUTPUTS == 0
-        return fits and can_multiply_int4(linear.weight.device, linear.weight.dtype)
+        return fits and can_multiply_int4_on(linear.weight.device, linear.weight.dtype)
 
     def dequantized(self) -> torch.Tensor:
         # The packed order is the operator's own; multiplying ones with it gives the weight back, column by column.
@@ -112,21 +111,10 @@ def two_a_byte(levels: torch.Tensor) -> torch.Tensor:
     return (levels[:, ::2] << 4 | levels[:, 1::2]).to(torch.uint8).contiguous()
 
 
-def can_multiply_int4(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch has the four-bit product for this device and precision."""
-    return (
-        device.type == "cuda"
-        and dtype == torch.bfloat16
-        and torch.version.hip is None
-        and torch.cuda.get_device_capability(device) >= INT4_CAPABILITY
-    )
-
-
 __all__ = [
     "DEVICE_GROUP_SIZE",
     "DeviceInt4Linear",
     "DeviceInt8Linear",
-    "can_multiply_int4",
     "int4_levels",
     "two_a_byte",
 ]

@@ -4,8 +4,8 @@ In: a `torch.nn.Linear` in float32 or bfloat16 on a CPU. Out: a layer that compu
 plain weight at every call, or multiplies it by a slower kernel; here it is reordered once, and the plain copy is let
 go. An activation that follows can be part of the product, on its float32 sums.
 
-The operators are torch's own but private (`torch.ops.mkldnn`): where they are missing, `can_pack` says so and the
-plain layer stays.
+The operators are torch's own but private (`torch.ops.mkldnn`): where they are missing, `abilities.can_pack` says so
+and the plain layer stays.
 
 Legend: M rows, K inputs, N outputs.
 """
@@ -13,7 +13,6 @@ Legend: M rows, K inputs, N outputs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +20,6 @@ from torch import nn
 
 from flashsloth.speed.errors import SpeedError
 
-PACKED_DTYPES = (torch.float32, torch.bfloat16)
-PROBE_SIZE = 16
 READING_ROWS = 5
 """Fewer rows than these are filled up, by repeating one, where a weight is read from memory: with five the kernel waits
 less for it (on Zen 4 it reads a fifth to a quarter more bytes a second than with one, in either precision; with seven,
@@ -106,18 +103,4 @@ def refuse_moves(fn: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype)
         )
 
 
-@cache
-def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch, on this processor, multiplies packed weights of this precision."""
-    if dtype not in PACKED_DTYPES or not torch.backends.mkldnn.is_available():
-        return False
-    try:
-        layer = nn.Linear(PROBE_SIZE, PROBE_SIZE, dtype=dtype)
-        with torch.no_grad():
-            PackedLinear(layer, Activation("gelu", "tanh"))(torch.zeros(1, PROBE_SIZE, dtype=dtype))
-            return PackedLinear(layer).state_dict()["weight"].shape == layer.weight.shape
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
-
-
-__all__ = ["NO_ACTIVATION", "Activation", "PackedLinear", "can_pack", "refuse_gradients", "refuse_moves"]
+__all__ = ["NO_ACTIVATION", "Activation", "PackedLinear", "refuse_gradients", "refuse_moves"]

@@ -7,8 +7,8 @@ bytes. Weights are rounded to the nearest step (no calibration data); activation
     int4   scale and zero a group       w = (q - 8) * scale + zero         0..15, GROUP_SIZE inputs of an output
 
 The products are torch's own operators for a few rows. Those take a row after the other, so where a prompt brings many,
-int8 weights are widened once and multiplied the ordinary way. (torchao's eight-bit weights are widened at every call
-on a CPU, and its four-bit ones for CPUs are a prototype over the same operator.)
+or the operator is missing, int8 weights are widened once and multiplied the ordinary way. (torchao's eight-bit weights
+are widened at every call on a CPU, and its four-bit ones for CPUs are a prototype over the same operator.)
 
 Legend: M rows, K inputs, N outputs, G groups of an output's inputs.
 """
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashsloth.speed.abilities import can_multiply
 from flashsloth.speed.errors import SpeedError
 from flashsloth.speed.packed_linear import refuse_gradients, refuse_moves
 
@@ -86,12 +87,13 @@ class Int8Linear(QuantizedLinear):
         self.scale = (largest / INT8_LARGEST).clamp_min(SMALLEST_SCALE).to(self.dtype)  # [N]
         steps = (weight.float() / self.scale.float()[:, None]).round_()
         self.weight_int8 = steps.clamp_(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)  # [N, K]
+        self._widen_rows = WIDEN_ROWS if can_multiply("int8", self.dtype) else 0
 
     def dequantized(self) -> torch.Tensor:
         return self.weight_int8.float() * self.scale.float()[:, None]
 
     def _product(self, rows: torch.Tensor) -> torch.Tensor:
-        if len(rows) < WIDEN_ROWS:
+        if len(rows) < self._widen_rows:
             return torch.ops.aten._weight_int8pack_mm(rows, self.weight_int8, self.scale)
         return F.linear(rows, self.weight_int8.to(self.dtype)) * self.scale  # small whole numbers: exact
 

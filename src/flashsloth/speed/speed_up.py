@@ -24,10 +24,11 @@ from torch import nn
 
 from flashsloth.model.language_model_head import LanguageModelHead
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.speed.abilities import can_multiply, can_multiply_int4_on, can_pack
 from flashsloth.speed.attention import ONE_QUERY, PLAIN
-from flashsloth.speed.device_weights import DeviceInt4Linear, DeviceInt8Linear, can_multiply_int4
+from flashsloth.speed.device_weights import DeviceInt4Linear, DeviceInt8Linear
 from flashsloth.speed.errors import SpeedError
-from flashsloth.speed.packed_linear import NO_ACTIVATION, Activation, PackedLinear, can_pack
+from flashsloth.speed.packed_linear import NO_ACTIVATION, Activation, PackedLinear
 from flashsloth.speed.quantized_linear import Int4Linear, Int8Linear
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def quantize_on_device(model: FlashSlothForConditionalGeneration, quantize: Quan
     device = model.device
     if device.type != "cuda":
         raise SpeedError(f"quantize={quantize!r} works on cpu and cuda, and the model is on {device}")
-    if quantize == "int4" and not can_multiply_int4(device, model.dtype):
+    if quantize == "int4" and not can_multiply_int4_on(device, model.dtype):
         raise SpeedError(
             f"quantize='int4' needs bfloat16 and an NVIDIA GPU of the Ampere generation or later, and the model is in "
             f"{model.dtype} on {torch.cuda.get_device_name(device)}: use quantize='int8'"
@@ -123,7 +124,15 @@ def replace_on_device(model: FlashSlothForConditionalGeneration, quantize: Quant
 
 
 def _quantize(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
-    """Replace the linear layers of the language model, and the head."""
+    """Replace the linear layers of the language model, and the head.
+
+    Raises:
+        SpeedError: where this processor has no four-bit product.
+    """
+    if quantize == "int4" and not can_multiply(quantize, model.dtype):
+        raise SpeedError(f"quantize='int4' has no products in {model.dtype} here: use quantize='int8'")
+    if not can_multiply("int8", model.dtype):
+        logger.warning("this torch has no products of int8 weights in %s here: they are widened each time", model.dtype)
     for parent, name, linear in _linear_layers(model.model.language_model):
         fits = quantize == "int4" and Int4Linear.takes(linear)
         setattr(parent, name, Int4Linear(linear) if fits else Int8Linear(linear))

@@ -12,7 +12,6 @@ tokenizer every sample is written down.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flashsloth.benchmark.machine import usable_cores
 from flashsloth.media import PictureError, open_picture
 from flashsloth.training.collation import SampleEncoder
 from flashsloth.training.data.conversation import PLACEHOLDER, Conversation, messages_of
@@ -172,7 +172,7 @@ def check(
     layouts: Counter[str] = Counter()
     findings: list[Finding] = []
     ids, contents = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-    wanted = (os.cpu_count() or 1) if workers is None else workers
+    wanted = usable_cores() if workers is None else workers
     with _looking(examiner, chunks, min(wanted, len(chunks))) as results:
         for numbers, looked in zip(chunks, results, strict=True):
             tallies += looked.tallies

@@ -89,7 +89,7 @@ def test_an_error_of_the_function_itself_is_not_swallowed() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.needs("cuda")
 def test_a_recording_reads_what_it_is_given_and_is_made_once_a_shape() -> None:
     calls: list[int] = []
 
