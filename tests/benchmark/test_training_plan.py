@@ -84,7 +84,7 @@ def test_activations_are_recomputed_where_they_have_no_room(tmp_path: Path) -> N
     assert tight.memory.total < roomy.memory.total
     assert tight.flops > roomy.flops
     assert plan_stage(config, run, text_tokens=200).activation_checkpointing  # nobody knows how much room there is
-    forced = dataclasses.replace(run, activation_checkpointing=False)
+    forced = run.model_copy(update={"activation_checkpointing": False})
     assert not plan_stage(config, forced, memory_bytes=1, text_tokens=200).activation_checkpointing
 
 

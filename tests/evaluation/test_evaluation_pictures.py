@@ -65,10 +65,13 @@ def test_answers_are_counted_by_kind_and_by_folder(write: Callable[[str], Path])
         ("[]", "holds a list"),
         ("red.png: {", "is not YAML"),
         ("green.png: [{question: a, answer: b}]", "no such picture"),
-        ("red.png: []", "expected a list of questions"),
-        ("red.png: [{question: a}]", "expected question: and answer:"),
-        ("red.png: [{question: a, answer: b, sort: c}]", "expected question: and answer:"),
-        ("red.png: [{question: a, answer: 3}]", "put it in quotation marks"),
+        ("red.png: []", r"red\.png: found \[\], expected a list, each item a group of keys: kind, question, answer"),
+        ("red.png: [{question: a}]", r"red\.png\.0\.answer: missing, expected text"),
+        ("red.png: [{question: a, answer: b, sort: c}]", r"red\.png\.0\.sort: unknown key, expected one of kind"),
+        ("red.png: [{question: a, answer: 3}]", r"0\.answer: found 3, expected text: put it in quotation marks"),
+        ("red.png: [{question: a, answer: yes}]", "found true, expected text: put it in quotation marks"),
+        ("red.png: 5\nblue.png: [{question: a}]", "has 3 mistakes:"),
+        ("red.png: [{question: a, answer: b}]\nred.png: []", "'red.png' is there twice"),
     ],
 )
 def test_a_mistake_is_named(write: Callable[[str], Path], text: str, message: str) -> None:

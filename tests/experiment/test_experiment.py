@@ -19,7 +19,7 @@ from flashsloth.experiment.results import read_rows
 from flashsloth.experiment.runs import run_experiment
 from flashsloth.experiment.variants import Experiment, ExperimentError, Variant, load_experiment
 from flashsloth.inference import FlashSloth
-from flashsloth.training.recipe import ModelSource
+from flashsloth.training.recipe import ModelSource, RecipeError
 from flashsloth.world import World
 
 CLAIM = Path(__file__).parents[2] / "recipes" / "experiments" / "claim.yaml"
@@ -98,7 +98,9 @@ def test_from_the_file_to_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("embq", [True, False])
 def test_every_connector_answers_and_learns(pooling: str, embq: bool) -> None:
     size = {"none": 1}.get(pooling, 3)
-    model, processor = make_variant(ModelSource(**MODEL), Variant("v", pooling, size, embq), seed=1)
+    model, processor = make_variant(
+        ModelSource(**MODEL), Variant(name="v", pooling=pooling, pool_size=size, embq=embq), seed=1
+    )
     assert model.config.num_image_tokens == (GRID // size) ** 2
     sample = World(level=0).sample(1)
     with torch.no_grad():
@@ -114,7 +116,7 @@ def test_every_connector_answers_and_learns(pooling: str, embq: bool) -> None:
 
 
 def test_windows_are_pooled_where_they_are() -> None:
-    model, _ = make_variant(ModelSource(**MODEL), Variant("v"), seed=1)
+    model, _ = make_variant(ModelSource(**MODEL), Variant(name="v"), seed=1)
     grid = torch.arange(GRID * GRID, dtype=torch.float32).view(GRID, GRID)
     features = grid.view(1, -1, 1).expand(1, -1, 2)  # [1, P, 2]
     expected = grid.view(2, 3, 2, 3).mean(dim=(1, 3)).flatten()
@@ -126,16 +128,18 @@ def test_windows_are_pooled_where_they_are() -> None:
 
 def test_without_embq_less_is_computed() -> None:
     source, device = ModelSource(**MODEL), torch.device("cpu")
-    costs = [cost_of(source, Variant("v", embq=embq), device) for embq in (True, False)]
+    costs = [cost_of(source, Variant(name="v", embq=embq), device) for embq in (True, False)]
     assert costs[0].flops > costs[1].flops > 0
     assert costs[0].visual_tokens == costs[1].visual_tokens == 4
 
 
 def test_the_same_seed_draws_the_same_model_and_the_encoder_is_shared(tmp_path: Path) -> None:
-    taught, processor = make_variant(ModelSource(**MODEL), Variant("v"), seed=5)
+    taught, processor = make_variant(ModelSource(**MODEL), Variant(name="v"), seed=5)
     taught.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    first, second = (make_variant(ModelSource(**MODEL), Variant("v"), seed=6, encoder=tmp_path)[0] for _ in range(2))
+    first, second = (
+        make_variant(ModelSource(**MODEL), Variant(name="v"), seed=6, encoder=tmp_path)[0] for _ in range(2)
+    )
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     pairs = zip(first.model.vision_tower.parameters(), taught.model.vision_tower.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -145,21 +149,27 @@ def test_the_same_seed_draws_the_same_model_and_the_encoder_is_shared(tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sorts": 1}, "expected keys"),
-        ({"seeds": []}, "seeds is"),
-        ({"stages": [{"stage": "instruction", "data": [{"world": 0, "count": 1}]}]}, "needs eval_data"),
-        ({"processes": 0}, "processes is 0"),
-        ({"model": {"path": "x"}}, "model needs a config"),
-        ({"variants": []}, "expected a list of variants"),
-        ({"variants": [{"pooling": "sap"}]}, r"variants\.0 is"),
-        ({"variants": [{"name": "a", "pooling": "max"}]}, "pooling is 'max'"),
+        ({"sorts": 1}, "sorts: unknown key, expected one of name, output, seeds"),
+        ({"sed": 1}, "sed: unknown key, did you mean seeds"),
+        ({"seeds": []}, r"seeds: found \[\], expected a list, each item a whole number of at least 0"),
+        ({"stages": [{"stage": "instruction", "data": [{"world": 0, "count": 1}]}]}, r"stages\.0\.eval_data: missing"),
+        ({"processes": 0}, "processes: found 0, expected a whole number from 1"),
+        ({"model": {"path": "x"}}, "model: needs a config"),
+        ({"variants": []}, r"variants: found \[\], expected a list"),
+        ({"variants": [{"pooling": "sap"}]}, r"variants\.0\.name: missing"),
+        ({"variants": [{"name": "a", "pooling": "max"}]}, r'pooling: found "max", expected sap, average'),
         ({"variants": [{"name": "a", "pooling": "none"}]}, "all visual tokens are"),
-        ({"variants": [{"name": "a", "pool_size": "big"}]}, r"pool_size is 'big'"),
-        ({"variants": [{"name": "A b"}, {"name": "a-b"}]}, "two variants"),
+        ({"variants": [{"name": "a", "pool_size": "big"}]}, r'variants\.0\.pool_size: found "big"'),
+        ({"variants": [{"name": "A b"}, {"name": "a-b"}]}, r"variants\.1\.name: a variant before is called 'a-b'"),
+        ({"variants": [{"name": "?"}]}, r"variants\.0\.name: found \"\?\", which holds no letter"),
+        (
+            {"encoder": [{"stage": "encoder", "data": [{"world": 9}]}]},
+            r"encoder\.data\.0\.world: found 9",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises((ExperimentError, RecipeError), match=message):
         load_experiment(written(tmp_path, small(**changes)))
 
 

@@ -198,35 +198,35 @@ def test_the_head_rests_unless_it_is_asked_for(base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("adapter.rank=0", "adapter.rank is 0, expected at least 1"),
-        ("adapter.rank=two", "adapter.rank is 'two', expected int"),
-        ("adapter.alpha=-1", "adapter.alpha is -1.0, expected a number above 0"),
-        ("adapter.dropout=1", "adapter.dropout is 1.0, expected at least 0 and less than 1"),
-        ("adapter.quantize=int4", "adapter.quantize is 'int4', expected one of ['none', 'nf4']"),
-        ("adapter.targets=q_proj", "adapter.targets is 'q_proj', expected 'auto' or a list"),
-        ("adapter.targets=[]", "adapter.targets is [], expected 'auto' or a list"),
-        ("adapter.learning_rate=0", "adapter.learning_rate is 0.0, expected a number above 0"),
-        ("adapter.ranks=3", "adapter has no key 'ranks': did you mean 'rank'?"),
-        ("adapter=lora", "adapter is 'lora', expected keys"),
-        ("trains=[projector]", "adapter is for a stage that trains language_model"),
-        ("engine={kind: fsdp2}", "engine.kind is fsdp2, but a stage with an adapter needs ddp"),
-        ("patch_loss=0.1", "adapter does not go with patch_loss"),
+        ("adapter.rank=0", "adapter.rank: found 0, expected a whole number from 1"),
+        ("adapter.rank=two", 'adapter.rank: found "two", expected a whole number'),
+        ("adapter.alpha=-1", "adapter.alpha: found -1, expected a number above 0 or null"),
+        ("adapter.dropout=1", "adapter.dropout: found 1, expected a number of at least 0 and below 1"),
+        ("adapter.quantize=int4", 'adapter.quantize: found "int4", expected none or nf4'),
+        ("adapter.targets=q_proj", 'adapter.targets: found "q_proj", expected auto or a list'),
+        ("adapter.targets=[]", "adapter.targets: found [], expected auto or a list"),
+        ("adapter.learning_rate=0", "adapter.learning_rate: found 0, expected a number above 0"),
+        ("adapter.ranks=3", "adapter.ranks: unknown key, did you mean rank?"),
+        ("adapter=lora", 'adapter: found "lora", expected null or a group of keys: rank, alpha'),
+        ("trains=[projector]", "adapter: is for a stage that trains language_model"),
+        ("engine={kind: fsdp2}", "engine.kind: found fsdp2, but a stage with an adapter needs ddp"),
+        ("patch_loss=0.1", "adapter: does not go with patch_loss"),
     ],
 )
 def test_mistakes_in_the_recipe_are_named(base: Path, tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(RecipeError) as error:
         recipe_of(tmp_path, base, f"stages.0.{change}")
-    assert f"stages.0.{message}" in str(error.value)
+    assert f"stages.instruction.{message}" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_an_adapter_needs_a_base_on_disk(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"stages.0.adapter needs a model.path"):
+    with pytest.raises(RecipeError, match=r"stages\.instruction\.adapter: needs a model\.path"):
         recipe_of(tmp_path, base, "model={config: {a: 1}, tokenizer: world}")
     file = tmp_path / "recipe.yaml"
     stage = "  - {stage: instruction, data: [{world: 1, count: 1}], adapter: {rank: 2}}\n"
     file.write_text(STAGE.format(output=tmp_path, base=base) + stage, encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"stages.1.adapter follows another adapter: merge that one"):
+    with pytest.raises(RecipeError, match=r"stages\.1\.adapter: follows another adapter: merge that one"):
         load_recipe(file)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,39 +20,52 @@ from flashsloth.training.engines import (
     let_go,
     make_arguments,
 )
+from flashsloth.training.recipe import RecipeError, load_recipe
+from tests.training import tiny_runs
 
 
 @pytest.mark.parametrize(
-    ("fields", "optimizer", "message"),
+    ("engine", "optimizer", "message"),
     [
-        ({"kind": "ddpp"}, "adamw", "kind is 'ddpp', expected one of ddp, fsdp2, zero2, zero3"),
-        ({"offload": True}, "adamw", "offload is true, which ddp cannot: choose fsdp2, zero2 or zero3"),
-        ({"kind": "zero3", "reshard_after_forward": False}, "adamw", "only fsdp2 knows, but kind is zero3"),
-        ({"kind": "fsdp2"}, "muon", "kind is fsdp2, but muon needs whole matrices on every device"),
+        ("{kind: ddpp}", "adamw", 'kind: found "ddpp", expected ddp, fsdp2, zero2 or zero3'),
+        ("{offload: true}", "adamw", "offload: found true, which ddp cannot: choose fsdp2, zero2 or zero3"),
+        ("{kind: zero3, reshard_after_forward: false}", "adamw", "only fsdp2 knows, but kind is zero3"),
+        ("{kind: fsdp2}", "muon", "kind: found fsdp2, but muon needs whole matrices on every device"),
     ],
 )
-def test_what_an_engine_cannot_do(fields: dict[str, Any], optimizer: str, message: str) -> None:
-    assert message in str(Engine(**fields).problem(optimizer))
+def test_what_an_engine_cannot_do(tmp_path: Path, engine: str, optimizer: str, message: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        with_engine(tmp_path, engine, optimizer)
+    assert "stages.alignment.engine." in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_can_do(kind: str) -> None:
-    assert Engine(kind).problem("adamw") is None
-    assert Engine().problem("muon") is None
-    assert kind == "ddp" or Engine(kind, offload=True).problem("adamw") is None
+def test_what_it_can_do(tmp_path: Path, kind: str) -> None:
+    offload = str(kind != "ddp").lower()
+    assert with_engine(tmp_path, f"{{kind: {kind}, offload: {offload}}}", "adamw") == Engine(
+        kind=kind, offload=kind != "ddp"
+    )
+    assert with_engine(tmp_path, "null", "muon") == Engine()
+
+
+def with_engine(folder: Path, engine: str, optimizer: str) -> Engine:
+    """A recipe's engine."""
+    stage = f"{tiny_runs.ALIGNMENT}, optimizer: {optimizer}, engine: {engine}"
+    return load_recipe(tiny_runs.write_recipe(folder, stage)).stages[0].engine
 
 
 def test_a_process_alone_needs_no_engine(make_tiny_model: TinyModelMaker, tmp_path: Any) -> None:
-    arguments = make_arguments(Engine(ZERO3), make_tiny_model(), {"output_dir": str(tmp_path), "use_cpu": True})
+    arguments = make_arguments(Engine(kind=ZERO3), make_tiny_model(), {"output_dir": str(tmp_path), "use_cpu": True})
     assert not arguments.fsdp
     assert not arguments.deepspeed
-    assert let_go(Engine(ZERO3))
+    assert let_go(Engine(kind=ZERO3))
 
 
 def test_layers_are_what_is_sharded(make_tiny_model: TinyModelMaker) -> None:
     model = make_tiny_model()
     assert layer_classes(list(model.modules())) == ["PhiDecoderLayer", "SiglipEncoderLayer"]
-    config = fsdp_config(Engine("fsdp2"), model, whole_encoder=True)
+    config = fsdp_config(Engine(kind="fsdp2"), model, whole_encoder=True)
     assert config["transformer_layer_cls_to_wrap"] == ["PhiDecoderLayer"]
 
 
@@ -63,13 +77,13 @@ def test_deepspeed_that_is_not_there_is_told(
     with pytest.raises(
         EngineError, match="engine zero2 needs DeepSpeed, which is not installed: pip install deepspeed"
     ):
-        make_arguments(Engine(ZERO2), make_tiny_model(), {"output_dir": str(tmp_path)})
+        make_arguments(Engine(kind=ZERO2), make_tiny_model(), {"output_dir": str(tmp_path)})
 
 
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize(("kind", "stage"), [(ZERO2, 2), (ZERO3, 3)])
 def test_deepspeeds_configuration_is_one_that_accelerate_takes(kind: str, stage: int, offload: bool) -> None:
-    config = deepspeed_config(Engine(kind, offload=offload), bf16=True)
+    config = deepspeed_config(Engine(kind=kind, offload=offload), bf16=True)
     assert json.loads(json.dumps(config)) == config
     plugin = DeepSpeedPlugin(hf_ds_config=config)
     assert plugin.zero_stage == stage
@@ -95,11 +109,11 @@ def test_trainer_fills_in_what_it_knows_better(kind: str, tiny_model: Any, tmp_p
         use_cpu=True,
         report_to=[],
     )
-    filled = HfTrainerDeepSpeedConfig(deepspeed_config(Engine(kind), bf16=True))
+    filled = HfTrainerDeepSpeedConfig(deepspeed_config(Engine(kind=kind), bf16=True))
     filled.trainer_config_process(arguments)
     filled.trainer_config_finalize(arguments, tiny_model, num_training_steps=10)
     config = filled.config
-    let_go(Engine(kind))  # Trainer's configuration holds for the whole process
+    let_go(Engine(kind=kind))  # Trainer's configuration holds for the whole process
     assert "auto" not in json.dumps(config)
     assert config["train_micro_batch_size_per_gpu"] == 4
     assert config["gradient_accumulation_steps"] == 3

@@ -21,6 +21,8 @@ from flashsloth.training.feature_store import (
     encoder_fingerprint,
     reading_features,
 )
+from flashsloth.training.recipe import RecipeError, load_recipe
+from tests.training import tiny_runs
 
 CHATS = [
     [user("What?", picture(1)), assistant("A dog.")],
@@ -201,17 +203,20 @@ def test_an_encoder_that_learns_or_drops_is_refused(make_tiny_model: TinyModelMa
 
 
 @pytest.mark.parametrize(
-    ("fields", "trains", "engine", "message"),
+    ("stage", "group", "message"),
     [
-        ({"folder": ""}, (), "ddp", "folder is missing"),
-        ({"max_gb": 0.0}, (), "ddp", "max_gb is 0, expected how many GB"),
-        ({"dtype": "int8"}, (), "ddp", "dtype is 'int8', expected one of bfloat16, float32"),
-        ({}, ("vision_encoder",), "ddp", "features of an encoder that learns cannot be kept"),
-        ({}, (), "zero3", "zero3 lets no device run the encoder alone"),
+        ("alignment", "{folder: '', max_gb: 1}", 'folder: found "", expected text that is not empty'),
+        ("alignment", "{folder: a, max_gb: 0}", "max_gb: found 0, expected a number above 0"),
+        ("alignment", "{folder: a, max_gb: 1, dtype: int8}", 'dtype: found "int8", expected bfloat16 or float32'),
+        ("alignment", "{folder: a}", "max_gb: missing, expected a number above 0"),
+        ("instruction_hd", "{folder: a, max_gb: 1}", "features of an encoder that learns cannot be kept"),
+        ("alignment", "{folder: a, max_gb: 1}, engine: {kind: zero3}", "feature_cache needs the encoder whole"),
+        ("alignment", "{folder: a, max_gb: 1}, augment: true", "varies pictures, whose features"),
     ],
 )
-def test_settings_that_cannot_be(
-    tmp_path: Path, fields: dict[str, Any], trains: tuple[str, ...], engine: str, message: str
-) -> None:
-    assert message in str(cache(tmp_path, **fields).problem(trains, engine))
-    assert cache(tmp_path).problem(("sap", "projector"), "fsdp2") is None
+def test_settings_that_cannot_be(tmp_path: Path, stage: str, group: str, message: str) -> None:
+    text = tiny_runs.ALIGNMENT.replace("alignment", stage) + f", feature_cache: {group}"
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(tiny_runs.write_recipe(tmp_path, text))
+    assert f"stages.{stage}." in str(refused.value)
+    assert message in str(refused.value)

@@ -105,7 +105,7 @@ class TrainingPlan:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
         totals = {"total": self.memory.total, "total_otherwise": self.memory_otherwise.total}
-        return {**dataclasses.asdict(self), **totals}
+        return {**dataclasses.asdict(self), "engine": self.engine.model_dump(), **totals}
 
 
 def plan_stage(
@@ -138,7 +138,7 @@ def plan_stage(
             f"stage {stage.stage} learns {settings.objective}, and only stages that learn answers are planned"
         )
     batch = MicroBatch(
-        rows=_rows(stage, devices),
+        rows=stage.rows(devices),
         text_tokens=TEXT_TOKENS[settings.template] if text_tokens is None else text_tokens,
         pictures=pictures,
         has_queries=settings.template != "plain",
@@ -167,15 +167,6 @@ def plan_stage(
         logits=logits * FLOAT32 * LOGIT_COPIES,
         flops=flops + (recomputed if again else 0.0),
     )
-
-
-def _rows(stage: StageRun, devices: int) -> int:
-    """Samples that a device has at a time."""
-    size = stage.settings.batch_size
-    rows = stage.micro_batch_size or max(1, size // devices)
-    if size % (rows * devices):
-        raise RecipeError(f"batch_size {size} is not a multiple of micro_batch_size {rows} times {devices} devices")
-    return rows
 
 
 def _step(

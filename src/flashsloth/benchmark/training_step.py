@@ -14,7 +14,7 @@ Legend: B rows, T positions of a row, n supervised positions, N pictures, Q quer
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -140,7 +140,9 @@ def meta_learner(
     from flashsloth.adapters.folder import Base
     from flashsloth.training.adapters import add_adapter
 
-    plain = replace(adapter, quantize=UNQUANTIZED)  # four bits cannot be faked: `training_plan.py` counts them
+    plain = adapter.model_copy(
+        update={"quantize": UNQUANTIZED}
+    )  # four bits cannot be faked: `training_plan.py` counts them
     with torch.device("meta"):
         learner = add_adapter(model, trains, plain, Base("", "", UNQUANTIZED), half_precision=computing != FULL)
     return model, learner

@@ -126,7 +126,6 @@ def _open(
     file: str, images: str | None, model: str | None, stage: str, max_length: int | None
 ) -> tuple[RecordData, SampleEncoder]:
     """The samples, and what writes them down."""
-    import dataclasses
 
     from flashsloth.commands import terminal
     from flashsloth.training.data.file_kind import source_of
@@ -147,7 +146,7 @@ def _open(
         terminal.quiet_libraries()
         row = STAGES[stage]
         if max_length is not None:
-            row = dataclasses.replace(row, max_length=max_length)
+            row = row.model_copy(update={"max_length": max_length})
         encoder = SampleEncoder(load_processor(shipped_folder() if model is None else find_folder(model)), row)
         return open_source(source), encoder
 
@@ -231,7 +230,7 @@ def _verdict(found: CheckReport) -> str:
     """What training would do."""
     from flashsloth.training.recipe import StageRun
 
-    most = float(StageRun.max_bad_fraction)
+    most = float(StageRun.model_fields["max_bad_fraction"].default)
     if not found.bad:
         return "[yellow]training would take every sample[/yellow]"
     share = f"{found.bad:,} of {found.samples:,} samples ({found.bad_fraction:.2%})"

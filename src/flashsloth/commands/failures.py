@@ -13,6 +13,8 @@ OURS, USERS, INTERRUPTED = 1, 2, 130
 """Exit codes: our own fault, the user's mistake, Ctrl-C (128 + SIGINT)."""
 DEBUG_VARIABLE = "FLASHSLOTH_DEBUG"
 PACKAGE = "flashsloth"
+LISTED = "  "
+"""How the lines of a list of mistakes begin."""
 FILE_MISTAKES = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -35,7 +37,7 @@ def report_failure(error: Exception) -> int:
         print_error(f"{error.filename}: {error.strerror}" if error.filename else one_line(error))
         return USERS
     if is_users_mistake(error):
-        print_error(one_line(error))
+        print_error(said_by(error))
         return USERS
     print_error(
         f"this is not your mistake but ours: {type(error).__name__}: {one_line(error)} "
@@ -52,6 +54,14 @@ def is_users_mistake(error: BaseException) -> bool:
         return True
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] == PACKAGE
+
+
+def said_by(error: BaseException) -> str:
+    """An error's message: in one line, unless it lists several mistakes of a file, indented below one another."""
+    first, *rest = str(error).splitlines() or [""]
+    if rest and all(line.startswith(LISTED) for line in rest):
+        return "\n".join([first, *(LISTED + one_line(line) for line in rest)])
+    return one_line(error)
 
 
 def one_line(message: object) -> str:

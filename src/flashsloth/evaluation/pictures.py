@@ -15,16 +15,35 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from flashsloth.evaluation.asking import PictureQuestions, ask_all
 from flashsloth.evaluation.scores import READING_ANY_CASE, Score, total_of
 from flashsloth.inference import FlashSloth
+from flashsloth.strict_model import Expected, StrictModel, checked, dotted, listed
 from flashsloth.world import KINDS, Question
 from flashsloth.yaml_file import read_yaml
 
 PLAIN_KIND = "question"
-KEYS = {"kind", "question", "answer"}
+
+
+_Text = Annotated[str, Expected("text: put it in quotation marks")]
+
+
+class _AskedQuestion(StrictModel):
+    """One item below a picture."""
+
+    kind: _Text = PLAIN_KIND
+    question: _Text
+    answer: _Text
+
+
+class _Asked(StrictModel):
+    """What is asked about a picture."""
+
+    questions: list[_AskedQuestion] = Field(min_length=1)
 
 
 class QuestionsError(ValueError):
@@ -70,7 +89,20 @@ def read_questions(file: str | Path) -> list[PictureQuestions]:
     tree = read_yaml(path, "file of questions", "examples/questions.yaml", QuestionsError)
     if not isinstance(tree, dict) or not tree:
         raise QuestionsError(f"{path} holds a {type(tree).__name__}, expected pictures' paths, each with its questions")
-    return [_picture(path, str(name), asked) for name, asked in tree.items()]
+    pictures, mistakes = [], []
+    for name, asked in tree.items():
+        picture = path.parent / str(name)
+        if not picture.is_file():
+            mistakes.append(f"names {name}, but there is no such picture beside it: expected {picture}")
+        right, wrong = checked(_Asked, {"questions": asked})
+        mistakes += [f"{dotted((str(name), *place[1:]))}: {said}" for place, said in wrong]
+        if right is not None:
+            folder = Path(str(name)).parent.as_posix()
+            questions = [Question(one.kind, one.question, one.answer) for one in right.questions]
+            pictures.append(PictureQuestions(picture, questions, f"by {folder}" if folder != "." else None))
+    if mistakes:
+        raise QuestionsError(listed(str(path), mistakes))
+    return pictures
 
 
 def evaluate_pictures(
@@ -95,26 +127,6 @@ def evaluate_pictures(
     also = tallies.scores([READING_ANY_CASE, *groups])
     seconds = time.perf_counter() - started
     return PicturesReport(sloth.name, str(file), len(pictures), seconds, kinds, also, total_of(kinds))
-
-
-def _picture(file: Path, name: str, asked: Any) -> PictureQuestions:
-    picture = file.parent / name
-    if not picture.is_file():
-        raise QuestionsError(f"{file} names {name}, but there is no such picture beside it: expected {picture}")
-    if not isinstance(asked, list) or not asked:
-        raise QuestionsError(f"{file}: {name} has {asked!r}, expected a list of questions with answers")
-    folder = Path(name).parent.as_posix()
-    questions = [_question(f"{file}: {name}, question {number}", item) for number, item in enumerate(asked)]
-    return PictureQuestions(picture, questions, f"by {folder}" if folder != "." else None)
-
-
-def _question(where: str, item: Any) -> Question:
-    if not isinstance(item, dict) or not {"question", "answer"} <= set(item) <= KEYS:
-        raise QuestionsError(f"{where} is {item!r}, expected question: and answer:, and perhaps kind:")
-    for key, value in item.items():
-        if not isinstance(value, str):
-            raise QuestionsError(f"{where}: {key} is {value!r}, expected text: put it in quotation marks")
-    return Question(item.get("kind", PLAIN_KIND), item["question"], item["answer"])
 
 
 __all__ = ["PicturesReport", "QuestionsError", "evaluate_pictures", "read_questions"]

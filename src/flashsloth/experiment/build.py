@@ -5,7 +5,6 @@ In: an experiment, a variant, a seed. Out: a model and its processor.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from transformers import set_seed
@@ -32,7 +31,7 @@ def make_variant(
     """
     assert source.config is not None
     set_seed(seed)
-    model, processor = start_model(dataclasses.replace(source, config=variant.config(source.config)), attention)
+    model, processor = start_model(source.model_copy(update={"config": variant.config(source.config)}), attention)
     exchange_pooling(model, variant.pooling)
     if not variant.embq:
         remove_embedded_query(model)

@@ -12,6 +12,8 @@ k x k patches, k the configuration's `pool_size`; of pixel shuffle [N, R, k*k*V]
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -20,8 +22,9 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import EmbeddedQueryInputs
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
-SAP, AVERAGE, SHUFFLE, RESAMPLER, NONE = "sap", "average", "shuffle", "resampler", "none"
-POOLINGS = (SAP, AVERAGE, SHUFFLE, RESAMPLER, NONE)
+Pooling = Literal["sap", "average", "shuffle", "resampler", "none"]
+POOLINGS = get_args(Pooling)
+SAP, AVERAGE, SHUFFLE, RESAMPLER, NONE = POOLINGS
 RESAMPLER_LAYERS = 2
 RESAMPLER_WIDENING = 4
 """Of the resampler's MLP, as in a transformer's."""
@@ -103,4 +106,4 @@ def remove_embedded_query(model: FlashSlothForConditionalGeneration) -> None:
     model.model.set_submodule("embedded_query", QueriesThatDoNotLook())
 
 
-__all__ = ["NONE", "POOLINGS", "SAP", "exchange_pooling", "remove_embedded_query"]
+__all__ = ["NONE", "POOLINGS", "SAP", "Pooling", "exchange_pooling", "remove_embedded_query"]

@@ -10,27 +10,26 @@
       - {name: SAP + EmbQ}
       - {name: average, pooling: average, embq: false}
 
-In: the file. Out: a checked :class:`Experiment`. What stands under `model`, `encoder` and `stages` is checked by the
+In: the file. Out: a checked :class:`Experiment`. What stands under `model`, `encoder` and `stages` is checked as the
 training recipes that are made of it.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Field
 
-from flashsloth.experiment.poolings import NONE, POOLINGS, SAP
-from flashsloth.training.recipe import Recipe, load_recipe
-from flashsloth.yaml_file import read_yaml
+from flashsloth.experiment.poolings import NONE, Pooling
+from flashsloth.strict_model import Problem, StrictModel, found, read_model
+from flashsloth.training.recipe import Recipe, load_recipe, recipe_of
+from flashsloth.whole_file import write_whole
+from flashsloth.yaml_file import read_yaml, write_yaml
 
-KEYS = {"name", "output", "seeds", "processes", "model", "encoder", "stages", "variants"}
-NEEDED = ("model", "encoder", "stages", "variants")
 ENCODER_FOLDER = "encoder"
 UNPOOLED = 1
 """Side of the windows of a variant that keeps all visual tokens."""
@@ -40,24 +39,31 @@ class ExperimentError(ValueError):
     """A mistake in an experiment's file."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One of the models.
+class Variant(StrictModel):
+    """One of the models."""
 
-    Attributes:
-        name: in the table.
-        pooling: one of :data:`~flashsloth.experiment.poolings.POOLINGS`.
-        pool_size: side of a window: 3 for 9 times fewer visual tokens, 6 for 36 times.
-        embq: whether the query tokens look at the picture.
-        num_query_tokens, embq_layer: None for the model's own.
-    """
-
-    name: str
-    pooling: str = SAP
-    pool_size: int = 3
+    name: str = Field(min_length=1)
+    """In the table."""
+    pooling: Pooling = "sap"
+    """What makes fewer visual tokens of many."""
+    pool_size: int = Field(3, ge=1, le=1024)
+    """Side of a window: 3 for 9 times fewer visual tokens, 6 for 36 times."""
     embq: bool = True
-    num_query_tokens: int | None = None
-    embq_layer: int | None = None
+    """Whether the query tokens look at the picture."""
+    num_query_tokens: Annotated[int, Field(ge=1)] | None = None
+    """None for the model's own."""
+    embq_layer: Annotated[int, Field(ge=0)] | None = None
+    """None for the model's own."""
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.folder:
+            yield Problem(("name",), f"found {found(self.name)}, which holds no letter and no digit")
+        if (self.pooling == NONE) != (self.pool_size == UNPOOLED):
+            said = (
+                f"found {self.pool_size} with pooling {self.pooling}: all visual tokens are pooling: {NONE} with "
+                f"pool_size: {UNPOOLED}"
+            )
+            yield Problem(("pool_size",), said, (("pooling",),))
 
     @property
     def folder(self) -> str:
@@ -74,33 +80,41 @@ class Variant:
         return changed
 
 
-@dataclass
-class Experiment:
-    """All of it.
+class Experiment(StrictModel):
+    """All of it."""
 
-    Attributes:
-        name, output: of the experiment, and its folder.
-        seeds: every variant is trained with each of them.
-        processes: runs at a time, on one device.
-        model: as in a training recipe.
-        encoder, stages: as in a training recipe, raw.
-        variants: the models.
-    """
-
-    name: str
-    output: Path
-    seeds: list[int]
-    processes: int
+    name: str = Field(min_length=1)
+    """Of the experiment."""
+    output: Path = Field(strict=False)
+    """Its folder."""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([1], min_length=1)
+    """Every variant is trained with each of them."""
+    processes: int = Field(1, ge=1, le=1024)
+    """Runs at a time, on one device."""
     model: dict[str, Any]
-    encoder: list[dict[str, Any]]
-    stages: list[dict[str, Any]]
-    variants: list[Variant]
+    """As in a training recipe, with a `config`: every variant starts from nothing."""
+    encoder: list[dict[str, Any]] = Field(min_length=1)
+    """As in a training recipe: stages that make the shared encoder."""
+    stages: list[dict[str, Any]] = Field(min_length=1)
+    """As in a training recipe: stages that every variant goes through."""
+    variants: list[Variant] = Field(min_length=1)
+    """The models."""
+
+    def problems(self) -> Iterator[Problem]:
+        if not isinstance(self.model.get("config"), dict):
+            yield Problem(("model",), "needs a config, for every variant starts from nothing")
+        if not self.stages[-1].get("eval_data"):
+            last = len(self.stages) - 1
+            yield Problem(("stages", last, "eval_data"), "missing, expected what the variants are compared by")
+        folders = [variant.folder for variant in self.variants]
+        for number, folder in enumerate(folders):
+            if folder in folders[:number]:
+                said = f"a variant before is called {folder!r} too: give each a name of its own"
+                yield Problem(("variants", number, "name"), said)
 
     def encoder_recipe(self) -> Recipe:
         """What makes the shared encoder."""
-        folder = self.output / ENCODER_FOLDER
-        tree = {"name": "encoder", "output": str(folder), "seed": self.seeds[0], "model": self.model}
-        return self._recipe(folder, {**tree, "stages": self.encoder})
+        return self._written(self.output / ENCODER_FOLDER, self._encoder_tree())
 
     def run_folder(self, variant: Variant, seed: int) -> Path:
         """Where a run leaves what it found."""
@@ -108,16 +122,34 @@ class Experiment:
 
     def recipe(self, variant: Variant, seed: int) -> Recipe:
         """What one variant learns."""
+        return self._written(self.run_folder(variant, seed), self._tree(variant, seed))
+
+    def check(self, file: str) -> None:
+        """Find what training would refuse, before anything is trained.
+
+        Raises:
+            RecipeError: for everything that is not right under `model`, `encoder` and `stages`.
+        """
+        recipe_of(self._encoder_tree(), f"{file}, encoder", ENCODER_FOLDER)
+        for variant in self.variants:
+            recipe_of(self._tree(variant, self.seeds[0]), file, variant.folder)
+
+    def _encoder_tree(self) -> dict[str, Any]:
+        folder = self.output / ENCODER_FOLDER
+        tree = {"name": ENCODER_FOLDER, "output": str(folder), "seed": self.seeds[0], "model": self.model}
+        return {**tree, "stages": self.encoder}
+
+    def _tree(self, variant: Variant, seed: int) -> dict[str, Any]:
         folder = self.run_folder(variant, seed)
         model = {**self.model, "config": variant.config(self.model["config"])}
         tree = {"name": f"{variant.folder}-{seed}", "output": str(folder), "seed": seed, "model": model}
-        return self._recipe(folder, {**tree, "stages": self.stages})
+        return {**tree, "stages": self.stages}
 
-    def _recipe(self, folder: Path, tree: dict[str, Any]) -> Recipe:
+    def _written(self, folder: Path, tree: dict[str, Any]) -> Recipe:
         """A training recipe, beside what it makes."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder.with_suffix(".yaml")
-        file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        write_whole(file, write_yaml(tree))
         return load_recipe(file)
 
 
@@ -125,67 +157,17 @@ def load_experiment(path: str | Path) -> Experiment:
     """Read and check an experiment.
 
     Raises:
-        ExperimentError, RecipeError: for anything that is not right in it.
+        ExperimentError, RecipeError: for everything that is not right in it.
     """
     file = Path(path)
     tree = read_yaml(file, "experiment", "recipes/experiments/claim.yaml", ExperimentError)
-    if not isinstance(tree, dict) or set(tree) - KEYS or not set(NEEDED) <= set(tree):
-        found = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
-        raise ExperimentError(
-            f"{file} holds {found}, expected keys of {sorted(KEYS)}, {' and '.join(NEEDED)} among them"
-        )
-    if not isinstance(tree["model"], dict) or not isinstance(tree["model"].get("config"), dict):
-        raise ExperimentError(f"{file}: model needs a config, for every variant starts from nothing")
-    seeds = tree.get("seeds", [1])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise ExperimentError(f"{file}: seeds is {seeds!r}, expected a list of whole numbers")
-    processes = tree.get("processes", 1)
-    if type(processes) is not int or processes < 1:
-        raise ExperimentError(f"{file}: processes is {processes!r}, expected 1 or more")
-    stages = tree["stages"]
-    if not isinstance(stages, list) or not stages or not (isinstance(stages[-1], dict) and stages[-1].get("eval_data")):
-        raise ExperimentError(f"{file}: the last of stages needs eval_data, by which the variants are compared")
-    name = str(tree.get("name", file.stem))
-    return Experiment(
-        name=name,
-        output=Path(str(tree.get("output", f"runs/{name}"))),
-        seeds=seeds,
-        processes=processes,
-        model=tree["model"],
-        encoder=tree["encoder"],
-        stages=stages,
-        variants=_variants(tree["variants"], f"{file}: variants"),
-    )
-
-
-def _variants(raw: Any, where: str) -> list[Variant]:
-    if not isinstance(raw, list) or not raw:
-        raise ExperimentError(f"{where} is {raw!r}, expected a list of variants, each with a name")
-    variants = [_of(Variant, item, f"{where}.{number}") for number, item in enumerate(raw)]
-    for number, variant in enumerate(variants):
-        if variant.pooling not in POOLINGS:
-            raise ExperimentError(f"{where}.{number}.pooling is {variant.pooling!r}, expected one of {POOLINGS}")
-        if (variant.pooling == NONE) != (variant.pool_size == UNPOOLED):
-            raise ExperimentError(
-                f"{where}.{number} has pooling {variant.pooling} and pool_size {variant.pool_size}: all visual tokens "
-                f"are pooling: {NONE} with pool_size: {UNPOOLED}"
-            )
-    folders = [variant.folder for variant in variants]
-    if twice := [folder for folder in folders if folders.count(folder) > 1]:
-        raise ExperimentError(f"{where} has two variants that are called {twice[0]!r}: give each a name of its own")
-    return variants
-
-
-def _of(kind: type, raw: Any, where: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    if not isinstance(raw, dict) or set(raw) - set(fields) or not needed <= set(raw):
-        raise ExperimentError(f"{where} is {raw!r}, expected keys {list(fields)}")
-    for name, value in raw.items():
-        types = {option.strip() for option in str(fields[name].type).split("|")}
-        if type(value).__name__ not in types and not (type(value) is int and "float" in types):
-            raise ExperimentError(f"{where}.{name} is {value!r}, expected {fields[name].type}")
-    return kind(**raw)
+    if not isinstance(tree, dict):
+        raise ExperimentError(f"{file} holds a {type(tree).__name__}, expected keys such as model, stages, variants")
+    named = {**tree, "name": tree.get("name", file.stem)}
+    named["output"] = tree.get("output", f"runs/{named['name']}")
+    experiment = read_model(Experiment, named, ExperimentError, str(file))
+    experiment.check(str(file))
+    return experiment
 
 
 __all__ = ["Experiment", "ExperimentError", "Variant", "load_experiment"]

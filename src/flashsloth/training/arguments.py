@@ -14,10 +14,15 @@ from transformers import TrainingArguments
 
 from flashsloth.training import ranks
 from flashsloth.training.engines import make_arguments
-from flashsloth.training.recipe import RecipeError, StageRun
+from flashsloth.training.recipe import StageRun
 
 STEPS_FOLDER = "steps"
 """Where a stage's checkpoints stand while it runs."""
+
+
+def device_count() -> int:
+    """Devices that share a step."""
+    return max(ranks.count(), torch.cuda.device_count() if ranks.count() == 1 else 1)
 
 
 def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: int) -> TrainingArguments:
@@ -29,13 +34,8 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
     """
     settings = stage.settings
     on_accelerator = torch.cuda.is_available()
-    devices = max(ranks.count(), torch.cuda.device_count() if ranks.count() == 1 else 1)
-    micro = stage.micro_batch_size or max(1, settings.batch_size // devices)
-    if settings.batch_size % (micro * devices):
-        raise RecipeError(
-            f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro} times {devices} devices: "
-            f"change one of them"
-        )
+    devices = device_count()
+    micro = stage.rows(devices)
     fields: dict[str, Any] = {
         "output_dir": str(folder / STEPS_FOLDER),
         "per_device_train_batch_size": micro,
@@ -73,4 +73,4 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
     return arguments
 
 
-__all__ = ["STEPS_FOLDER", "training_arguments"]
+__all__ = ["STEPS_FOLDER", "device_count", "training_arguments"]

@@ -1,4 +1,4 @@
-"""Changes of single values of a recipe: `stages.0.steps=100`.
+"""Changes of single values of a recipe: `stages.0.steps=100`, `stages.instruction.steps=100`.
 
 In: the tree that YAML read, and `dotted.key=value`. Out: the tree, changed.
 """
@@ -7,41 +7,47 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
+from flashsloth.yaml_file import parse_yaml
 
-from flashsloth.training.recipe_fields import RecipeError
+
+class OverrideError(ValueError):
+    """A change that cannot be made."""
 
 
 def override(tree: dict[str, Any], change: str) -> None:
-    """Set one dotted key in the raw tree."""
+    """Set one dotted key in the raw tree.
+
+    Raises:
+        OverrideError: if it names no place, or its value is not YAML.
+    """
     path, separator, text = change.partition("=")
-    if not separator or not path:
-        raise RecipeError(f"override {change!r}: expected key=value, such as stages.0.steps=100")
+    keys = path.split(".")
+    if not separator or not all(keys):
+        raise OverrideError(f"found {change!r}, expected key=value, such as stages.0.steps=100")
     node: Any = tree
-    *parents, last = path.split(".")
+    *parents, last = keys
+    value = parse_yaml(text, f"the value of {path}", OverrideError)
     for part in parents:
-        node = _child(node, part, path)
-    value = yaml.safe_load(text)
-    if isinstance(node, list):
-        node[_list_index(node, last, path)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise RecipeError(f"override {path!r}: {last!r} is inside a {type(node).__name__}, not a group of keys")
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[_key(node, part, path)]
+    node[_key(node, last, path)] = value
 
 
-def _child(node: Any, part: str, path: str) -> Any:
-    if isinstance(node, list):
-        return node[_list_index(node, part, path)]
+def _key(node: Any, part: str, path: str) -> str | int:
+    """A part of a path as the key of a group, or the number of a list's item."""
     if isinstance(node, dict):
-        return node.setdefault(part, {})
-    raise RecipeError(f"override {path!r}: {part!r} is inside a {type(node).__name__}, not a group of keys")
+        return part
+    if not isinstance(node, list):
+        raise OverrideError(f"{path}: {part!r} is inside a {type(node).__name__}, not a group of keys")
+    if part.isdecimal() and int(part) < len(node):
+        return int(part)
+    named = [index for index, item in enumerate(node) if isinstance(item, dict) and item.get("stage") == part]
+    if len(named) > 1:
+        raise OverrideError(f"{path}: several items are called {part!r}: expected one of the numbers {named}")
+    if not named:
+        raise OverrideError(f"{path}: {part!r} does not name one of {len(node)} items (0..{len(node) - 1})")
+    return named[0]
 
 
-def _list_index(node: list[Any], part: str, path: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise RecipeError(f"override {path!r}: {part!r} does not name one of {len(node)} items (0..{len(node) - 1})")
-    return int(part)
-
-
-__all__ = ["override"]
+__all__ = ["OverrideError", "override"]

@@ -1,72 +1,73 @@
-"""Values of a YAML file as the fields of dataclasses, each checked against its annotation.
+"""What every group of keys of a recipe has: strict fields, each of which says what `--resume` does with a new value.
 
-In: groups of keys, as YAML read them, and where they stand. Out: dataclasses. Every mistake is a :class:`RecipeError`
-that names the key, what was found and what was expected.
+In: nothing. Out: the base of the recipe's models, the kinds of numbers in them, and :class:`RecipeError`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from flashsloth.strict_model import StrictModel
 
 
 class RecipeError(ValueError):
     """A mistake in a recipe."""
 
 
-def filled(kind: type, raw: Any, where: str) -> Any:
-    """A dataclass with a group's values, and its defaults where the group is silent."""
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{where} is {raw!r}, expected keys {[f.name for f in dataclasses.fields(kind)]}")
-    check_keys(raw, {f.name for f in dataclasses.fields(kind)}, where)
-    return replaced(kind(), raw, where)
+@dataclass(frozen=True)
+class OnResume:
+    """What becomes of a run that goes on with another value of a field.
+
+    Attributes:
+        kind: `free`: nothing that is learned depends on it; `from_here`: it holds from the step at which the run goes
+            on; `fixed`: it is refused.
+        why: of what is refused.
+    """
+
+    kind: Literal["free", "from_here", "fixed"]
+    why: str = ""
 
 
-def replaced(value: Any, changes: dict[str, Any], where: str) -> Any:
-    """A dataclass with some fields changed, each checked against its annotation."""
-    types = {f.name: str(f.type) for f in dataclasses.fields(value)}
-    checked = {key: typed(item, types[key], f"{where}.{key}") for key, item in changes.items()}
-    return dataclasses.replace(value, **checked)
+FREE = OnResume("free")
+FROM_HERE = OnResume("from_here")
 
 
-def typed(value: Any, annotation: str, where: str) -> Any:
-    """A YAML value as its field wants it: ints for floats, numbers written like 1e-3 (YAML reads those as text)."""
-    options = [option.strip() for option in annotation.split("|")]
-    if value is None and "None" in options:
-        return None
-    if "bool" in options:
-        accepted = isinstance(value, bool) or ("str" in options and isinstance(value, str))
-    elif "float" in options:
-        try:
-            value, accepted = float(value), not isinstance(value, bool)
-        except (TypeError, ValueError):
-            accepted = False
-    elif "int" in options:
-        accepted = isinstance(value, int) and not isinstance(value, bool)
-    elif "str" in options:
-        accepted = isinstance(value, str)
-    else:
-        return value
-    if not accepted:
-        raise RecipeError(f"{where} is {value!r}, expected {annotation}")
-    return value
+def fixed(why: str) -> OnResume:
+    """Refused on resume, and why: a clause."""
+    return OnResume("fixed", why)
 
 
-def at_least(value: Any, least: float, where: str) -> Any:
-    """The value, which may be None, unless it is too small."""
-    if value is not None and value < least:
-        raise RecipeError(f"{where} is {value}, expected at least {least}")
-    return value
+class RecipeModel(StrictModel):
+    """A group of a recipe's keys; every field stands beside :data:`FREE`, :data:`FROM_HERE` or :func:`fixed`."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        silent = [name for name in cls.model_fields if cls.on_resume(name) is None]
+        if silent:
+            raise TypeError(f"{cls.__name__}.{', '.join(silent)}: say FREE, FROM_HERE or fixed(why), for --resume")
+
+    @classmethod
+    def on_resume(cls, name: str) -> OnResume | None:
+        """What a field says of itself."""
+        return next((rule for rule in cls.model_fields[name].metadata if isinstance(rule, OnResume)), None)
 
 
-def check_keys(tree: dict[str, Any], known: set[str], where: str) -> None:
-    """Refuse keys that nobody knows, with the one that was probably meant."""
-    for key in tree:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected some of {sorted(known)}"
-            raise RecipeError(f"{where} has no key {key!r}: {hint}")
+MOST = 1_000_000_000
+"""Of what is counted: more is a slip, and needs more memory than there is to be refused in time."""
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Samples = Annotated[int, Field(ge=1, le=1_000_000)]
+"""In a step."""
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""Room is left below 2**32 for what steps and processes add to it."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
-
-__all__ = ["RecipeError", "at_least", "check_keys", "filled", "replaced", "typed"]
+__all__ = [
+    "FREE", "FROM_HERE", "BelowOne", "Count", "NotNegative", "OnResume", "Positive", "RecipeError", "RecipeModel",
+    "Samples", "Seed", "Share", "fixed",
+]  # fmt: skip

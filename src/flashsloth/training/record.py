@@ -10,7 +10,6 @@ A run that goes on compares both with what it is given now.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -25,14 +24,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flashsloth.file_lock import lock_file
 from flashsloth.training import ranks
 from flashsloth.training.data.several_files import several_files
-from flashsloth.training.recipe import Recipe, RecipeError, load_recipe
+from flashsloth.training.recipe import Recipe, RecipeError, load_recipe, resolved
 from flashsloth.version import __version__, installed_versions
 from flashsloth.whole_file import write_whole
+from flashsloth.yaml_file import write_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -67,19 +65,6 @@ class RecipeChangedError(RecipeError):
     """The recipe or the data are not what the run began with."""
 
 
-def resolved(recipe: Recipe) -> dict[str, Any]:
-    """A recipe with everything said, as `load_recipe` reads it."""
-    tree = dataclasses.asdict(recipe)
-    stages = []
-    for stage in tree.pop("stages"):
-        row = stage.pop("settings")
-        del row["objective"]  # no recipe can say it: it is the row's own
-        stages.append({**stage, **row})
-    plain = json.loads(json.dumps({**tree, "stages": stages}, default=str))  # tuples to lists, paths to text
-    assert isinstance(plain, dict)
-    return plain
-
-
 def write_record(recipe: Recipe, resumed: bool) -> None:
     """Write both files, or compare what is given with what they say and add this start to them.
 
@@ -103,7 +88,7 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
         _check_data(past["data"], data)
         _warn_of_differences(past["starts"][-1], start)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RECIPE_FILE, yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True))
+    write_whole(folder / RECIPE_FILE, write_yaml(resolved(recipe)))
     starts = [*past.get("starts", []), start]
     write_whole(folder / RUN_FILE, json.dumps({"data": data, "starts": starts}, indent=1) + "\n")
 
@@ -268,6 +253,5 @@ __all__ = [
     "alone_in",
     "check_unchanged",
     "data_digests",
-    "resolved",
     "write_record",
 ]

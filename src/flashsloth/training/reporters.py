@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ PROJECT = "flashsloth"
 _INSTALL = {TENSORBOARD: "pip install 'flashsloth[tensorboard]'", WANDB: "pip install wandb"}
 
 
-def check_installed(names: list[str]) -> None:
+def check_installed(names: Sequence[str]) -> None:
     """Refuse what is asked for and not there.
 
     Raises:
@@ -36,7 +36,7 @@ def check_installed(names: list[str]) -> None:
 
 
 @contextmanager
-def reporters(names: list[str], folder: Path, run_name: str, step: int) -> Iterator[list[Any]]:
+def reporters(names: Sequence[str], folder: Path, run_name: str, step: int) -> Iterator[list[Any]]:
     """Callbacks for Trainer, as long as a stage runs.
 
     Args:

@@ -7,11 +7,26 @@ and `instruction_hd` are the paper's (FlashSloth, section 4.1; flashsloth's `scr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import nn
 
+from flashsloth.strict_model import Problem, found
+from flashsloth.training.recipe_fields import (
+    FROM_HERE,
+    MOST,
+    BelowOne,
+    Count,
+    NotNegative,
+    Positive,
+    RecipeModel,
+    Samples,
+    fixed,
+)
+
+Part = Literal["vision_encoder", "sap", "projector", "query_tokens", "embq", "language_model", "head"]
 Template = Literal["plain", "chat", "published_chat"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup", "warmup_stable_decay"]
@@ -28,40 +43,46 @@ PARTS: dict[str, str] = {
 """What a stage can train, by the module that holds it."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One row of the table.
+class Stage(RecipeModel):
+    """One row of the table; a recipe may change all of it but the objective."""
 
-    Attributes:
-        trains: names from :data:`PARTS`; everything else is frozen.
-        objective: `answers` (next-token cross-entropy on the answers) or `patches` (what each patch of a drawn picture
-            shows).
-        template: `chat`, `plain` (stage 1: picture and caption only), or `published_chat` (a space before the query
-            tokens, as the published training text has).
-        learning_rate: peak, for AdamW.
-        batch_size: samples an optimizer step, over all devices and accumulation.
-        epochs: passes over the data, where the recipe gives no `steps`.
-        warmup: share of the steps.
-        schedule: transformers' name of the learning-rate schedule.
-        weight_decay, adam_beta2: AdamW's.
-        optimizer: `adamw`, or `muon` for the matrices of transformer blocks (see `optimizer.py`).
-        max_length: tokens; a longer sample is an error that names it.
-        patch_loss: weight of the patches' loss beside the answers', for drawn pictures; 0 for none.
-    """
+    trains: Annotated[
+        tuple[Part, ...], Field(min_length=1, strict=False), fixed("the optimizer holds averages of other parameters")
+    ]
+    """Parts that learn; everything else is frozen."""
+    objective: Annotated[Literal["answers", "patches"], fixed("it is the stage's own")]
+    """`answers` (next-token cross-entropy on the answers) or `patches` (what each patch of a drawn picture shows)."""
+    template: Annotated[Template, fixed("the text of every sample would be another")]
+    """`chat`, `plain` (stage 1: picture and caption only), or `published_chat` (a space before the query tokens, as the
+    published training text has)."""
+    learning_rate: Annotated[Positive, FROM_HERE]
+    """The highest, for AdamW."""
+    batch_size: Annotated[Samples, fixed("steps would learn from other samples")]
+    """Samples an optimizer step, over all devices and accumulation."""
+    epochs: Annotated[float, Field(gt=0, le=MOST), FROM_HERE] = 1.0
+    """Passes over the data, where the recipe gives no `steps`."""
+    warmup: Annotated[BelowOne, FROM_HERE] = 0.03
+    """Share of the steps in which the learning rate rises."""
+    schedule: Annotated[Schedule, FROM_HERE] = "cosine"
+    """transformers' name of the learning-rate schedule."""
+    weight_decay: Annotated[NotNegative, FROM_HERE] = 0.0
+    """AdamW's."""
+    adam_beta2: Annotated[BelowOne, FROM_HERE] = 0.999
+    """AdamW's."""
+    optimizer: Annotated[Optimizer, fixed("its averages would be another optimizer's")] = "adamw"
+    """`adamw`, or `muon` for the matrices of transformer blocks."""
+    max_length: Annotated[Count, fixed("other samples would be too long")] = 3072
+    """Tokens; a longer sample is a bad one."""
+    patch_loss: Annotated[NotNegative, fixed("another loss would be learned from")] = 0.0
+    """Weight of the patches' loss beside the answers', for drawn pictures; 0 for none."""
 
-    trains: tuple[str, ...]
-    objective: Literal["answers", "patches"]
-    template: Template
-    learning_rate: float
-    batch_size: int
-    epochs: float = 1.0
-    warmup: float = 0.03
-    schedule: Schedule = "cosine"
-    weight_decay: float = 0.0
-    adam_beta2: float = 0.999
-    optimizer: Optimizer = "adamw"
-    max_length: int = 3072
-    patch_loss: float = 0.0
+    def problems(self) -> Iterator[Problem]:
+        if len(set(self.trains)) < len(self.trains):
+            yield Problem(("trains",), f"found {found(self.trains)}, which names a part twice")
+        if self.patch_loss and not self.learns_answers:
+            yield Problem(
+                ("patch_loss",), "goes beside the loss of answers, and this stage learns patches: leave it out"
+            )
 
     @property
     def learns_answers(self) -> bool:
@@ -69,15 +90,23 @@ class Stage:
         return self.objective == "answers"
 
 
-_INSTRUCTED = ("projector", "sap", "query_tokens", "embq", "language_model", "head")
+_INSTRUCTED: tuple[Part, ...] = ("projector", "sap", "query_tokens", "embq", "language_model", "head")
+_INSTRUCTION: dict[str, Any] = {
+    "objective": "answers",
+    "template": "published_chat",
+    "learning_rate": 2e-5,
+    "batch_size": 128,
+}
 
 STAGES: dict[str, Stage] = {
-    "encoder": Stage(("vision_encoder",), "patches", "plain", learning_rate=1e-3, batch_size=64),
-    "alignment": Stage(("projector", "sap"), "answers", "plain", learning_rate=1e-3, batch_size=256),
-    "instruction": Stage(_INSTRUCTED, "answers", "published_chat", learning_rate=2e-5, batch_size=128),
-    "instruction_hd": Stage(
-        (*_INSTRUCTED, "vision_encoder"), "answers", "published_chat", learning_rate=2e-5, batch_size=128
+    "encoder": Stage(
+        trains=("vision_encoder",), objective="patches", template="plain", learning_rate=1e-3, batch_size=64
     ),
+    "alignment": Stage(
+        trains=("projector", "sap"), objective="answers", template="plain", learning_rate=1e-3, batch_size=256
+    ),
+    "instruction": Stage(trains=_INSTRUCTED, **_INSTRUCTION),
+    "instruction_hd": Stage(trains=(*_INSTRUCTED, "vision_encoder"), **_INSTRUCTION),
 }
 
 

@@ -54,6 +54,7 @@ def test_mistakes_are_named(pack: str, tmp_path: Path) -> None:
         conversations([DataSource(packed=pack, count=9)])
     with pytest.raises(DataError, match="draw it with --grid 6"):
         patches([DataSource(packed=pack)], 6)
-    assert DataSource(packed=pack, unknown=0.1).problem() is not None
-    assert DataSource(packed=pack, world=3).problem() is not None
-    assert DataSource(packed=pack).problem() is None
+    with pytest.raises(ValueError, match=r"unknown: found 0\.1, but it does not go with packed"):
+        DataSource(packed=pack, unknown=0.1)
+    with pytest.raises(ValueError, match="found world and packed, expected exactly one of"):
+        DataSource(packed=pack, world=3)
