@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN, chat_template
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
+from flashsloth.model.layout import prompt_ids
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
@@ -90,7 +91,10 @@ def make_config(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> FlashSlot
         "embq_layer": 2,
         "embq_num_heads": 4,
     }
-    return FlashSlothConfig(**{**fields, **changes})
+    config = FlashSlothConfig(**{**fields, **changes})
+    if "prompt_ids" not in changes:
+        config.prompt_ids = prompt_ids(make_processor(tokenizer, config))
+    return config
 
 
 def make_model(config: FlashSlothConfig, *, attention: str = "eager") -> FlashSlothForConditionalGeneration:

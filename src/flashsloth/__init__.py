@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
     from flashsloth.model.inspection import inspect_checkpoint
     from flashsloth.model.join import join
+    from flashsloth.model.layout import layout_from_ids, prompt_ids
     from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
     from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
@@ -32,7 +33,9 @@ _HOMES = {
     "convert": "flashsloth.model.checkpoint",
     "inspect_checkpoint": "flashsloth.model.inspection",
     "join": "flashsloth.model.join",
+    "layout_from_ids": "flashsloth.model.layout",
     "load": "flashsloth.inference.load",
+    "prompt_ids": "flashsloth.model.layout",
 }
 """Public name -> the module it lives in."""
 
@@ -63,5 +66,7 @@ __all__ = [
     "convert",
     "inspect_checkpoint",
     "join",
+    "layout_from_ids",
     "load",
+    "prompt_ids",
 ]

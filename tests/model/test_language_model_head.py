@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import VOCABULARY as VOCABULARY_OF_TINY
 from tiny import TinyModelMaker, assistant, encode, picture, user
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from flashsloth.benchmark.live_memory import LiveMemory
 from flashsloth.model import language_model_head
-from flashsloth.model.language_model_head import IGNORED_LABEL, ROWS_AT_A_TIME, LanguageModelHead, token_losses
+from flashsloth.model.language_model_head import (
+    IGNORED_LABEL,
+    ROWS_AT_A_TIME,
+    LanguageModelHead,
+    next_tokens,
+    token_losses,
+)
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
@@ -130,6 +138,25 @@ def test_nothing_supervised_is_no_loss_but_has_gradients(
     assert not any(gradient.any() for gradient in found.values())
 
 
+@pytest.mark.usefixtures("_few_rows")
+@pytest.mark.parametrize("skip_logits", [False, True])
+@pytest.mark.parametrize("count", [None, 11])
+@pytest.mark.parametrize("beside", ["labels", "no labels"])
+def test_labels_that_are_shifted_already(
+    tiny_model: Any, tiny_processor: FlashSlothProcessor, skip_logits: bool, count: int | None, beside: str
+) -> None:
+    """As where a sequence is split over devices: what follows a part's last token is in its labels, too."""
+    inputs = encode(tiny_processor, CHATS, return_labels=True)
+    labels = inputs.pop("labels")
+    shifted = torch.cat([labels[:, 1:], torch.full((2, 1), 7)], dim=1)
+    given = {"labels": labels} if beside == "labels" else {}
+    found = tiny_model(**inputs, **given, shift_labels=shifted, skip_logits=skip_logits, num_items_in_batch=count).loss
+    logits = tiny_model(**inputs).logits
+    expected = ForCausalLMLoss(logits, None, VOCABULARY_OF_TINY, num_items_in_batch=count, shift_labels=shifted)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.isclose(found, tiny_model(**inputs, labels=labels, num_items_in_batch=count).loss)
+
+
 def test_logits_cannot_be_skipped_for_nothing(tiny_model: Any, tiny_processor: FlashSlothProcessor) -> None:
     with pytest.raises(ValueError, match="skip_logits=True makes the loss alone, which needs labels"):
         tiny_model(**encode(tiny_processor, CHATS), skip_logits=True)
@@ -141,7 +168,7 @@ def test_memory_is_that_of_one_chunk() -> None:
     states = torch.randn(1, rows, WIDTH, requires_grad=True)
     labels = torch.randint(0, VOCABULARY, (1, rows))
     with LiveMemory(head) as memory:
-        token_losses(head, states, labels)[0].total.backward()
+        token_losses(head, states, next_tokens(labels))[0].total.backward()
     chunk = 4 * ROWS_AT_A_TIME * VOCABULARY
     assert chunk < memory.peak < 5 * chunk
     with LiveMemory(head) as plain:

@@ -88,7 +88,7 @@ def replaced(name: str, change: Any) -> Any:
 
 MISTAKES = {
     "pictures left out": (without("pixel_values"), "no pictures were given"),
-    "position tensors left out": (without("image_index", "query_turn", "question_turn"), "image_index was not given"),
+    "picture positions left out": (without("image_index"), "image_index was not given"),
     "query positions left out": (without("query_turn"), "query_turn was not given"),
     "question positions left out": (without("question_turn"), "question_turn"),
     "a picture too many": (replaced("pixel_values", lambda t: t.repeat(2, 1, 1, 1, 1)), "but 4 were given"),

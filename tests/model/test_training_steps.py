@@ -163,6 +163,45 @@ def test_trainer_learns(
         torch.testing.assert_close(loaded.eval()(**inputs).logits, model.eval()(**inputs).logits)
 
 
+def test_noise_on_embeddings(
+    make_tiny_model: TinyModelMaker, tiny_processor: FlashSlothProcessor, tmp_path: Path
+) -> None:
+    """NEFTune reaches words and the queries' anchor alike, in training alone, and is gone after it."""
+    pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate")
+    from transformers import Trainer, TrainingArguments
+    from transformers.integrations.neftune import activate_neftune, deactivate_neftune
+
+    model = make_tiny_model(sap_dropout=0.0)
+    inputs = batch_of("mixed", tiny_processor)
+    quiet = model.train()(**inputs).loss
+    handle = activate_neftune(model, 5.0)
+    embedded = torch.zeros(2, 30, model.config.text_config.hidden_size)
+    anchor = model.model.get_input_embeddings().weight[model.config.anchor_token_id]
+    noise = torch.stack([model.model._anchor(embedded) - anchor for _ in range(20)]).abs().max()
+    assert 0.5 * 5 / (30 * 48) ** 0.5 < noise <= 5 / (30 * 48) ** 0.5 + 1e-6
+    assert model(**inputs).loss != quiet
+    torch.testing.assert_close(model.eval()(**inputs).loss, quiet)
+    deactivate_neftune(model, handle)
+    assert torch.equal(model.train()(**inputs).loss, quiet)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        neftune_noise_alpha=5.0,
+        max_steps=2,
+        remove_unused_columns=False,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Samples(),
+        data_collator=lambda chats: encode(tiny_processor, chats, return_labels=True),
+    )
+    assert trainer.train().global_step == 2
+
+
 def test_accumulated_steps_weigh_every_token_alike(tiny_model: Any, tiny_processor: FlashSlothProcessor) -> None:
     """Two halves, each told how many tokens the whole has, make the whole's gradient."""
     whole = batch_of("mixed", tiny_processor)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_d
 from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.layout import prompt_ids
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.speed import SpeedError, check_quantization, speed_up
 
@@ -78,6 +80,9 @@ def load(
         raise LoadError(f"{folder} cannot be loaded ({_cause(error)}): copy the checkpoint anew") from error
     name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
     processor = _load_processor(folder)
+    if model.config.prompt_ids is None:
+        with suppress(ValueError):  # a template of another kind: ids alone will be refused
+            model.config.prompt_ids = prompt_ids(processor)
     model = model.to(chosen_device)
     if optimize:
         speed_up(model, quantize=chosen_quantization)

@@ -16,6 +16,7 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
 from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, one_cache
+from flashsloth.model.layout import count_pictures, holds_placeholders, layout_from_ids
 from flashsloth.model.positions import rows_of_pictures
 
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
@@ -56,8 +57,18 @@ class FlashSlothGenerationMixin(GenerationMixin):
             )
         if (cache := one_cache(*(kwargs.pop(name, None) for name in CACHE_NAMES))) is not None:
             kwargs[CACHE_NAME] = cache
+        kwargs |= self._layout_of_prompts(inputs, kwargs)
         kwargs["suppress_tokens"] = sorted({*self._placeholders(), *(setting("suppress_tokens") or ())})
         return super().generate(inputs, generation_config, **kwargs)
+
+    def _layout_of_prompts(self, inputs: torch.Tensor | None, kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The position tensors of prompts whose ids came without; nothing where they came, or none are needed."""
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        given = any(kwargs.get(name) is not None for name in POSITION_TENSORS)
+        if ids is None or given or not holds_placeholders(ids, self.config):
+            return {}
+        pictures = count_pictures(kwargs.get("pixel_values"), kwargs.get("mm_encoder_outputs"), self.config)
+        return layout_from_ids(ids, *pictures, self.config, kwargs.get("attention_mask"))
 
     def prepare_inputs_for_generation(
         self,

@@ -31,6 +31,7 @@ from flashsloth.model.join_halves import (
     load_vision_half,
 )
 from flashsloth.model.join_tokenizer import JoinedTokenizer, joined_tokenizer
+from flashsloth.model.layout import prompt_ids
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +106,10 @@ def join(
         config = _config(encoder, language, tokenizer, chosen)
         model = _model(config, encoder, language, language.dtype if dtype == "auto" else dtype, seed)
         _check_features(model, encoder)
+        processor = _processor(config, encoder, tokenizer)
+        model.config.prompt_ids = prompt_ids(processor)
         model.save_pretrained(work, max_shard_size=max_shard_size)
-        _processor(config, encoder, tokenizer).save_pretrained(work)
+        processor.save_pretrained(work)
     logger.info("%s: %.2f B parameters, of them new %.1f M", out, _billions(model), _new_millions(model))
     return out
 

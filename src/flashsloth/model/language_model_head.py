@@ -45,18 +45,23 @@ class LanguageModelHead(nn.Linear):
         return sum_by_chunks(partial(F.linear, weight=self.weight, bias=self.bias), states, targets, self.training)
 
 
-def token_losses(head: Any, hidden_states: torch.Tensor, labels: torch.Tensor) -> tuple[TokenLosses, torch.Tensor]:
+def next_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """What should follow each position: int64 [B, T] of labels [B, T], `IGNORED_LABEL` after the last."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+
+
+def token_losses(head: Any, hidden_states: torch.Tensor, targets: torch.Tensor) -> tuple[TokenLosses, torch.Tensor]:
     """The loss of next tokens.
 
     Args:
         head: a :class:`LanguageModelHead`, also inside PEFT's wrappers.
         hidden_states: float [B, T, D].
-        labels: int64 [B, T], `IGNORED_LABEL` where nothing is learned.
+        targets: int64 [B, T], the token after each position, `IGNORED_LABEL` where none is learned.
 
     Returns:
-        The losses of the n supervised positions, and bool [B, T]: which positions those are, each *before* its label.
+        The losses of the n supervised positions, and bool [B, T]: which positions those are.
     """
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL).to(hidden_states.device)  # [B, T]
+    targets = targets.to(hidden_states.device)
     supervised = targets != IGNORED_LABEL
     states, wanted = hidden_states[supervised], targets[supervised]  # [n, D], [n]
     if hasattr(head, "base_layer"):  # an adapter adds to the layer's output, so it must be the logits
@@ -88,4 +93,12 @@ def _cross_entropy(
     return F.cross_entropy(logits_of(states).float(), targets, reduction="sum")
 
 
-__all__ = ["IGNORED_LABEL", "ROWS_AT_A_TIME", "LanguageModelHead", "TokenLosses", "sum_by_chunks", "token_losses"]
+__all__ = [
+    "IGNORED_LABEL",
+    "ROWS_AT_A_TIME",
+    "LanguageModelHead",
+    "TokenLosses",
+    "next_tokens",
+    "sum_by_chunks",
+    "token_losses",
+]

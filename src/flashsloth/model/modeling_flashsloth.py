@@ -27,7 +27,8 @@ from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, 
 from flashsloth.model.generation import FlashSlothGenerationMixin
 from flashsloth.model.halves import check_precision, decoder_layers, embedding_name, make_vision_tower
 from flashsloth.model.idle import blank_picture, idle_queries, needs_query_tokens, touch
-from flashsloth.model.language_model_head import LanguageModelHead, token_losses
+from flashsloth.model.language_model_head import LanguageModelHead, next_tokens, token_losses
+from flashsloth.model.layout import count_pictures, holds_placeholders, layout_from_ids
 from flashsloth.model.outputs import FlashSlothCausalLMOutput, FlashSlothImageFeatures, FlashSlothModelOutput
 from flashsloth.model.positions import (
     check_placeholders,
@@ -174,7 +175,12 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        cache = one_cache(cache, past_key_values)
         if input_ids is not None:
+            if image_index is None and query_turn is None and question_turn is None:
+                image_index, query_turn, question_turn = self._layout(
+                    input_ids, attention_mask, pixel_values, mm_encoder_outputs, cache
+                )
             check_placeholders(input_ids, self.config.image_token_id, "image_index", image_index)
             check_placeholders(input_ids, self.config.query_token_id, "query_turn", query_turn)
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -205,7 +211,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             position_ids=position_ids,
             use_cache=use_cache,
             return_dict=True,
-            **{self.cache_argument: one_cache(cache, past_key_values)},
+            **{self.cache_argument: cache},
             **kwargs,
         )
         if embq_inputs is not None and not embq_inputs.reached.yes:
@@ -247,6 +253,27 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         if given is not None and given.pooler_output is None:
             return self.pool_features(given.last_hidden_state)
         return given
+
+    def _layout(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        pixel_values: torch.Tensor | None,
+        outputs: dict[str, FlashSlothImageFeatures] | None,
+        cache: Cache | None,
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Image index, query turns and question turns of ids that came without; None of each where none are needed."""
+        if not holds_placeholders(input_ids, self.config):
+            return None, None, None
+        if cache is not None and cache.get_seq_length() > 0:
+            raise ValueError(
+                "input_ids holds placeholders after a cached beginning, and ids alone do not say which picture or turn "
+                "they are of: use the processor's position tensors, or give the whole prompt without a cache"
+            )
+        layout = layout_from_ids(
+            input_ids, *count_pictures(pixel_values, outputs, self.config), self.config, attention_mask
+        )
+        return layout["image_index"], layout["query_turn"], layout["question_turn"]
 
     def _place_pictures(
         self,
@@ -291,10 +318,17 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         count, size = int(mask.sum()), self.config.num_query_tokens
         if count % size:
             raise ValueError(f"query_turn marks {count} positions, expected a multiple of {size}")
-        anchor_id = torch.tensor(self.config.anchor_token_id, device=inputs_embeds.device)
-        queries = self.query_tokens(self.get_input_embeddings()(anchor_id))  # [Q, D]
+        queries = self.query_tokens(self._anchor(inputs_embeds))  # [Q, D]
         repeated = queries.to(inputs_embeds.dtype).repeat(count // size, 1)  # [n*Q, D]
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), repeated)
+
+    def _anchor(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
+        """The anchor's embedding, float [D]."""
+        embeddings = self.get_input_embeddings()
+        # NEFTune's noise is the smaller the longer the row that is embedded, so the anchor gets a row of equal length.
+        length = inputs_embeds.shape[1] if hasattr(embeddings, "neftune_noise_alpha") else 1
+        anchor_id = torch.full((1, length), self.config.anchor_token_id, device=inputs_embeds.device)
+        return embeddings(anchor_id)[0, 0]
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Views in one row: float [N*W, 3, size, size]."""
@@ -363,6 +397,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
         cache: Cache | None = None,
+        shift_labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> FlashSlothCausalLMOutput:
         """As :meth:`FlashSlothModel.forward`, then the head.
@@ -371,13 +406,15 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             labels: int64 [B, T], -100 where nothing is learned. The loss is the mean next-token cross-entropy over all
                 supervised tokens of the batch.
             logits_to_keep: how many last positions get logits (0: all), or int64 indices of those that do.
+            shift_labels: int64 [B, T], labels that are shifted already: the token after each position. They count in
+                the place of `labels`, as where a sequence is split over devices and the next token is on another.
             num_items_in_batch: supervised tokens to divide by, where this batch is a part of a larger one.
             skip_logits: make the loss without the logits of all positions (see `language_model_head.py`); in
                 evaluation, the most likely tokens come with it. Default: in training, where labels are given.
         """
         if skip_logits is None:
-            skip_logits = self.training and labels is not None
-        if skip_logits and labels is None:
+            skip_logits = self.training and not (labels is None and shift_labels is None)
+        if skip_logits and labels is None and shift_labels is None:
             raise ValueError("skip_logits=True makes the loss alone, which needs labels: give labels, or leave it out")
         outputs = self.model(
             input_ids=input_ids,
@@ -398,15 +435,19 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         )
         loss = logits = predicted = None
         if skip_logits:
-            assert labels is not None
-            loss, predicted = self._loss_alone(outputs.last_hidden_state, labels, num_items_in_batch)
+            targets = next_tokens(labels) if shift_labels is None and labels is not None else shift_labels
+            assert targets is not None
+            loss, predicted = self._loss_alone(outputs.last_hidden_state, targets, num_items_in_batch)
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        if labels is not None and logits is not None:
-            size = self.config.text_config.vocab_size
+        if logits is not None and not (labels is None and shift_labels is None):
             loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=size, num_items_in_batch=num_items_in_batch
+                logits=logits,
+                labels=labels,
+                vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+                shift_labels=shift_labels,
             )
         return FlashSlothCausalLMOutput(
             loss=loss,
@@ -419,10 +460,10 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         )
 
     def _loss_alone(
-        self, hidden_states: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+        self, hidden_states: torch.Tensor, targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The loss [] of hidden states float [B, T, D], and in evaluation the most likely tokens, int64 [B, T]."""
-        losses, supervised = token_losses(self.lm_head, hidden_states, labels)
+        losses, supervised = token_losses(self.lm_head, hidden_states, targets)
         count = supervised.sum() if num_items_in_batch is None else num_items_in_batch
         if isinstance(count, torch.Tensor):
             count = count.to(hidden_states.device)

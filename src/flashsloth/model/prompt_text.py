@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from flashsloth.model.chat_template import ESCAPE, IMAGE_TOKEN, QUERY_TOKEN, QUESTION_START
 
-_USER_TAG = "USER:"
+USER_TAG = "USER:"
+"""What opens a turn in a text that marks no question."""
 
 
 class Piece(NamedTuple):
@@ -101,8 +102,8 @@ class QuestionFinder:
         """Look for a mark inside a text piece whose tokens end at `ends` and stand from position `first`."""
         if self.after_image and piece.text.startswith("\n"):
             self.unmarked = first + sum(end <= 1 for end in ends)
-        elif not self.after_image and piece.text.startswith(_USER_TAG):
-            self.unmarked = first + sum(end <= len(_USER_TAG) for end in ends)
+        elif not self.after_image and piece.text.startswith(USER_TAG):
+            self.unmarked = first + sum(end <= len(USER_TAG) for end in ends)
         self.after_image = False
         while self.marks and self.marks[0] <= piece.origin[-1] + 1:
             mark = self.marks.pop(0)
@@ -125,4 +126,4 @@ def _structural_tokens(tokenizer: Any) -> list[str]:
     return sorted({IMAGE_TOKEN, QUERY_TOKEN, *tokenizer.all_special_tokens}, key=len, reverse=True)
 
 
-__all__ = ["Piece", "Prompt", "PromptText", "QuestionFinder"]
+__all__ = ["USER_TAG", "Piece", "Prompt", "PromptText", "QuestionFinder"]

@@ -12,6 +12,7 @@ from typing import Any
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN, chat_template
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
+from flashsloth.model.layout import prompt_ids
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.recipe import ModelSource, RecipeError
@@ -115,6 +116,7 @@ def _from_nothing(
         num_image_tokens=config.num_image_tokens,
         num_query_tokens=config.num_query_tokens,
     )
+    model.config.prompt_ids = prompt_ids(processor)
     logger.info("made a model of %.2f M parameters", model.num_parameters() / 1e6)
     return model, processor
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from flashsloth.model.checkpoint.names import is_stage_2_only, to_ours
 from flashsloth.model.checkpoint.sources import CONFIG, read_config_dict
-from flashsloth.model.checkpoint.vocabulary import Vocabulary, read_vocabulary
+from flashsloth.model.checkpoint.vocabulary import Vocabulary, prompt_ids_of, read_vocabulary
 from flashsloth.model.checkpoint.weight_files import (
     CheckpointError,
     StoredTensor,
@@ -117,6 +117,7 @@ def published_config(
         "image_token_id": vocabulary.image,
         "query_token_id": vocabulary.query,
         "anchor_token_id": vocabulary.anchor,
+        "prompt_ids": prompt_ids_of(vocabulary, flat["vocab_size"]),
         "lm_head_bias": "lm_head.bias" in shapes,
         "tie_word_embeddings": bool(flat.get("tie_word_embeddings", False)),
         "dtype": stored_dtype(tensors.values()) or flat.get("torch_dtype"),

@@ -30,6 +30,21 @@ class Vocabulary(NamedTuple):
 PUBLISHED = Vocabulary(image=50297, query=50295, anchor=764, bos=None, eos=50296, pad=50256)
 """The published tokenizer's. The anchor is ` .`, with its space; the published code has its number built in."""
 
+PUBLISHED_PROMPT_IDS = {
+    "user": [[29904, 25], [1294, 1137, 25]],
+    "space": [220],
+    "newline": [198],
+    "end": PUBLISHED.eos,
+    "tag": [],
+}
+"""How the published tokenizer writes a prompt's fixed words, as `layout.prompt_ids` finds out."""
+
+
+def prompt_ids_of(vocabulary: Vocabulary, vocab_size: int) -> dict[str, Any] | None:
+    """:data:`PUBLISHED_PROMPT_IDS`, where the tokenizer is the published one."""
+    is_published = vocab_size == PUBLISHED_VOCAB_SIZE and vocabulary == PUBLISHED
+    return PUBLISHED_PROMPT_IDS if is_published else None
+
 
 def read_vocabulary(folder: Path, flat: dict[str, Any]) -> Vocabulary:
     """The ids of a published folder.
