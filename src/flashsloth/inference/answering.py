@@ -60,6 +60,11 @@ class FlashSloth:
         self.writer = PromptWriter(processor)
         self.generator = Generator(model, processor.tokenizer, self.pictures)
 
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """A copy, here or in another process, has weights and caches of its own; what was recorded is made again."""
+        engine = self.generator.engine
+        return _made_again, (self.model, self.processor, self.name, self.pictures, engine and engine.settings)
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -184,3 +189,15 @@ def _windows(pairs: Iterable[tuple[Picture, str]]) -> Iterator[list[tuple[Pictur
         keys.add(key)
     if window:
         yield window
+
+
+def _made_again(
+    model: FlashSlothForConditionalGeneration, processor: Any, name: str, pictures: PictureCache, settings: Any
+) -> FlashSloth:
+    """What a copied or unpickled :class:`FlashSloth` is, with an engine where the original had one."""
+    sloth = FlashSloth(model, processor, name, pictures)
+    if settings is not None:
+        from flashsloth.inference.accelerator import accelerate
+
+        accelerate(sloth.generator, sloth.looker, settings)
+    return sloth

@@ -47,6 +47,10 @@ class PictureCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[PictureCache], tuple[int]]:
+        """A copy, here or in another process, is as large and empty: what is held depends on weights of its own."""
+        return PictureCache, (self.limit,)
+
     @property
     def bytes_held(self) -> int:
         """Bytes of everything held."""

@@ -156,8 +156,8 @@ def _expand_pictures(pictures: dict[str, Any], image_row: torch.Tensor, batch: i
 
 
 def _select_pictures(output: ModelOutput, order: torch.Tensor) -> ModelOutput:
-    """Every tensor of a model output, its pictures picked in `order`."""
-    return type(output)(**{name: tensor[order] for name, tensor in output.items()})
+    """Every tensor of a model output that has pictures, picked in `order`; the encoder's inner states stay behind."""
+    return type(output)(**{name: value[order] for name, value in output.items() if isinstance(value, torch.Tensor)})
 
 
 __all__ = ["PICTURE_INPUTS", "POSITION_TENSORS", "FlashSlothGenerationMixin"]

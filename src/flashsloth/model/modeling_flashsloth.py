@@ -103,26 +103,38 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
+    @can_return_tuple
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> FlashSlothImageFeatures:
         """Look at pictures.
 
         Args:
             pixel_values: float [N, W, 3, size, size], or [N, 3, size, size] for one view a picture.
+            **kwargs: the encoder's: `output_hidden_states`, `output_attentions`; and `return_dict`.
 
         Raises:
             ValueError: if the views or their size are not what the configuration says.
         """
-        return self.pool_features(self.encode_pictures(pixel_values))
+        tower_output = self._run_tower(pixel_values, **kwargs)
+        image = self.pool_features(self._features(tower_output))
+        image.hidden_states, image.attentions = tower_output.get("hidden_states"), tower_output.get("attentions")
+        return image
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The encoder's features F, float [N, W*P, V], of pixels as :meth:`get_image_features` takes them.
 
         A frozen encoder leaves nothing behind for backward, in training too: gradients start at SAP.
         """
+        return self._features(self._run_tower(pixel_values))
+
+    def _run_tower(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+        """The encoder's output of N*W views."""
         views = self._check_pixels(pixel_values)  # [N*W, 3, size, size]
         learns = views.requires_grad or any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with nullcontext() if learns else torch.no_grad():
-            tower_output = self.vision_tower(pixel_values=views.to(self.vision_tower.dtype), return_dict=True)
+            return self.vision_tower(pixel_values=views.to(self.vision_tower.dtype), return_dict=True, **kwargs)
+
+    def _features(self, tower_output: Any) -> torch.Tensor:
+        """F, float [N, W*P, V], in the encoder's output of N*W views."""
         # A class token, where the encoder has one, stands first.
         features = tower_output.last_hidden_state[:, -self.config.num_patches :]  # [N*W, P, V]
         return features.unflatten(0, (-1, self.config.num_views)).flatten(1, 2)  # [N, W*P, V]

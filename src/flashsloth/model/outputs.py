@@ -19,10 +19,13 @@ class FlashSlothImageFeatures(ModelOutput):
     Attributes:
         last_hidden_state: float [N, W*P, V], F: the uncompressed features, views one after the other.
         pooler_output: float [N, W*R, D], the visual tokens.
+        hidden_states, attentions: the encoder's, of each of the N*W views, a tensor a layer, where they were asked for.
     """
 
     last_hidden_state: torch.Tensor = None  # type: ignore[assignment]  # always given: ModelOutput wants a default
     pooler_output: torch.Tensor = None  # type: ignore[assignment]
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass

@@ -66,6 +66,14 @@ class PackedLinear(nn.Module):
         output = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self.bias, name, [], formula)
         return output[:count].view(*x.shape[:-1], self.out_features)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or sent to another process: the plain weight, since nothing else can read a packed one."""
+        return {**self.__dict__, "_weight": self.weight}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight)
+
     @property
     def weight(self) -> torch.Tensor:
         """A plain copy of the weight, [N, K], for who wants to look at it."""
