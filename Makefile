@@ -6,7 +6,11 @@ PROCESSOR_TESTS := tests/speed tests/parity tests/benchmark/test_machine.py
 ABILITIES := packed-float32,packed-bfloat16,int8,int4,bfloat16
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test test-lowered test-slow lint types budgets clean
+QUICK := tests/adapters tests/inference tests/media tests/model tests/parity tests/training tests/test_nano.py
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
+
+.PHONY: demo test test-lowered test-slow test-oldest test-newest lint types budgets clean
 
 demo: $(VENV)/.demo  ## the small model answers questions about the pictures in examples/
 	$(BIN)/python examples/demo.py
@@ -21,6 +25,12 @@ test-lowered: $(VENV)/.dev  ## what depends on a processor, as on one without AV
 test-slow: $(VENV)/.dev  ## the slow part: true widths, minutes
 	$(BIN)/python -m pytest -m slow
 
+test-oldest: $(OLDEST)/.made  ## loading, parity, answering, training with the oldest libraries that are allowed
+	$(OLDEST)/bin/python -m pytest $(QUICK)
+
+test-newest: $(NEWEST)/.made  ## the same on the newest Python there is here
+	$(NEWEST)/bin/python -m pytest $(QUICK)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,6 +39,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 budgets: $(VENV)/.demo  ## import and --help are quick, and need no optional extra
+	$(BIN)/python tests/import_everything.py
 	$(BIN)/python tests/budgets.py
 
 $(BIN)/python:
@@ -43,5 +54,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .[dev]
 	@touch $(VENV)/.demo $@
 
+$(OLDEST)/.made: constraints-oldest.txt $(VENV)/.dev
+	$(BIN)/python tests/second_environment.py $(OLDEST)
+	$(BIN)/python -m pip --disable-pip-version-check --python $(OLDEST)/bin/python install --quiet -r constraints-oldest.txt
+	@touch $@
+
+$(NEWEST)/.made: constraints.txt pyproject.toml
+	python=$$(sh tests/newest_python.sh) && "$$python" -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt -e .[dev]
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) build dist .pytest_cache .mypy_cache .ruff_cache
