@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 OLDEST_AND_NEWEST = {
     "torch": ("2.11", "2.13"),
     "transformers": ("5.17", "5.24"),
-    "tokenizers": ("0.22", "0.23"),
-    "safetensors": ("0.5", "0.8"),
+    "tokenizers": ("0.23.1", "0.23"),
+    "safetensors": ("0.8", "0.8"),
     "numpy": ("2.0", "2.4"),
     "pillow": ("13.0", "13.0"),
     "accelerate": ("1.13", "1.15"),
