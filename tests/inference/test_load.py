@@ -94,7 +94,7 @@ def broken(checkpoint: Path, tmp_path: Path, change: str) -> Path:
     ("change", "message"),
     [
         ("no-config", "has no config.json"),
-        ("bad-config", "cannot be read as JSON"),
+        ("bad-config", "config.json is not JSON"),
         ("other-model", "model of type 'llama', expected 'flashsloth'.*flashsloth new"),
         ("no-weights", "has no weights"),
         ("no-processor", "has no processor_config.json"),

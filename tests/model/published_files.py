@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flashsloth.model.checkpoint import to_published
-from flashsloth.model.checkpoint.loading import expected_shapes
+from flashsloth.model.checkpoint.preflight import expected_shapes
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 RECORDED = Path(__file__).parents[1] / "parity" / "tiny"

@@ -110,7 +110,7 @@ def test_damage_is_told(published: Path) -> None:
     remarks = "\n".join(inspect_checkpoint(published, **TINY_IDS).remarks)
     assert "missing tensors: model.projector.linear_1.bias [80]" in remarks
     assert f"unexpected tensors: model.extra in {WEIGHTS}" in remarks
-    assert f"lm_head.bias in {WEIGHTS} is [3], expected [512]" in remarks
+    assert f"{WEIGHTS}: lm_head.bias is [3], expected [512]" in remarks
     assert "several types: F16, F32" in remarks
     assert "no tokenizer: neither tokenizer.json nor vocab.json" in remarks
 

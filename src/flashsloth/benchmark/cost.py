@@ -23,6 +23,7 @@ from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.job import NEW_TOKENS, TEXT_TOKENS
 from flashsloth.benchmark.tower import FLOPS_PER_WEIGHT, Matrix, Tower, read_tower
 from flashsloth.benchmark.weights import Precision
+from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.halves import make_vision_tower
 
@@ -81,9 +82,12 @@ class Cost:
         Raises:
             BenchmarkError: for an encoder or a language model whose work cannot be told.
         """
-        with torch.device("meta"):
-            encoder = make_vision_tower(config)
-            language_model = AutoModel.from_config(config.text_config)
+        try:
+            with torch.device("meta"):
+                encoder = make_vision_tower(config)
+                language_model = AutoModel.from_config(config.text_config)
+        except Exception as error:  # sizes that do not go together meet an error of any kind, somewhere in a layer
+            raise BenchmarkError(f"no model can be made of this configuration ({cause(error)})") from error
         return cls(
             config,
             read_tower(encoder, encoder.config),

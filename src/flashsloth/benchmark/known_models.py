@@ -16,6 +16,7 @@ import torch
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.inference.load import HUB_NAME, SHIPPED, shipped_folder
 from flashsloth.inference.precision import DTYPES
+from flashsloth.model.checkpoint.preflight import config_of
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, read_json, stored_tensors
@@ -48,12 +49,13 @@ def find_model(name: str | None, **overrides: Any) -> KnownModel:
     """
     if name in PUBLISHED_SIZES:
         return KnownModel(name, FlashSlothConfig(**{**PUBLISHED_SIZES[name], **overrides}), PUBLISHED_DTYPE)
-    folder = shipped_folder() if name is None else _folder_of(name)
+    is_shipped = name is None or (name == SHIPPED and not Path(name).exists())
+    folder = shipped_folder() if name is None or is_shipped else _folder_of(name)
     flat = read_json(folder / CONFIG)
     if is_published_dict(flat):
         config = published_config(folder, tensors=_headers(folder, name), **overrides)
     elif flat.get("model_type") == FlashSlothConfig.model_type:
-        config = FlashSlothConfig.from_pretrained(folder, **overrides)
+        config = config_of(folder, **overrides)
     else:
         raise BenchmarkError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
     stored = str(getattr(config, "dtype", None)).removeprefix("torch.")

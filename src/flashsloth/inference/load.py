@@ -7,7 +7,6 @@ Nothing in a checkpoint is ever executed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -17,14 +16,19 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
+from PIL import Image
 
 from flashsloth.adapters.folder import is_adapter, read_adapter
 from flashsloth.inference.answering import FlashSloth
 from flashsloth.inference.errors import LoadError
 from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
 from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype
+from flashsloth.inference.prompt import PromptWriter
+from flashsloth.media.limits import cause
 from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
+from flashsloth.model.checkpoint.preflight import check_processor
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
+from flashsloth.model.checkpoint.weight_files import read_json
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.layout import prompt_ids
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -35,7 +39,6 @@ SHIPPED = "nano"
 PROCESSOR_FILE = "processor_config.json"
 WEIGHT_FILES, UNSAFE_WEIGHT_FILES = "*.safetensors", "*.bin"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-SHOWN_CAUSE_CHARACTERS = 200
 
 
 def load(
@@ -77,9 +80,10 @@ def load(
     try:
         model = _load_model(folder, whole, chosen_dtype)
     except OSError as error:
-        raise LoadError(f"{folder} cannot be loaded ({_cause(error)}): copy the checkpoint anew") from error
+        raise LoadError(f"{folder} cannot be loaded ({cause(error)}): copy the checkpoint again") from error
     name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
     processor = _load_processor(folder)
+    _check_processor(folder, processor, model)
     if model.config.prompt_ids is None:
         with suppress(ValueError):  # a template of another kind: ids alone will be refused
             model.config.prompt_ids = prompt_ids(processor)
@@ -110,7 +114,7 @@ def shipped_folder() -> Path:
     """Where the package keeps its small model."""
     folder = Path(str(files("flashsloth") / SHIPPED))
     if not (folder / CONFIG).is_file():
-        raise LoadError(f"this installation has no small model in {folder}: install it anew, or name a checkpoint")
+        raise LoadError(f"this installation has no small model in {folder}: install it again, or name a checkpoint")
     return folder
 
 
@@ -141,11 +145,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise LoadError(f"{folder} has no {CONFIG}: it is not a checkpoint; give the folder that holds one")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{path} cannot be read as JSON ({error}): copy the checkpoint anew") from error
-    kind = settings.get("model_type") if isinstance(settings, dict) else None
+    settings = read_json(path)
+    kind = settings.get("model_type")
     if kind != FlashSlothConfig.model_type and not is_published(folder):
         raise LoadError(
             f"{folder} holds a model of type {kind!r}, expected {FlashSlothConfig.model_type!r}: "
@@ -172,11 +173,25 @@ def _weight_bytes(folder: Path) -> int:
 def _load_processor(folder: Path) -> Any:
     if not is_published(folder) and not (folder / PROCESSOR_FILE).is_file():
         raise LoadError(f"{folder} has no {PROCESSOR_FILE}: save the processor beside the model")
+    return load_processor(folder)
+
+
+def _check_processor(folder: Path, processor: Any, model: FlashSlothForConditionalGeneration) -> None:
+    """Try it, on a picture of one pixel: settings of the wrong type are met here, and not with a user's first question.
+
+    Raises:
+        LoadError, CheckpointError: if it does not work, or not with this model.
+    """
     try:
-        return load_processor(folder)
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{folder} has no usable processor ({_cause(error)}): save it anew beside the model") from error
-
-
-def _cause(error: BaseException) -> str:
-    return " ".join(str(error).split())[:SHOWN_CAUSE_CHARACTERS]
+        check_processor(folder, processor, model.config)
+        pixels = processor.image_processor(Image.new("RGB", (1, 1)), return_tensors="pt")["pixel_values"]
+        writer = PromptWriter(processor)
+        prompt = writer.write([writer.user_message("What is this?", 1)], None)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a setting of the wrong type is met with an error of any kind
+        raise LoadError(f"{folder} has no usable processor ({cause(error)}): save it beside the model") from error
+    if not pixels.isfinite().all():
+        raise LoadError(f"{folder}: image_mean and image_std in {PROCESSOR_FILE} do not make numbers of pixels")
+    if not prompt.turns or not any(prompt.image_index):
+        raise LoadError(f"{folder} has a chat template that writes no picture and question: save the processor again")

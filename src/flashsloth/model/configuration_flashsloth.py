@@ -10,11 +10,15 @@ Q query tokens a turn, H heads of EmbQ. Defaults are the published FlashSloth-3.
 from __future__ import annotations
 
 import copy
+import math
+import re
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
+from transformers import __version__ as transformers_version
 from transformers.activations import ACT2FN
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 STANDARD_GRID = 1
 HD_GRID = 2
@@ -50,6 +54,16 @@ SO400M_VISION_CONFIG: dict[str, Any] = {
 _SCALED_LOGITS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0, "lm_head_multiplier": 1.0}
 """Language models whose head does more than a linear layer, by the config field that says so, and its neutral value."""
 
+_KINDS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+"""How a field's type is written -> what may stand in it; true and false are no numbers."""
+_MOST_LAYERS, _MOST_PIXELS = 4096, 1 << 16
+_VISION_SIZES = ("image_size", "patch_size", "hidden_size", "num_hidden_layers")
+_TEXT_SIZES = ("hidden_size", "num_hidden_layers", "vocab_size")
+_OTHER_SIZES = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "max_position_embeddings")
+_MOST = {"num_hidden_layers": _MOST_LAYERS, "image_size": _MOST_PIXELS}
+"""Beyond these, a configuration is damaged; so many layers or positions would take hours to be made."""
+_STRICT = re.compile(r"Field '(\w+)' expected (.+), got \w+ \(value: (.+)\)")
+"""How huggingface_hub words a field of another type."""
 _MINIMA = {"num_query_tokens": 1, "query_size": 1, "embq_num_heads": 1, "image_grid": STANDARD_GRID, "pool_size": 1}
 
 
@@ -155,24 +169,76 @@ def _sub_config(name: str, value: dict | PreTrainedConfig | None, default: dict[
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name} is {type(value).__name__}, expected a configuration of transformers or a dict")
     fields = dict(default if value is None else value)
-    return AutoConfig.for_model(fields.pop("model_type", default["model_type"]), **fields)
+    kind = fields.pop("model_type", default["model_type"])
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise ValueError(f"{name}.model_type is {kind!r}, expected one that transformers {transformers_version} has")
+    for size, most in _MOST.items():  # now, because some configurations make lists of that length
+        if isinstance(fields.get(size), int) and fields[size] > most:
+            raise ValueError(f"{name}.{size} is {fields[size]}, expected at most {most}")
+    try:
+        return AutoConfig.for_model(kind, **fields)
+    except Exception as error:  # each configuration of transformers checks its fields in its own way
+        raise ValueError(f"{name}{_without_class(error)}") from error
+
+
+def _without_class(error: Exception) -> str:
+    """`.hidden_size is '64', expected int`, or what else an error says."""
+    said = " ".join(str(error).split())
+    match = _STRICT.search(said)
+    return f".{match[1]} is {match[3]}, expected {match[2]}" if match else f": {said}"
+
+
+def _check_types(config: FlashSlothConfig) -> None:
+    """Each of FlashSloth's own fields is of its type; transformers asks only after sizes were compared."""
+    for name, kind in FlashSlothConfig.__annotations__.items():
+        value = getattr(config, name, None)
+        if kind in _KINDS and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool) != (kind == "bool")):
+            raise ValueError(f"{name} is {value!r}, expected {kind}")
+
+
+def _check_parts(config: FlashSlothConfig) -> None:
+    """The sizes of encoder and language model are there, and at least 1."""
+    vision, text = config.vision_config, config.text_config
+    needs = {
+        "vision_config": (
+            _VISION_SIZES,
+            "a ViT-like encoder of fixed square input (SigLIP, SigLIP2 of fixed size, CLIP)",
+        ),
+        "text_config": (
+            _TEXT_SIZES,
+            "a decoder-only language model (Phi, Qwen2, Llama, ...); of a larger model, give the language model's "
+            "configuration",
+        ),
+    }
+    for part, (sizes, expected) in needs.items():
+        found = getattr(config, part)
+        for name in sizes:
+            if not isinstance(getattr(found, name, None), int):
+                raise ValueError(
+                    f"{part} of type {found.model_type!r} has no integer {name!r}: FlashSloth needs {expected}"
+                )
+        for name in (*sizes, *_OTHER_SIZES):
+            size = getattr(found, name, None)
+            if isinstance(size, int) and not 1 <= size <= _MOST.get(name, size):
+                most = f"1 to {_MOST[name]}" if name in _MOST else "at least 1"
+                raise ValueError(f"{part}.{name} is {size}, expected {most}")
+    if vision.patch_size > vision.image_size:
+        raise ValueError(
+            f"vision_config.patch_size is {vision.patch_size}, expected at most the image_size, {vision.image_size}"
+        )
+    heads = getattr(vision, "num_attention_heads", 1)
+    if isinstance(heads, int) and vision.hidden_size % heads:
+        raise ValueError(f"vision_config.num_attention_heads {heads} does not divide hidden_size {vision.hidden_size}")
+    heads = getattr(text, "num_attention_heads", None)
+    if isinstance(heads, int) and heads > text.hidden_size:
+        raise ValueError(f"text_config.num_attention_heads is {heads}, expected at most hidden_size {text.hidden_size}")
 
 
 def _check_sizes(config: FlashSlothConfig) -> None:
     """Refuse sizes that cannot work together, naming both and a way out."""
     vision, text = config.vision_config, config.text_config
-    for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
-        if not isinstance(getattr(vision, name, None), int):
-            raise ValueError(
-                f"vision_config of type {vision.model_type!r} has no integer {name!r}: "
-                f"FlashSloth needs a ViT-like encoder of fixed square input (SigLIP, SigLIP2 of fixed size, CLIP)"
-            )
-    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
-        if not isinstance(getattr(text, name, None), int):
-            raise ValueError(
-                f"text_config of type {text.model_type!r} has no integer {name!r}: FlashSloth needs a decoder-only "
-                f"language model (Phi, Qwen2, Llama, ...); of a larger model, give the language model's configuration"
-            )
+    _check_types(config)
+    _check_parts(config)
     for name, minimum in _MINIMA.items():
         if getattr(config, name) < minimum:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least {minimum}")
@@ -200,6 +266,8 @@ def _check_sizes(config: FlashSlothConfig) -> None:
             f"vision_feature_layer {config.vision_feature_layer} does not name a layer of an encoder with "
             f"{vision.num_hidden_layers}: expected -{vision.num_hidden_layers}..-1 or 1..{vision.num_hidden_layers}"
         )
+    if not 0 <= config.initializer_range < math.inf:
+        raise ValueError(f"initializer_range is {config.initializer_range}, expected 0 or more")
     for name in ("image_token_id", "query_token_id", "anchor_token_id"):
         if not 0 <= getattr(config, name) < text.vocab_size:
             raise ValueError(f"{name} {getattr(config, name)} is outside the vocabulary 0..{text.vocab_size - 1}")

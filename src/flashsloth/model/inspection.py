@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
-from flashsloth.model.checkpoint.loading import expected_shapes, joined
 from flashsloth.model.checkpoint.names import forgiven, to_ours
+from flashsloth.model.checkpoint.preflight import check_sizes, config_of, expected_shapes, joined, shape_problems
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
 from flashsloth.model.checkpoint.vocabulary import tokenizer_ids
@@ -107,13 +107,10 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
     if not published and flat.get("model_type") != FlashSlothConfig.model_type:
         raise CheckpointError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
     tensors, remarks = _readable_tensors(folder)
-    if published:
-        config = published_config(folder, tensors=tensors, **overrides)
-    else:
-        config = FlashSlothConfig.from_pretrained(folder)
+    config = published_config(folder, tensors=tensors, **overrides) if published else config_of(folder)
     named = {(to_ours(name) or name) if published else name: tensor for name, tensor in tensors.items()}
     trained = _embq_is_trained(named)
-    remarks += [*_tensor_remarks(config, named), *_companion_remarks(folder, config, published=published)]
+    remarks += [*_tensor_remarks(folder, config, named), *_companion_remarks(folder, config, published=published)]
     if not trained:
         remarks.append("the query tokens and EmbQ are absent or untrained: train stage 2 before asking questions")
     return CheckpointInfo(
@@ -215,8 +212,12 @@ def _sizes(config: FlashSlothConfig) -> dict[str, Any]:
     }
 
 
-def _tensor_remarks(config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> list[str]:
+def _tensor_remarks(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> list[str]:
     """What the tensors lack, have too many of, or have in another shape or in several types."""
+    try:
+        check_sizes(folder, config, named)
+    except CheckpointError as error:
+        return [str(error)]  # every shape would say it again, and no model can be made of absurd sizes
     expected = expected_shapes(config)
     missing = set(expected) - set(named)
     missing -= forgiven(config, missing, expected)
@@ -226,12 +227,7 @@ def _tensor_remarks(config: FlashSlothConfig, named: Mapping[str, StoredTensor])
     if unexpected := sorted(set(named) - set(expected)):
         places = [f"{named[name].name} in {named[name].file.name}" for name in unexpected]
         remarks.append(f"unexpected tensors: {joined(places)}")
-    misshapen = [
-        f"{tensor.name} in {tensor.file.name} is {list(tensor.shape)}, expected {list(expected[name])}"
-        for name, tensor in sorted(named.items())
-        if name in expected and tensor.shape != expected[name]
-    ]
-    if misshapen:
+    if misshapen := shape_problems(expected, named):
         remarks.append(f"shapes that do not fit config.json: {joined(misshapen)}")
     if len(dtypes := sorted({tensor.dtype for tensor in named.values()})) > 1:
         remarks.append(f"several types: {', '.join(dtypes)}")
@@ -251,7 +247,8 @@ def _companion_remarks(folder: Path, config: FlashSlothConfig, *, published: boo
         if end != text.eos_token_id:
             remarks.append(f"{_GENERATION} ends answers with {end}, expected {text.eos_token_id}{made_good}")
         placeholders = {config.image_token_id, config.query_token_id}
-        if not published and not placeholders <= set(settings.get("suppress_tokens") or ()):
+        suppressed = settings.get("suppress_tokens")
+        if not published and not placeholders <= set(suppressed if isinstance(suppressed, list) else ()):
             remarks.append(f"{_GENERATION} does not suppress the placeholders {sorted(placeholders)}")
     ids = tokenizer_ids(folder)
     if ids is None:

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from flashsloth.model.checkpoint.loading import expected_shapes, without_report
+from flashsloth.model.checkpoint.loading import without_report
 from flashsloth.model.checkpoint.new_folder import appearing_folder
+from flashsloth.model.checkpoint.preflight import expected_shapes
 from flashsloth.model.configuration_flashsloth import HD_GRID, STANDARD_GRID, FlashSlothConfig
 from flashsloth.model.join_halves import (
     JoinError,

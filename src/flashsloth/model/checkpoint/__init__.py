@@ -7,6 +7,7 @@ vocabulary     the token ids that matter
 published      the published layout's flat configuration -> ours
 flat_config    ours -> the flat one
 companions     processor, tokenizer and generation settings, which published folders lack
+preflight      what is wrong with the files, before memory is taken
 loading        strictly: every tensor from a file, every tensor of the files used
 conversion     one layout to the other, bit for bit
 """

@@ -15,8 +15,10 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flashsloth.lfs_pointer import LFS_POINTER, is_lfs_pointer
+from flashsloth.media.limits import cause
 from flashsloth.model.checkpoint.companions import (
     generation_settings,
     has_tokenizer,
@@ -24,9 +26,16 @@ from flashsloth.model.checkpoint.companions import (
     write_published_companions,
 )
 from flashsloth.model.checkpoint.flat_config import flat_config
-from flashsloth.model.checkpoint.loading import expected_shapes, joined
 from flashsloth.model.checkpoint.names import forgiven, to_ours, to_published
 from flashsloth.model.checkpoint.new_folder import appearing_folder
+from flashsloth.model.checkpoint.preflight import (
+    check_json_files,
+    check_sizes,
+    config_of,
+    expected_shapes,
+    joined,
+    shape_problems,
+)
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
 from flashsloth.model.checkpoint.weight_files import (
@@ -38,9 +47,13 @@ from flashsloth.model.checkpoint.weight_files import (
     read_json,
     stored_dtype,
     stored_tensors,
+    weight_map,
     write_weights,
 )
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +95,14 @@ def convert(
     folder = local_folder(source, **hub)
     target = Path(target)
     with appearing_folder(target) as work:
+        check_json_files(folder)
         tensors = _safetensors_of(folder, work)
         flat = read_json(folder / CONFIG)
         if is_published_dict(flat):
             config = published_config(folder, tensors=tensors, **overrides)
             named = {to_ours(name) or name: tensor for name, tensor in tensors.items()}
         elif flat.get("model_type") == FlashSlothConfig.model_type:
-            config = FlashSlothConfig.from_pretrained(folder)
+            config = config_of(folder)
             named = dict(tensors)
         else:
             raise CheckpointError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
@@ -106,18 +120,17 @@ def convert(
 
 def _check_whole(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> None:
     """Every tensor of the model there, of its shape, and no other; stage 1 may lack what stage 2 trains."""
+    check_sizes(folder, config, named)
     expected = expected_shapes(config)
     missing = set(expected) - set(named)
     if lacking := forgiven(config, missing, expected):
         logger.warning("%s has no query tokens and no EmbQ (stage 1), and so will its copy", folder)
         missing -= lacking
     problems = [f"{name} is missing, expected {list(expected[name])}" for name in sorted(missing)]
-    for name, tensor in sorted(named.items()):
-        if name not in expected:
-            problems.append(f"{tensor.file.name}: {tensor.name} is unexpected")
-        elif tensor.shape != expected[name]:
-            found, wanted = list(tensor.shape), list(expected[name])
-            problems.append(f"{tensor.file.name}: {tensor.name} is {found}, expected {wanted}")
+    problems += [
+        f"{named[name].file.name}: {named[name].name} is unexpected" for name in sorted(set(named) - set(expected))
+    ]
+    problems += shape_problems(expected, named)
     if problems:
         raise CheckpointError(f"{folder} does not hold this model: {joined(problems)}")
 
@@ -162,8 +175,8 @@ def _write_shards(
     if len(shards) > 1:
         metadata = read_json(folder / INDEX).get("metadata", {}) if (folder / INDEX).is_file() else {}
         metadata["total_size"] = sum(tensor.nbytes for tensor in named.values())
-        weight_map = {name: file for file, tensors in shards.items() for name in tensors}
-        index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+        files = {name: file for file, tensors in shards.items() for name in tensors}
+        index = {"metadata": metadata, "weight_map": dict(sorted(files.items()))}
         (work / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
@@ -212,11 +225,10 @@ def _safetensors_of(folder: Path, work: Path) -> dict[str, StoredTensor]:
     bins = sorted(folder.glob("pytorch_model*.bin"))
     if any(folder.glob("*.safetensors")) or not bins:
         return stored_tensors(folder)
-    import torch
     from safetensors.torch import save_file
 
     if (folder / _BIN_INDEX).is_file():
-        listed = set(read_json(folder / _BIN_INDEX)["weight_map"].values())
+        listed = set(weight_map(folder / _BIN_INDEX).values())
         missing = sorted(listed - {file.name for file in bins})
         if missing:
             raise CheckpointError(f"{folder}: shards {', '.join(missing)} are missing")
@@ -224,12 +236,31 @@ def _safetensors_of(folder: Path, work: Path) -> dict[str, StoredTensor]:
     scratch.mkdir()
     tensors: dict[str, StoredTensor] = {}
     for number, file in enumerate(bins):
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        state = _bin_state(file)
         rewritten = scratch / f"{number:05d}.safetensors"
         save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, rewritten)
         del state
         tensors.update((tensor.name, tensor) for tensor in read_header(rewritten))
     return tensors
+
+
+def _bin_state(file: Path) -> dict[str, torch.Tensor]:
+    """What a `.bin` file holds, nothing in it executed.
+
+    Raises:
+        CheckpointError: if the file is damaged, or holds something else than tensors.
+    """
+    import torch
+
+    if is_lfs_pointer(file):
+        raise CheckpointError(f"{file} is {LFS_POINTER}")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch and pickle have no kind of their own for damaged files
+        raise CheckpointError(f"{file} cannot be read as tensors ({cause(error)}): copy it again") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise CheckpointError(f"{file} holds something else than tensors by name")
+    return state
 
 
 __all__ = ["OURS", "PUBLISHED", "convert"]

@@ -15,10 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flashsloth.media.limits import cause
 from flashsloth.model.checkpoint.companions import published_processor
 from flashsloth.model.checkpoint.names import forgiven, to_ours, to_published
+from flashsloth.model.checkpoint.preflight import (
+    check_before_loading,
+    check_generation,
+    check_json_files,
+    config_of,
+    joined,
+)
 from flashsloth.model.checkpoint.published import is_published, is_published_dict, published_config
-from flashsloth.model.checkpoint.sources import local_folder, read_config_dict, split_hub_options
+from flashsloth.model.checkpoint.sources import CONFIG, local_folder, read_config_dict, split_hub_options
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, load_tensors, stored_tensors
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
@@ -27,10 +35,6 @@ logger = logging.getLogger(__name__)
 _CONFIG_FIELDS = frozenset(FlashSlothConfig.__annotations__) - {"sub_configs"}
 _BASE_PREFIX = "model."
 _HEAD = "lm_head."
-_REASON = 200
-"""Characters of another library's error that are passed on."""
-_NAMED = 5
-"""Tensors named in an error before it says how many more."""
 
 
 def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **options: Any) -> Any:
@@ -60,8 +64,10 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
     with without_report():
         if published:
             folder = local_folder(name_or_path, **hub)
+            check_json_files(folder)
             model, info = _load_published(load, folder, str(name_or_path), args, others)
         else:
+            _check_ours(Path(name_or_path), others, tolerates_shapes=tolerates_shapes)
             model, info = load(name_or_path, *args, **hub, **others)
     judged = {**info, "missing_keys": (), "unexpected_keys": ()} if wants_info else info
     _judge(model, judged, name_or_path, published=published, tolerates_shapes=tolerates_shapes)
@@ -73,7 +79,7 @@ def load_config(name_or_path: Any, **options: Any) -> FlashSlothConfig:
     hub, overrides = split_hub_options(options)
     if is_published(name_or_path, **hub):
         return published_config(local_folder(name_or_path, **hub), **overrides)
-    return FlashSlothConfig.from_pretrained(name_or_path, **options)
+    return config_of(name_or_path, **options)
 
 
 def load_processor(name_or_path: Any, **options: Any) -> Any:
@@ -88,23 +94,30 @@ def load_processor(name_or_path: Any, **options: Any) -> Any:
     if is_published(name_or_path, **hub):
         folder = local_folder(name_or_path, **hub)
         return published_processor(folder, published_config(folder, **overrides))
+    if Path(name_or_path).is_dir():
+        check_json_files(Path(name_or_path))
     try:
         return FlashSlothProcessor.from_pretrained(name_or_path, **options)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:_REASON]
-        raise CheckpointError(f"{name_or_path} has no usable processor ({reason}): save it beside the model") from error
+    except Exception as error:  # tokenizers and transformers meet odd files with any kind of error
+        raise CheckpointError(
+            f"{name_or_path} has no usable processor ({cause(error)}): save it beside the model"
+        ) from error
 
 
-def expected_shapes(config: FlashSlothConfig) -> dict[str, tuple[int, ...]]:
-    """Our name -> shape of every tensor a checkpoint of this configuration holds. No memory is taken."""
-    import torch
-
-    from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-
-    with torch.device("meta"):
-        model = FlashSlothForConditionalGeneration._from_config(config)
-    tied = set(model._tied_weights_keys) if config.tie_word_embeddings else set()
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+def _check_ours(folder: Path, options: Mapping[str, Any], *, tolerates_shapes: bool) -> None:
+    """Look through the files of a folder in our layout before transformers makes room for what they say."""
+    if not folder.is_dir() or "subfolder" in options or not (folder / CONFIG).is_file():
+        return  # a name on the hub, which `inference.load` makes a folder of first
+    check_json_files(folder)
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        return
+    named = stored_tensors(folder)
+    config = options.get("config")
+    if not isinstance(config, FlashSlothConfig):
+        config = config_of(folder, **{key: options[key] for key in _CONFIG_FIELDS & set(options)})
+    check_generation(folder, config.text_config.vocab_size)
+    if not tolerates_shapes and any(name.startswith(_BASE_PREFIX) for name in named):
+        check_before_loading(folder, config, named)
 
 
 def _load_published(
@@ -116,6 +129,8 @@ def _load_published(
     config = options.pop("config", None)
     if config is None:
         config = published_config(folder, tensors=tensors, **overrides)
+    named = {to_ours(old) or old: tensor for old, tensor in tensors.items()}
+    check_before_loading(folder, config, named, lambda name: to_published(name) or name)
     loaded = load_tensors(tensors.values())
     renamed = {to_ours(old) or old: tensor for old, tensor in loaded.items()}
     model, info = load(None, *args, config=config, state_dict=renamed, **options)
@@ -165,12 +180,6 @@ def without_report() -> Iterator[None]:
         report_logger.removeFilter(is_no_report)
 
 
-def joined(problems: list[str]) -> str:
-    """The first few problems on one line, and how many more there are."""
-    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-    return "; ".join(problems[:_NAMED]) + more
-
-
 def _stored(name_or_path: Any) -> dict[str, StoredTensor]:
     """A local folder's tensors, to say which file is meant; nothing where they cannot be had."""
     folder = Path(name_or_path)
@@ -180,4 +189,4 @@ def _stored(name_or_path: Any) -> dict[str, StoredTensor]:
         return {}
 
 
-__all__ = ["expected_shapes", "joined", "load_config", "load_model", "load_processor", "without_report"]
+__all__ = ["load_config", "load_model", "load_processor", "without_report"]

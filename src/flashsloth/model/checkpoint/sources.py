@@ -30,7 +30,7 @@ def read_config_dict(name_or_path: Any, file_name: str = CONFIG, **hub: Any) -> 
 
             file = Path(hf_hub_download(str(name_or_path), file_name, **hub))
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # huggingface_hub's errors are of these two kinds
+    except (OSError, ValueError, RecursionError):  # huggingface_hub's errors are of these two kinds
         return None
     return value if isinstance(value, dict) else None
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flashsloth.media.limits import cause
 from flashsloth.model.chat_template import QUERY_TOKEN
-from flashsloth.model.checkpoint.weight_files import read_json
+from flashsloth.model.checkpoint.weight_files import CheckpointError, read_json
 
+CONFIG = "config.json"
 END_OF_ANSWER = "</s>"
 PUBLISHED_VOCAB_SIZE = 51200
 """Phi-2's embedding rows; its tokenizer with the published additions uses the first 50297."""
@@ -54,6 +56,8 @@ def read_vocabulary(folder: Path, flat: dict[str, Any]) -> Vocabulary:
     configuration's own end and padding, and the last embedding row for `<image>`.
     """
     ids = tokenizer_ids(folder)
+    if type(flat.get("vocab_size")) is not int:
+        raise CheckpointError(f"{folder / CONFIG}: vocab_size is {flat.get('vocab_size')!r}, expected int")
     if ids is None:
         if flat["vocab_size"] == PUBLISHED_VOCAB_SIZE:
             return PUBLISHED
@@ -75,15 +79,26 @@ def read_vocabulary(folder: Path, flat: dict[str, Any]) -> Vocabulary:
 
 
 def tokenizer_ids(folder: Path) -> dict[str, int] | None:
-    """Token -> id of the tokenizer in a folder; None if there is none."""
+    """Token -> id of the tokenizer in a folder; None if there is none.
+
+    Raises:
+        CheckpointError: if its files do not number tokens.
+    """
     if (folder / "tokenizer.json").is_file():
         stored = read_json(folder / "tokenizer.json")
-        added = {entry["content"]: entry["id"] for entry in stored.get("added_tokens", ())}
-        vocabulary = stored["model"].get("vocab", {})
-        return {**(vocabulary if isinstance(vocabulary, dict) else {}), **added}
-    if (folder / "vocab.json").is_file():
-        return {**read_json(folder / "vocab.json"), **_optional(folder / "added_tokens.json")}
-    return None
+        try:
+            added = {entry["content"]: entry["id"] for entry in stored.get("added_tokens", ())}
+            vocabulary = stored["model"].get("vocab", {})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / 'tokenizer.json'} is not a tokenizer's: {cause(error)}") from error
+        ids = {**(vocabulary if isinstance(vocabulary, dict) else {}), **added}
+    elif (folder / "vocab.json").is_file():
+        ids = {**read_json(folder / "vocab.json"), **_optional(folder / "added_tokens.json")}
+    else:
+        return None
+    if not ids or not all(type(number) is int for number in ids.values()):
+        raise CheckpointError(f"{folder}: its tokenizer does not number its tokens: copy or download it again")
+    return ids
 
 
 def _optional(file: Path) -> dict[str, Any]:

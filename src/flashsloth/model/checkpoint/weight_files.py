@@ -10,10 +10,15 @@ the bytes stand after the header), and the bytes.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flashsloth.lfs_pointer import LFS_POINTER
+from flashsloth.lfs_pointer import SIGNATURE as LFS_SIGNATURE
+from flashsloth.media.limits import shown
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +34,17 @@ _MAX_HEADER_BYTES = 100_000_000
 _CHUNK_BYTES = 1 << 24
 
 
+_AGAIN = "copy or download it again"
+BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
+}
+"""safetensors' name of a type -> bits of one number."""
 TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """safetensors' name of a floating-point type -> torch's."""
 
@@ -50,10 +66,7 @@ class StoredTensor(NamedTuple):
     @property
     def size(self) -> int:
         """How many numbers."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
+        return math.prod(self.shape)
 
     def read_bytes(self) -> bytes:
         """The raw bytes."""
@@ -77,7 +90,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             tensors[tensor.name] = tensor
     index = folder / INDEX
     if index.is_file():
-        lost = sorted(set(read_json(index)["weight_map"]) - set(tensors))
+        lost = sorted(set(weight_map(index)) - set(tensors))
         if lost:
             raise CheckpointError(f"{index} lists {_some(lost)}, which no shard holds: download the folder again")
     return tensors
@@ -97,9 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / INDEX
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        if any(Path(name).name != name for name in names):
-            raise CheckpointError(f"{index} names files outside its folder: {_some(names)}")
+        names = sorted(set(weight_map(index).values()))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(f"{folder}: shards {_some(missing)} are missing, {INDEX} names {len(names)}")
@@ -116,29 +127,65 @@ def read_header(file: Path) -> list[StoredTensor]:
     """What a safetensors file holds, in the order of its bytes.
 
     Raises:
-        CheckpointError: if the file is no safetensors file, or is cut short.
+        CheckpointError: if the file is no safetensors file, or has fewer or more bytes than its header says.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(_LENGTH.size)
-        length = _LENGTH.unpack(prefix)[0] if len(prefix) == _LENGTH.size else _MAX_HEADER_BYTES + 1
-        if length > min(_MAX_HEADER_BYTES, size):
-            raise CheckpointError(f"{file}: not a safetensors file, or cut short ({size} bytes)")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise CheckpointError(f"{file}: its safetensors header is not JSON ({error})") from error
-    base = _LENGTH.size + length
-    tensors = []
-    for name, entry in header.items():
-        if name != METADATA_KEY:
-            start, end = entry["data_offsets"]
-            tensors.append(StoredTensor(name, file, entry["dtype"], tuple(entry["shape"]), base + start, end - start))
+    header, base, size = _header(file)
+    tensors = [_stored_tensor(file, name, entry, base) for name, entry in header.items() if name != METADATA_KEY]
     tensors.sort(key=lambda tensor: tensor.start)
-    expected = max((tensor.start + tensor.nbytes for tensor in tensors), default=base)
-    if size < expected:
-        raise CheckpointError(f"{file}: cut short, {size} bytes of {expected}: download it again")
+    end = base
+    for tensor in tensors:
+        if tensor.start != end:
+            raise CheckpointError(f"{file}: {tensor.name} starts at byte {tensor.start}, expected {end}: {_AGAIN}")
+        end += tensor.nbytes
+    if size != end:
+        what = "cut short" if size < end else "too long"
+        raise CheckpointError(f"{file}: {what}, {size} bytes found, {end} expected: {_AGAIN}")
     return tensors
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a file, where the bytes after it start, and the file's size."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(max(_LENGTH.size, len(LFS_SIGNATURE)))
+            if start.startswith(LFS_SIGNATURE):
+                raise CheckpointError(f"{file} is {LFS_POINTER}")
+            length = _LENGTH.unpack(start[: _LENGTH.size])[0] if len(start) >= _LENGTH.size else 0
+            if not 0 < length <= min(_MAX_HEADER_BYTES, size - _LENGTH.size):
+                found = "empty" if size == 0 else f"not a safetensors file, or cut short ({size} bytes)"
+                raise CheckpointError(f"{file}: {found}: {_AGAIN}")
+            stream.seek(_LENGTH.size)
+            content = stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror or error})") from error
+    try:
+        header = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: its safetensors header is not JSON: {_AGAIN}") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file}: its safetensors header is {_kind(header)}, expected an object: {_AGAIN}")
+    return header, _LENGTH.size + length, size
+
+
+def _stored_tensor(file: Path, name: str, entry: Any, base: int) -> StoredTensor:
+    """One entry of a header, checked: a type that safetensors has, sizes of 0 or more, as many bytes as they need."""
+    entry = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    whole = _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
+    if not whole or not isinstance(dtype, str) or dtype not in BITS:
+        raise CheckpointError(
+            f"{file}: {name} is written down as {shown(json.dumps(entry))}, expected dtype, shape, data_offsets"
+        )
+    nbytes = offsets[1] - offsets[0]
+    if nbytes * 8 != math.prod(shape) * BITS[dtype]:
+        needed = math.prod(shape) * BITS[dtype] // 8
+        raise CheckpointError(f"{file}: {name}, {dtype} {shape}, has {nbytes} bytes, expected {needed}: {_AGAIN}")
+    return StoredTensor(name, file, dtype, tuple(shape), base + offsets[0], nbytes)
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
 
 
 def load_tensors(tensors: Iterable[StoredTensor]) -> dict[str, torch.Tensor]:
@@ -190,14 +237,50 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: if the file is missing or holds something else.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror or error})") from error
+    if content.startswith(LFS_SIGNATURE):
+        raise CheckpointError(f"{file} is {LFS_POINTER}")
+    if not content.strip():
+        raise CheckpointError(f"{file} is empty, expected a JSON object: {_AGAIN}")
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not JSON: byte {error.start} is not UTF-8: {_AGAIN}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{file} is JSON nested too deeply: {_AGAIN}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file} holds a {type(value).__name__}, expected an object")
+        raise CheckpointError(f"{file} holds {_kind(value)}, expected a JSON object: {_AGAIN}")
     return value
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file, as an index of shards says.
+
+    Raises:
+        CheckpointError: if it does not say that, or names a file outside its folder.
+    """
+    content = read_json(index)
+    found = content.get("weight_map")
+    if not isinstance(content.get("metadata", {}), dict):
+        raise CheckpointError(f"{index}: metadata is {_kind(content['metadata'])}, expected an object: {_AGAIN}")
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) and name for name in found.values()):
+        raise CheckpointError(f"{index} has no weight_map of tensors to files: {_AGAIN}")
+    outside = sorted({name for name in found.values() if Path(name).name != name})
+    if outside:
+        raise CheckpointError(f"{index} names files outside its folder: {_some(outside)}")
+    return found
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value's type."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def _some(names: list[str], most: int = 5) -> str:
@@ -218,5 +301,6 @@ __all__ = [
     "stored_dtype",
     "stored_tensors",
     "weight_files",
+    "weight_map",
     "write_weights",
 ]
