@@ -213,3 +213,64 @@ def test_terminals_obey_nothing_that_a_file_says(clean: Path, capsys: pytest.Cap
     assert "\x1b" not in run(capsys, "show", str(file), "--number", "0")[1]
     assert "\x1b" not in run(capsys, "check", str(file), "--workers", "0")[1]
     assert terminal.harmless("\x1b") != "\x1b"
+
+
+def test_check_and_show_say_what_a_sample_was_read_as(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = json.loads((clean / "conversations.json").read_text(encoding="utf-8"))[0]["image"]
+    part = {"type": "image_url", "image_url": {"url": picture}}
+    asked = {"role": "user", "content": [part, {"type": "text", "text": "What is it?"}]}
+    held = {"messages": [{"role": "system", "content": "Be brief."}, asked, {"role": "assistant", "content": "A dog."}]}
+    file = clean / "mixed.jsonl"
+    lines = [held, {"image": picture, "question": "What?", "answer": "A cat."}, {"image": picture, "caption": "a dog"}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    code, out = run(capsys, "check", str(file), "--workers", "0")
+    assert code == 0
+    assert "read as: 1 messages with content in parts, 1 question and answer, 1 picture and caption" in out
+    _, out = run(capsys, "check", str(file), "--workers", "0", "--json")
+    assert json.loads(out)["layouts"] == {
+        "messages with content in parts": 1,
+        "question and answer": 1,
+        "picture and caption": 1,
+    }
+    assert shown(capsys, str(file), "--number", "1")["layout"] == "question and answer"
+    _, out = run(capsys, "show", str(file), "--number", "0", "--template")
+    assert out == "Be brief. USER: <image>\nWhat is it? <learnable> ASSISTANT:⟦ A dog.</s>⟧\n"
+    _, out = run(capsys, "show", str(file), "--number", "2", "--template", "--stage", "alignment")
+    assert out == "<image>⟦a dog\n⟧\n"
+
+
+def test_the_template_is_the_text_that_the_processor_writes(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from flashsloth.inference.load import shipped_folder
+    from flashsloth.model.chat_template import QUESTION_START
+    from flashsloth.model.checkpoint import load_processor
+    from flashsloth.training.data import JsonData
+
+    file = clean / "conversations.json"
+    processor = load_processor(shipped_folder())
+    for number in range(3):
+        written = shown(capsys, str(file), "--number", str(number))["template"]
+        messages = JsonData(str(file))[number].messages
+        exact = processor.apply_chat_template(messages, space_before_queries=True).replace(QUESTION_START, "")
+        assert written.replace("⟦", "").replace("⟧", "") == exact
+
+
+@pytest.mark.parametrize("name", ["https://example.com/" + "a" * 9000, "data:image/png;base64," + "A" * 90_000])
+def test_a_picture_written_down_or_on_the_web_does_not_flood_the_terminal(
+    clean: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "x"}]
+    file = clean / "web.jsonl"
+    file.write_text(json.dumps({"image": name, "conversations": turns}) + "\n", encoding="utf-8")
+    for arguments in (("check", str(file), "--workers", "0"), ("show", str(file), "--number", "0")):
+        code, out = run(capsys, *arguments)
+        assert code == 1
+        assert len(out) < 1500
+
+
+def test_no_folder_of_pictures_is_one_line(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["data", "check", str(clean / "conversations.json"), "--images", str(clean / "absent")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "there is no folder of pictures at" in err

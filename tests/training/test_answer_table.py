@@ -122,3 +122,8 @@ def test_a_file_that_is_no_table(folder: Path) -> None:
         read_table(folder / "a.csv")
     with pytest.raises(TableError, match="held_out is 1"):
         write_training_data(folder / "a.csv", folder, folder / "out", held_out=1)
+
+
+def test_a_header_may_be_in_capitals(folder: Path) -> None:
+    rows = read_table(table(folder, "Image,Question,ANSWER\n,Hi,Ho\n"))
+    assert [(row.question, row.answer) for row in rows] == [("Hi", "Ho")]

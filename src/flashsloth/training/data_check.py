@@ -134,7 +134,8 @@ class Examiner:
             looked.ids[place] = _digest(found.encode("utf-8"))
         said = self.data.conversation(index, record)
         looked.layouts[self.data.layout or said.layout] += 1
-        looked.contents[place] = _digest(repr(said.turns).encode(), *map(_picture_bytes, said.pictures))
+        words = repr([tuple(turn) for turn in said.turns]).encode()
+        looked.contents[place] = _digest(words, *map(_picture_bytes, said.pictures))
         looked.tallies["pictures"] += len(said.pictures)
         looked.tallies["with_pictures"] += bool(said.pictures)
         looked.tallies["answers"] += sum(turn.role == "assistant" for turn in said.turns)

@@ -145,3 +145,62 @@ def test_it_travels_to_workers_and_a_file_that_shrinks_is_named(tmp_path: Path, 
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(DataError, match="has become shorter"):
         again.record(30)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("indent", [0, 2])
+def test_samples_may_be_printed_over_several_lines(
+    tmp_path: Path, records: list[dict], monkeypatch: pytest.MonkeyPatch, block: int, indent: int
+) -> None:
+    text = "\n".join(json.dumps(found, indent=indent, ensure_ascii=False) for found in records)
+    (tmp_path / "data.jsonl").write_text(text, encoding="utf-8-sig")
+    data = JsonlData(str(tmp_path / "data.jsonl"))
+    monkeypatch.setattr(json_spans, "BLOCK_BYTES", block)
+    assert json_spans.printed_spans(tmp_path / "data.jsonl").tolist() == data.spans.tolist()
+    assert [data.record(index) for index in range(len(data))] == records
+
+
+def test_a_broken_one_among_printed_samples_is_one_bad_sample(tmp_path: Path, records: list[dict]) -> None:
+    printed = [json.dumps(found, indent=2) for found in records[:4]]
+    printed[1] = printed[1].replace('"model":', '"model"')
+    printed[2] = printed[2][: len(printed[2]) // 2]
+    (tmp_path / "data.jsonl").write_text("\n".join(printed), encoding="utf-8")
+    data = JsonlData(str(tmp_path / "data.jsonl"))
+    assert len(data) == 4
+    for index in (1, 2):
+        with pytest.raises(BadSampleError, match="cannot be read as JSON"):
+            data[index]
+    assert [data.record(index) for index in (0, 3)] == [records[0], records[3]]
+
+
+def test_content_tells_a_list_from_lines_whatever_the_ending(tmp_path: Path, records: list[dict]) -> None:
+    lines = JsonData(str(write_jsonl(tmp_path / "lines.json", records)))
+    printed = tmp_path / "printed.json"
+    printed.write_text("\n".join(json.dumps(found, indent=2) for found in records), encoding="utf-8")
+    listed = JsonlData(str(write_json(tmp_path / "list.jsonl", records, indent=2)))
+    on_a_line = JsonlData(str(write_json(tmp_path / "line.jsonl", records)))
+    for data in (lines, JsonData(str(printed)), listed, on_a_line):
+        assert [data.record(index) for index in range(len(data))] == records
+        assert data.sizes().pictures.tolist() == [number % 3 for number in range(40)]
+
+
+def test_of_a_key_that_stands_twice_the_last_counts_and_a_row_may_be_huge(tmp_path: Path) -> None:
+    huge = json.dumps(record(0, pictures=0, note="x" * (9 << 20)))
+    twice = json.dumps(record(1, pictures=0))[:-1] + ', "id": "again"}'
+    (tmp_path / "data.jsonl").write_text(f"{huge}\n{twice}\n", encoding="utf-8")
+    data = JsonlData(str(tmp_path / "data.jsonl"))
+    assert [data[index].where.id for index in range(2)] == ["s0", "again"]  # type: ignore[union-attr]
+
+
+def test_an_id_is_short_and_can_be_written_anywhere(tmp_path: Path) -> None:
+    data = JsonlData(
+        str(write_jsonl_ascii(tmp_path / "data.jsonl", [record(0, id="x" * 9999), record(1, id="a\ud83d")]))
+    )
+    ids = [data.where(index, data.record(index)).id for index in range(2)]
+    assert len(ids[0]) == 200
+    assert ids[1].encode("utf-8") == b"a\\ud83d"
+
+
+def write_jsonl_ascii(path: Path, records: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(found) + "\n" for found in records), encoding="ascii")
+    return path

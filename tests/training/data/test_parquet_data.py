@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,20 @@ def test_what_is_no_parquet_of_ours_is_named(tmp_path: Path) -> None:
     data = ParquetData(str(write(tmp_path / "bad.parquet", [record(0, conversations=None), record(1)])))
     with pytest.raises(BadSampleError, match="has no conversations"):
         data[0]
+
+
+def test_columns_may_be_in_capitals_and_those_of_no_layout_stay_unread(tmp_path: Path) -> None:
+    rows = [
+        {"Image": {"bytes": encoded(0), "path": None}, "Question": "What?", "Answer": "dog", "embedding": [0.0] * 9}
+    ]
+    data = ParquetData(str(write(tmp_path / "data.parquet", rows)))
+    assert texts_of(data[0]) == ["What?", "dog"]
+    assert len(pictures_in(data[0])) == 1
+    assert data._group(0).column_names == ["Image", "Question", "Answer"]
+
+
+def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "data.parquet", [record(0, pictures=0)])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"Parquet needs pyarrow: pip install 'flashsloth\[parquet\]'"):
+        ParquetData(str(path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import pickle
 import tarfile
 from pathlib import Path
@@ -85,3 +87,31 @@ def test_a_shard_that_is_no_whole_tar_is_named(shards: Path) -> None:
         ShardData(str(shards / "cc-{003..000}.tar"))
     with pytest.raises(DataError, match="no file is called like that"):
         ShardData(str(shards / "dd-*.tar"))
+
+
+def test_members_of_a_sample_may_stand_apart_and_pictures_go_by_number(tmp_path: Path) -> None:
+    found = record(0, pictures=11)
+    members = [(f"k.{number}.png", encoded(number)) for number in (10, 2, 0, 1, *range(3, 10))]
+    members.insert(4, ("other.jpg", encoded(20)))
+    members += [("._k.json", b"junk"), ("k.json", json.dumps(found).encode()), ("other.txt", b"a dog")]
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            shard.addfile(info, io.BytesIO(data))
+    data = ShardData(str(tmp_path / "a.tar"))
+    assert len(data) == 2
+    opened = [open_picture(source) for source in pictures_in(data[0])]
+    assert [image.tobytes() for image in opened] == [picture(number).tobytes() for number in range(11)]
+    assert texts_of(data[1])[1] == "a dog"
+
+
+def test_video_beside_a_text_is_bad(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        for name in ("a.mp4", "a.txt", "a.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            shard.addfile(info, io.BytesIO(b"abc"))
+    with pytest.raises(BadSampleError, match="has video or sound beside it") as error:
+        ShardData(str(tmp_path / "a.tar"))[0]
+    assert error.value.kind == "unseen_medium"

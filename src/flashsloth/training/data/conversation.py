@@ -14,7 +14,6 @@ What the published files hold, and what becomes of it:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flashsloth.media.limits import shown
@@ -36,11 +35,12 @@ class Turn(NamedTuple):
     @property
     def text(self) -> str:
         """The words alone."""
+        if len(self.parts) == 1:
+            return str(self.parts[0]) if isinstance(self.parts[0], str) else ""
         return "".join(part for part in self.parts if isinstance(part, str))
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(NamedTuple):
     """A record, read.
 
     Attributes:
@@ -81,13 +81,15 @@ def _turn(place: int, role: str, content: Content, pictures: list[Any]) -> Turn:
             if role != "user":
                 raise BadSampleError(f"turn {place} is the {role}'s and holds a picture, expected it in a question")
             continue
+        if part.isascii():
+            continue
         try:
             part.encode("utf-8")
         except UnicodeEncodeError as error:
             raise BadSampleError(
                 f"turn {place} holds half a character at {error.start}: write the file again"
             ) from error
-    if role == "user":
+    if role == "user" and "<" in (content if isinstance(content, str) else "".join(map(str, parts))):
         parts = named_inside(parts, pictures)
         for part in parts:
             if isinstance(part, str):
@@ -131,7 +133,7 @@ def _placed(turns: list[Turn], pictures: int) -> list[Turn]:
                 "placeholder_mismatch",
             )
         return turns
-    marks = sum(turn.text.count(PLACEHOLDER) for turn in turns if turn.role == "user")
+    marks = sum([turn.text.count(PLACEHOLDER) for turn in turns if turn.role == "user"])
     if marks == pictures == 0:
         return turns
     if marks not in (0, pictures):
@@ -174,10 +176,9 @@ def messages_of(conversation: Conversation, find: Callable[[Any], Any] | None = 
     ]
     messages: list[Message] = []
     for role, parts in conversation.turns:
-        stand = [part for part in parts if isinstance(part, int)]
         if role != "user":
             messages.append({"role": role, "content": "".join(map(str, parts))})
-        elif not stand:
+        elif not any(isinstance(part, int) for part in parts):
             words = "".join(map(str, parts))
             messages.append({"role": role, "content": [{"type": "text", "text": words.strip() if found else words}]})
         elif len(found) == 1:

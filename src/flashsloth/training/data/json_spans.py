@@ -141,7 +141,8 @@ def _whole(path: Path, decoder: json.JSONDecoder, window: _Window, place: int, n
 
 def _first_token(window: _Window) -> int:
     """The first character that is neither a byte-order mark nor a space."""
-    window.more(0)
+    while len(window.text) < len(BYTE_ORDER_MARK) and not window.ended:
+        window.more(0)
     skipped = len(BYTE_ORDER_MARK) if window.text.startswith(BYTE_ORDER_MARK.decode("latin-1")) else 0
     return _next_token(window, skipped)
 

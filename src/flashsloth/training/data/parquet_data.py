@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ class ParquetData(RecordData):
     def conversation(self, index: int, record: Any) -> Conversation:
         """What a record says, each picture as its bytes or its path."""
         said = super().conversation(index, record)
-        return replace(said, pictures=[_picture(found) for found in said.pictures])
+        return said._replace(pictures=[_picture(found) for found in said.pictures])
 
     def sizes(self) -> Sizes:
         found: list[tuple[int, int]] = []

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from flashsloth.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from flashsloth.training.data.conversation import Conversation
 from flashsloth.training.data.layouts import check_record, identity, is_spoken
 from flashsloth.training.data.layouts.fields import PICTURE_FIELDS, pictures_named
@@ -160,6 +161,8 @@ def _read_headers(path: Path, index: _Index) -> None:
     """Add a shard's samples, in the order in which their first members stand."""
     expected = "expected a whole one, not compressed"
     samples: dict[tuple[str, str], _Members] = {}
+    if is_lfs_pointer(path):
+        raise DataError(f"{path} is {LFS_POINTER}")
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:

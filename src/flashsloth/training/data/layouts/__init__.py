@@ -52,10 +52,10 @@ def read_record(record: Any) -> Conversation:
     """
     record = check_record(record)
     check_fields(record)
-    reader = next((reader for reader in READERS if reader.holds(record)), None)
-    if reader is None:
-        raise BadSampleError(f"has no conversations, nor another layout: {_fields(record)}", "no_conversation")
-    return conversation_of(*reader.read(record))
+    for reader in READERS:
+        if reader.holds(record):
+            return conversation_of(*reader.read(record))
+    raise BadSampleError(f"has no conversations, nor another layout: {_fields(record)}", "no_conversation")
 
 
 def could_be(fields: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from flashsloth.training.data.sample import BadSampleError
 
 PICTURE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path", "image_url", "file_name")
 """Where a record may name its pictures; the first that is there counts."""
+_PICTURE_FIELDS = frozenset(PICTURE_FIELDS)
 SYSTEM_FIELDS = ("system", "system_prompt")
 ID_FIELDS = ("id", "question_id", "__key__")
 MOST_OF_AN_ID = 200
@@ -32,7 +33,7 @@ def identity(record: Any) -> str | None:
 
 def pictures_named(record: dict[str, Any]) -> list[Any]:
     """What stands in the first field for pictures, as a list; empty for none."""
-    for field in PICTURE_FIELDS:
+    for field in () if _PICTURE_FIELDS.isdisjoint(record) else PICTURE_FIELDS:
         named = record.get(field)
         if named is not None:
             return list(named) if isinstance(named, (list, tuple)) else [named]

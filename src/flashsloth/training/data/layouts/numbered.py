@@ -15,10 +15,9 @@ from flashsloth.training.data.sample import BadSampleError
 _MARK = re.compile(r"(<image_\d+>)")
 
 
-def is_numbered(record: dict[str, Any]) -> bool:
-    """Whether a record's `image` maps marks to pictures."""
-    found = record.get("image")
-    return isinstance(found, dict) and bool(found) and all(_MARK.fullmatch(str(key)) for key in found)
+def is_numbered(found: dict[str, Any]) -> bool:
+    """Whether what stands in `image` maps marks to pictures."""
+    return bool(found) and all(_MARK.fullmatch(str(key)) for key in found)
 
 
 class NumberedPictures:

@@ -33,7 +33,7 @@ KEYS = (("from", "value"), ("role", "content"))
 
 def holds(record: dict[str, Any]) -> bool:
     """Whether a record is of this layout."""
-    return any(record.get(field) for field in FIELDS)
+    return bool(record.get("conversations") or record.get("messages") or record.get("conversation"))
 
 
 def read(record: dict[str, Any]) -> Said:
@@ -42,14 +42,14 @@ def read(record: dict[str, Any]) -> Said:
     raw = list_in(record, field, "turns")
     if not raw:
         raise BadSampleError(f"{field} is an empty list, expected turns", "no_conversation")
-    if is_numbered(record):
+    if isinstance(record.get("image"), dict) and is_numbered(record["image"]):
         numbered = NumberedPictures(record["image"])
         said = [(role, numbered.content(role, text)) for role, text in said_in(raw)]
         return MINICPM, _with_system(record, said), numbered.pictures
     layout = SHAREGPT if isinstance(raw[0], dict) and raw[0].get("from") is not None else MESSAGES
     said = said_in(raw)
     pictures = pictures_named(record)
-    if any(not isinstance(content, str) for _, content in said):
+    if {type(content) for _, content in said} != {str}:
         reader = PartsReader(pictures)
         said = [(role, reader.content(content, place)) for place, (role, content) in enumerate(said)]
         return PARTS, _with_system(record, said), reader.pictures()
@@ -74,7 +74,7 @@ def _turn(turn: Any, place: int) -> tuple[str, Any]:
     if role is None:
         said = shown(found) if isinstance(found, str) else type(found).__name__
         raise BadSampleError(f"turn {place} is from {said}, expected one of {EXPECTED_ROLES}")
-    if turn.get("tool_calls") or turn.get("weight") == 0:
+    if len(turn) > len(KEYS[0]) and (turn.get("tool_calls") or turn.get("weight") == 0):
         what = "calls tools" if turn.get("tool_calls") else "has the weight 0"
         raise BadSampleError(f"turn {place} {what}, which is not supported: leave the sample out")
     content = turn.get(text_key)
