@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.checkpoint.api import CheckpointException
 
 from flashsloth.training import checkpoints
 from flashsloth.training.checkpoints import (
-    MANIFEST,
     REMOVING,
     WRITING,
     SaveError,
     last_whole,
     new_checkpoint,
     new_files,
+    shares_read,
     step_of,
     whole,
 )
+from flashsloth.training.manifest import MANIFEST, changed, read_manifest
 from tests.training import tiny_runs
 
 NOT_ROOT = os.geteuid() != 0
@@ -133,9 +135,24 @@ def test_killed_before_any_system_call_a_folder_is_whole_or_not_done(
         if (folder / "config.json").exists():
             assert (folder / "weights").read_text(encoding="utf-8") == "weights"
         save(folder)
-        assert sorted(path.name for path in folder.iterdir()) == ["config.json", "weights"]
+        assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "config.json", "weights"]
+        assert changed(folder) is None
         moments += 1
     assert moments > 4
+
+
+def flip(path: Path) -> None:
+    """One bit of it."""
+    found = bytearray(path.read_bytes())
+    found[len(found) // 2] ^= 1
+    path.write_bytes(found)
+
+
+def forget(checkpoint: Path, key: str) -> None:
+    """Have its manifest say less."""
+    said = read_manifest(checkpoint)
+    del said[key]
+    (checkpoint / MANIFEST).write_text(json.dumps(said), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +162,9 @@ def test_killed_before_any_system_call_a_folder_is_whole_or_not_done(
         (lambda path: (path / MANIFEST).write_text("{"), "checkpoint.json cannot be read"),
         (lambda path: (path / "weights").unlink(), "weights is missing"),
         (lambda path: (path / "weights").write_text("short"), "weights has 5 bytes, expected 12"),
+        (lambda path: flip(path / "weights"), "weights is not what was written: its bytes have changed since"),
+        (lambda path: flip(path / "deep" / "optimizer"), "deep/optimizer is not what was written"),
+        (lambda path: forget(path, "files"), "checkpoint.json cannot be read"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_and_named(
@@ -158,6 +178,27 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
         assert_readable(last_whole(tmp_path), (1,))
     assert f"checkpoint-2 is not whole ({message}" in caplog.text
     assert f"{WRITING} was not finished" in caplog.text
+
+
+def test_where_every_checkpoint_is_damaged_the_run_does_not_begin_again(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+        flip(tmp_path / f"checkpoint-{step}" / "weights")
+    with pytest.raises(SaveError, match=r"checkpoint-2 is not whole \(weights .*put its files back, or remove"):
+        last_whole(tmp_path)
+
+
+def test_checkpoints_of_older_versions_are_known_by_their_sizes(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    manifest = tmp_path / "checkpoint-1" / MANIFEST
+    said = read_manifest(tmp_path / "checkpoint-1")
+    said["files"] = {name: facts["bytes"] for name, facts in said["files"].items()}
+    manifest.write_text(json.dumps(said), encoding="utf-8")
+    flip(tmp_path / "checkpoint-1" / "weights")
+    assert last_whole(tmp_path) == tmp_path / "checkpoint-1"
+    (tmp_path / "checkpoint-1" / "weights").write_text("short", encoding="utf-8")
+    with pytest.raises(SaveError):
+        last_whole(tmp_path)
 
 
 def test_half_a_removed_checkpoint_does_not_count(tmp_path: Path) -> None:
@@ -210,7 +251,7 @@ def limit_to_less_than_optimizer(rank: int) -> None:
 
 
 def assert_stopped_by_a_full_disk(run: tiny_runs.Run, steps: Path) -> None:
-    assert run.end() == [2], run.said()
+    assert run.end() == [1], run.said()
     last = run.said().strip().splitlines()[-1]
     assert last.startswith("error: the checkpoint of step ")
     assert "could not be written" in last
@@ -267,7 +308,7 @@ def test_all_processes_stop_where_one_cannot_write(tmp_path: Path, engine: str, 
     stage = tiny_runs.with_batch(tiny_runs.INSTRUCTION, steps=4, save_every=2) + f", engine: {{kind: {engine}}}"
     recipe = tiny_runs.write_recipe(tmp_path, stage)
     run = tiny_runs.start(recipe, processes=2, hook=limit)
-    assert run.end() == [2, 2], run.said()
+    assert run.end() == [1, 1], run.said()
     for rank in (0, 1):
         last = run.said(rank).strip().splitlines()[-1]
         assert last.startswith("error: the checkpoint of step 2 could not be written"), run.said(rank)
@@ -276,20 +317,28 @@ def test_all_processes_stop_where_one_cannot_write(tmp_path: Path, engine: str, 
     assert again.end() == [0, 0], again.said()
 
 
-def test_a_share_that_is_damaged_is_said_in_a_line(tmp_path: Path) -> None:
-    stage = tiny_runs.with_batch(tiny_runs.INSTRUCTION, save_every=1) + ", engine: {kind: fsdp2}"
+def test_a_share_that_is_damaged_is_named_and_an_earlier_checkpoint_taken(tmp_path: Path) -> None:
+    stage = tiny_runs.with_batch(tiny_runs.INSTRUCTION, save_every=1, steps=6) + ", engine: {kind: fsdp2}"
     recipe = tiny_runs.write_recipe(tmp_path, stage)
     run = tiny_runs.start(recipe, processes=2)
     run.wait_for_step(2)
     run.signal(signal.SIGTERM)
     run.end()
-    last = whole(tmp_path / "out" / "0-instruction" / "steps")[-1]
-    for share in last.rglob("*.distcp"):
-        share.write_bytes(b"0" * share.stat().st_size)
+    earlier, last = whole(tmp_path / "out" / "0-instruction" / "steps")[-2:]
+    flip(next(last.rglob("*.distcp")))
     again = tiny_runs.start(recipe, "--resume", processes=2)
-    assert again.end() == [2, 2], again.said()
-    assert f"error: {last} could not be read: process " in again.said()
-    assert "Traceback" not in again.said()
+    assert again.end() == [0, 0], again.said()
+    assert f"{last} is not whole (" in again.said()
+    assert ".distcp is not what was written: its bytes have changed since): not used" in again.said()
+    assert f"going on from {earlier}" in again.said()
+
+
+def test_shares_that_cannot_be_read_are_said_in_a_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(SaveError, match=r"checkpoint-2 could not be read: process 1: no such thing"),
+        shares_read(tmp_path / "checkpoint-2"),
+    ):
+        raise CheckpointException("", {1: (OSError("no such thing"), None)})  # type: ignore[dict-item]
 
 
 @pytest.mark.skipif(NOT_ROOT, reason="only root may mount a small disk")

@@ -38,6 +38,14 @@ def test_a_process_that_is_gone_is_no_mistake_of_ours(monkeypatch: pytest.Monkey
         raise distributed.DistNetworkError("timed out")
 
 
+def test_memory_that_a_worker_lacks_names_workers() -> None:
+    with (
+        pytest.raises(OutageError, match=r"not enough memory, here or in a data worker: set a lower workers"),
+        told_plainly(),
+    ):
+        raise MemoryError
+
+
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), distributed.DistError("alone")])
 def test_other_errors_stay_what_they_are(error: RuntimeError) -> None:
     with pytest.raises(type(error)) as found, told_plainly():
@@ -50,6 +58,6 @@ def test_who_is_left_says_it_in_one_line(tmp_path: Path) -> None:
     run = tiny_runs.start(recipe, processes=2)
     run.wait_for_step(3)
     run.signal(signal.SIGKILL, ranks=(1,))
-    assert run.end() == [2, -signal.SIGKILL]
+    assert run.end() == [1, -signal.SIGKILL]
     assert "error: process 0 of 2 cannot reach another one, which has probably died" in run.said()
     assert "Traceback" not in run.said()

@@ -1,5 +1,7 @@
 """Errors to exit codes: a user's mistake is one line and 2, one of ours is one line, a way to see more, and 1.
 
+What ended through nobody's mistake (a full disk, a lost process) has an `exit_code` of its own, which is 1 too.
+
 In: an exception that a command let out. Out: a line on stderr, and the exit code.
 """
 
@@ -38,7 +40,7 @@ def report_failure(error: Exception) -> int:
         return USERS
     if is_users_mistake(error):
         print_error(said_by(error))
-        return USERS
+        return int(getattr(error, "exit_code", USERS))
     print_error(
         f"this is not your mistake but ours: {type(error).__name__}: {one_line(error)} "
         f"(set {DEBUG_VARIABLE}=1 to see where it happened)"

@@ -56,9 +56,8 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
         "logging_steps": stage.log_every,
         "logging_nan_inf_filter": False,  # it would hide what the guard stops at
         "disable_tqdm": True,
-        "dataloader_num_workers": stage.workers,
-        "dataloader_persistent_workers": False,  # deaf ones that stay would keep the process
-        "dataloader_pin_memory": on_accelerator,
+        "dataloader_num_workers": 0,  # see `data/workers.py`
+        "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "label_names": ["labels"],
         "report_to": "none",  # see `reporters.py`

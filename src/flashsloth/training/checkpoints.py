@@ -4,7 +4,7 @@ In: a folder that something is to be saved into. Out: a checkpoint that was writ
 renamed, or, where that failed, one line that says why, and everything that was saved before as it was.
 
     steps/
-      checkpoint-400/     whole: `checkpoint.json` lists its files and their sizes
+      checkpoint-400/     whole: `checkpoint.json` lists its files, their sizes and digests (`manifest.py`)
       writing.tmp/        being written, or what a process that was killed left; never loaded, removed by the next save
 
 All processes of a run call these functions together; the first one renames, removes and decides. The folder is one that
@@ -13,7 +13,6 @@ all of them see.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -27,12 +26,12 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from flashsloth.training import ranks
+from flashsloth.training.manifest import changed, digested, missing_or_cut, write_manifest
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "checkpoint-"
 """transformers' name of a checkpoint's folder, before its step."""
-MANIFEST = "checkpoint.json"
 WRITING, REMOVING = "writing.tmp", "removing.tmp"
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, CheckpointException)
 """What comes out of writing to a disk that is full or gone: torch says RuntimeError, and has one of its own for shares
@@ -45,18 +44,43 @@ class SaveError(ValueError):
     """A checkpoint could not be written, or cannot be gone on from."""
 
 
+class WriteError(SaveError):
+    """A checkpoint could not be written."""
+
+    exit_code = 1
+
+
 def last_whole(folder: Path) -> Path | None:
-    """The checkpoint of the latest step that is whole, the same one on all processes; says which ones are not.
+    """The checkpoint of the latest step that is as it was written, to the last bit; says which later ones are not.
+
+    All processes together; it is the same one on all of them.
 
     Args:
         folder: that of a stage's checkpoints; it need not be there.
+
+    Raises:
+        SaveError: if there are some, and none is.
     """
-    return ranks.first_then_all(lambda: _last_whole(folder))
+    if ranks.is_first() and (folder / WRITING).exists():
+        logger.warning("%s was not finished: not used, and removed by the next save", folder / WRITING)
+    faults = []
+    for path in ranks.first_then_all(lambda: _by_step(folder)[::-1]):
+        fault = changed(path)
+        if fault is None:
+            return path
+        faults.append(f"{path} is not whole ({fault})")
+        logger.warning("%s: not used", faults[-1])
+    if faults:
+        raise SaveError(
+            f"{faults[0]}, and no other checkpoint there is whole either: put its files back, or remove {folder} to "
+            f"begin the stage again"
+        )
+    return None
 
 
 def whole(folder: Path) -> list[Path]:
-    """Every whole checkpoint in `folder`, earliest step first."""
-    return [path for path in _by_step(folder) if _fault(path) is None]
+    """Every checkpoint in `folder` whose files are all there, earliest step first."""
+    return [path for path in _by_step(folder) if missing_or_cut(path) is None]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -80,11 +104,6 @@ def shares_read(checkpoint: Path | None) -> Iterator[None]:
         raise SaveError(f"{checkpoint} could not be read: {_one_line(error)}") from error
 
 
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: `step`, `processes`, `files`."""
-    return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-
-
 @contextmanager
 def new_checkpoint(folder: Path, step: int, keep: int | None, *, together: bool = True) -> Iterator[Path]:
     """Write `checkpoint-<step>` into the folder that this gives; afterwards it is whole and stands in `folder`.
@@ -101,10 +120,10 @@ def new_checkpoint(folder: Path, step: int, keep: int | None, *, together: bool 
     """
     name = f"{PREFIX}{step}"
 
-    def finish(aside: Path) -> None:
+    def finish(aside: Path, files: dict[str, Any]) -> None:
         made, target = aside / name, folder / name
-        manifest = {"step": step, "processes": ranks.count(), "files": _sizes(made)}
-        (made / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        in_it = {path.removeprefix(f"{name}/"): facts for path, facts in files.items()}
+        write_manifest(made, in_it, step=step, processes=ranks.count())
         _sync(made)
         if target.exists():
             _remove(target)
@@ -128,7 +147,8 @@ def new_files(folder: Path, last: str) -> Iterator[Path]:
         SaveError: as in :func:`new_checkpoint`.
     """
 
-    def finish(aside: Path) -> None:
+    def finish(aside: Path, files: dict[str, Any]) -> None:
+        write_manifest(aside, files)
         _sync(aside)
         for path in sorted(aside.iterdir(), key=lambda path: path.name == last):
             place = folder / path.name
@@ -145,7 +165,9 @@ def new_files(folder: Path, last: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _written_aside(folder: Path, what: str, finish: Callable[[Path], None], together: bool = True) -> Iterator[None]:
+def _written_aside(
+    folder: Path, what: str, finish: Callable[[Path, dict[str, Any]], None], together: bool = True
+) -> Iterator[None]:
     aside = folder / WRITING
 
     def begin() -> None:
@@ -167,7 +189,8 @@ def _written_aside(folder: Path, what: str, finish: Callable[[Path], None], toge
     problems = [problem for problem in ranks.gathered(failure and _one_line(failure)) if problem]
     if not problems:
         try:
-            ranks.first_then_all(lambda: finish(aside))
+            files = digested(aside)
+            ranks.first_then_all(lambda: finish(aside, files))
             return
         except OSError as error:
             failure, problems = error, [_one_line(error)]
@@ -176,57 +199,21 @@ def _written_aside(folder: Path, what: str, finish: Callable[[Path], None], toge
     raise _not_written(what, folder, problems[0]) from failure
 
 
-def _not_written(what: str, folder: Path, problem: str) -> SaveError:
+def _not_written(what: str, folder: Path, problem: str) -> WriteError:
     try:
         free = f"{shutil.disk_usage(folder).free / _UNITS:.2f} GB are free there"
     except OSError as error:
         free = str(error)
     kept = whole(folder)
     rest = f"the last whole checkpoint is {kept[-1]}" if kept else "no checkpoint was whole before"
-    return SaveError(
+    return WriteError(
         f"{what} could not be written into {folder}: {problem} ({free}); {rest}. Make room, then go on with --resume"
     )
-
-
-def _last_whole(folder: Path) -> Path | None:
-    found = None
-    for path in _by_step(folder):
-        fault = _fault(path)
-        if fault is None:
-            found = path
-        else:
-            logger.warning("%s is not whole (%s): not used", path, fault)
-    if (folder / WRITING).exists():
-        logger.warning("%s was not finished: not used, and removed by the next save", folder / WRITING)
-    return found
 
 
 def _by_step(folder: Path) -> list[Path]:
     paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(paths, key=step_of)
-
-
-def _fault(checkpoint: Path) -> str | None:
-    """Why a checkpoint is not whole, or None if it is."""
-    try:
-        files = read_manifest(checkpoint)["files"]
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST} cannot be read: {_one_line(error)}"
-    for name, size in files.items():
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes, expected {size}"
-    return None
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Every file below `folder` and its bytes."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
 
 
 def _sync(folder: Path) -> None:
@@ -258,13 +245,12 @@ def _one_line(error: BaseException) -> str:
 
 
 __all__ = [
-    "MANIFEST",
     "PREFIX",
     "SaveError",
+    "WriteError",
     "last_whole",
     "new_checkpoint",
     "new_files",
-    "read_manifest",
     "shares_read",
     "step_of",
     "whole",

@@ -23,6 +23,8 @@ GO_ON = "go on from the last checkpoint with --resume"
 class OutageError(ValueError):
     """A run that could not go on where it runs; neither recipe nor data need be wrong."""
 
+    exit_code = 1
+
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
@@ -35,6 +37,8 @@ def told_plainly() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise OutageError(_full(error)) from error
+    except MemoryError as error:
+        raise OutageError(f"not enough memory, here or in a data worker: set a lower workers ({error!r})") from error
     except RuntimeError as error:
         if _FULL_MEMORY in str(error):
             raise OutageError(_full(error)) from error

@@ -1,7 +1,7 @@
 """Where Trainer's way of going on is not exact, what makes it so.
 
-In: Trainer's loaders, models and what it found in a checkpoint. Out: an order of data that is the epoch's, weights that
-are found again under the names they were saved under, and an error where they, or the shares they lie in, do not fit.
+In: Trainer's models and what it found in a checkpoint. Out: weights that are found again under the names they were
+saved under, and an error where they, or the shares they lie in, do not fit.
 """
 
 from __future__ import annotations
@@ -56,15 +56,6 @@ class Shares:
         return "one process alone" if self.processes == 1 else f"{self.processes} processes under {self.engine}"
 
 
-def tell_epoch(loader: Any, epoch: int) -> None:
-    """Tell every sampler below a loader which epoch it is: on several processes, Trainer's word does not reach it."""
-    sampler = getattr(loader, "batch_sampler", None)
-    while sampler is not None:
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
-
-
 @contextmanager
 def own_names(model: Any) -> Iterator[None]:
     """Have a model saved under the names that its parameters have, not under those of the files it came from."""
@@ -98,4 +89,4 @@ def check_fits(model: Any, load_result: Any, checkpoint: Path | None) -> None:
         )
 
 
-__all__ = ["Shares", "check_fits", "own_names", "tell_epoch"]
+__all__ = ["Shares", "check_fits", "own_names"]

@@ -18,14 +18,16 @@ from flashsloth.adapters.merging import merged_model
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import ranks
-from flashsloth.training.checkpoints import new_files
+from flashsloth.training.checkpoints import SaveError, new_files
 from flashsloth.training.engines import let_go
+from flashsloth.training.manifest import MANIFEST, changed
 from flashsloth.training.outages import told_plainly
 from flashsloth.training.progress import Watcher
 from flashsloth.training.recipe import Recipe, StageRun
 from flashsloth.training.record import RunExistsError, alone_in, write_record
 from flashsloth.training.reporters import check_installed
 from flashsloth.training.run_folder import CONFIG_NAME, FINAL_FOLDER, is_done, stage_folder, what_is_there
+from flashsloth.training.soundness import WeightsError, all_tensors, no_numbers
 from flashsloth.training.stage_training import run_stage
 from flashsloth.training.start import start_model
 
@@ -70,6 +72,7 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
         folder = stage_folder(recipe, number)
         if ranks.told(is_done(folder)):
             logger.info("stage %s is done: going on from %s", stage.stage, folder)
+            _check_unchanged(folder)
             model = _made_by(stage, folder)
             processor = FlashSlothProcessor.from_pretrained(folder)
             continue
@@ -78,13 +81,29 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
         if not let_go(stage.engine) or stage.adapter is not None:
             model = _made_by(stage, folder)  # the one in memory has PEFT's layers, or is in parts
     if recipe.export_dtype is not None:
-        folder = recipe.output / FINAL_FOLDER
         model.to(getattr(torch, recipe.export_dtype))
+        too_large, _ = no_numbers(all_tensors(model))
+        if too_large:
+            raise WeightsError(
+                f"{too_large[0]} holds numbers that {recipe.export_dtype} cannot: {folder} has the whole model in "
+                f"float32; export it with export_dtype: bfloat16"
+            )
+        folder = recipe.output / FINAL_FOLDER
         with new_files(folder, last=CONFIG_NAME) as aside:
             if ranks.is_first():
                 model.save_pretrained(aside)
                 processor.save_pretrained(aside)
     return folder
+
+
+def _check_unchanged(folder: Path) -> None:
+    """A finished stage's folder is to be what was written; those of older versions do not say what that was.
+
+    Raises:
+        SaveError: naming a file that is not.
+    """
+    if ranks.told((folder / MANIFEST).is_file()) and (fault := changed(folder)):
+        raise SaveError(f"{folder} is not whole ({fault}): put it back, or remove the folder to run the stage again")
 
 
 def _made_by(stage: StageRun, folder: Path) -> FlashSlothForConditionalGeneration:

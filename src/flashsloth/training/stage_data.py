@@ -1,12 +1,14 @@
 """What a stage learns from, ready for Trainer: its samples, bad ones left out, in the steps of `data/batches.py`.
 
-In: a stage and its processor. Out: a dataset, and a DataLoader of micro-batches whose order depends on seed and epoch
-alone. Trainer and accelerate deal the micro-batches to the processes, and skip those that a resumed run has seen.
+In: a stage and its processor. Out: a dataset, and micro-batches whose order depends on seed and epoch alone, of which
+each process has its own; those that a resumed run has seen are skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.collation import SampleEncoder
 from flashsloth.training.data import LEDGER_NAME, GuardedData, Joined, Ledger, StepBatchSampler, conversations
+from flashsloth.training.data.workers import WorkerPool
 from flashsloth.training.recipe import StageRun
 
 
@@ -33,26 +36,22 @@ def training_conversations(
 
 def step_loader(
     dataset: GuardedData | Joined,
-    collator: Callable[[list[Any]], dict[str, Any]],
     stage: StageRun,
     *,
     seed: int,
     micro_batch_size: int,
     processes: int,
     tokens_per_picture: int,
-    pin_memory: bool,
 ) -> DataLoader:
-    """The micro-batches of a stage, for all processes; accelerate's `prepare` leaves each its own.
+    """The micro-batches of a stage, for all processes, as Trainer counts them; :class:`Supply` reads them.
 
     Args:
         dataset: what they are of.
-        collator: puts them together.
-        stage: says how many samples a step has, their order, and how many workers read them.
+        stage: says how many samples a step has, and their order.
         seed: of the order.
         micro_batch_size: samples that a process holds at a time.
         processes: how many there are.
         tokens_per_picture: visual tokens, for estimated lengths.
-        pin_memory: whether batches are to be copied to an accelerator.
     """
     sampler = StepBatchSampler(
         dataset.data if isinstance(dataset, GuardedData) else dataset,
@@ -63,13 +62,63 @@ def step_loader(
         stage.shuffle,
         tokens_per_picture if stage.group_by_modality_length else None,
     )
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collator,
-        num_workers=stage.workers,  # they end with the epoch: ones that stay would keep the process from ending
-        pin_memory=pin_memory,
-    )
+    return DataLoader(dataset, batch_sampler=sampler)
 
 
-__all__ = ["step_loader", "training_conversations"]
+@dataclass
+class BatchMaker:
+    """Makes a batch of sample numbers, here or in a worker."""
+
+    dataset: Any
+    collator: Callable[[list[Any]], dict[str, Any]]
+
+    def __call__(self, numbers: list[int]) -> dict[str, Any]:
+        return self.collator([self.dataset[number] for number in numbers])
+
+
+class Supply:
+    """A process's own micro-batches, one after another.
+
+    Args:
+        sampler: the stage's, for all processes.
+        pool: makes them.
+        rank: this process's number.
+    """
+
+    def __init__(self, sampler: StepBatchSampler, pool: WorkerPool, rank: int) -> None:
+        self.sampler, self.pool, self.rank = sampler, pool, rank
+        self._epoch: Iterator[Any] = iter(())
+
+    def begin_epoch(self, epoch: int, seen: int) -> None:
+        """From now on the micro-batches of this epoch, without the `seen` first ones of this process."""
+        self.sampler.set_epoch(epoch)
+        first = self.rank + seen * self.sampler.processes
+        self._epoch = self.pool.batches(islice(self.sampler, first, None, self.sampler.processes))
+
+    def take(self, count: int) -> list[Any]:
+        """The next ones; raises what :meth:`WorkerPool.batches` does."""
+        return list(islice(self._epoch, count))
+
+
+class PooledLoader(DataLoader):
+    """A DataLoader's batches, made by workers of ours.
+
+    Args:
+        loader: whose.
+        make_pool: of its dataset and collator.
+    """
+
+    def __init__(self, loader: DataLoader, make_pool: Callable[[BatchMaker], WorkerPool]) -> None:
+        super().__init__(loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=loader.collate_fn)
+        self.make_pool = make_pool
+
+    def __iter__(self) -> Any:
+        assert self.batch_sampler is not None
+        pool = self.make_pool(BatchMaker(self.dataset, self.collate_fn))
+        try:
+            yield from pool.batches(self.batch_sampler)  # type: ignore[arg-type]
+        finally:
+            pool.close()
+
+
+__all__ = ["BatchMaker", "PooledLoader", "Supply", "step_loader", "training_conversations"]

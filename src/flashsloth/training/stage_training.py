@@ -22,7 +22,7 @@ from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import ranks
 from flashsloth.training.adapters import learner_of
 from flashsloth.training.arguments import STEPS_FOLDER, training_arguments
-from flashsloth.training.checkpoints import PREFIX, last_whole, new_files, step_of
+from flashsloth.training.checkpoints import last_whole, new_files, step_of
 from flashsloth.training.collation import ConversationCollator, PatchCollator
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
@@ -36,6 +36,7 @@ from flashsloth.training.progress import Watcher
 from flashsloth.training.recipe import Recipe, StageRun
 from flashsloth.training.reporters import reporters
 from flashsloth.training.run_folder import CONFIG_NAME, CURVE_NAME, LOG_NAME, PARTS_NAME, stage_folder
+from flashsloth.training.soundness import all_tensors
 from flashsloth.training.stage_data import training_conversations
 from flashsloth.training.stages import freeze_all_but
 from flashsloth.training.stop import TrainingInterrupted
@@ -109,6 +110,7 @@ def run_stage(
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
             _leave_if_asked(trainer)
+            trainer.check_numbers(all_tensors(trainer.model))
             if run.eval_data and not _is_evaluated(trainer):
                 trainer.evaluate()
         finally:
@@ -189,8 +191,8 @@ def _patches_trainer(stage: _Stage, common: dict[str, Any]) -> StageTrainer:
 def _leave_if_asked(trainer: StageTrainer) -> None:
     """Raise what tells the command that a signal ended the run."""
     if trainer.stopped_by:
-        checkpoint = Path(trainer.args.output_dir) / f"{PREFIX}{trainer.state.global_step}"
-        raise TrainingInterrupted(trainer.stopped_by, trainer.state.global_step, trainer.state.max_steps, checkpoint)
+        step = trainer.state.global_step
+        raise TrainingInterrupted(trainer.stopped_by, step, trainer.state.max_steps, trainer.checkpoint_of(step))
 
 
 def _is_evaluated(trainer: StageTrainer) -> bool:

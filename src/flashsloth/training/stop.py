@@ -1,17 +1,14 @@
 """Being asked to stop: SIGTERM, as schedulers send it before they kill, and Ctrl-C.
 
 In: a signal. Out: a run that takes its step to the end, saves a checkpoint and leaves with 128 + the signal's number.
-A second Ctrl-C does not wait.
+It waits neither for data nor for an evaluation; a second Ctrl-C does not wait for the step either.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import multiprocessing.util
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,9 +29,8 @@ class TrainingInterrupted(Exception):  # noqa: N818 - it is no error
 
     def __init__(self, signal_number: int, step: int, steps: int, checkpoint: Path) -> None:
         name = signal.Signals(signal_number).name
-        super().__init__(
-            f"stopped by {name} after step {step} of {steps}, saved in {checkpoint}: go on with --resume",
-        )
+        where = f"after step {step} of {steps}, saved in {checkpoint}" if step else "before the first step was done"
+        super().__init__(f"stopped by {name} {where}: go on with --resume")
         self.exit_code = EXIT_CODE_BASE + signal_number
 
 
@@ -51,6 +47,11 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody has asked."""
+        return self.signal_number != 0
+
     def leave(self) -> None:
         """No longer."""
         for number, handler in self._before.items():
@@ -60,42 +61,9 @@ class StopRequest:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         name = signal.Signals(number).name
-        logger.warning("%s: stopping after this step, with a checkpoint", name)
+        logger.warning("%s: stopping, with a checkpoint of the last step that is done", name)
         if number == signal.SIGINT:
             signal.signal(number, self._before.pop(number))
 
 
-def deafened(loader: Any) -> Any:
-    """A data loader whose workers leave stopping to the process they work for.
-
-    Schedulers and terminals signal every process of a job. A worker that died of it would take the run with it before
-    the run could save.
-    """
-    inner = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper hands reading on, not writing
-    if inner.num_workers and not isinstance(inner.worker_init_fn, _Deaf):
-        inner.worker_init_fn = _Deaf(inner.worker_init_fn)
-        multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
-    return loader
-
-
-def _end_workers() -> None:
-    """When this process ends: multiprocessing asks its workers to end, and would wait for deaf ones for ever."""
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
-
-
-class _Deaf:
-    """A worker's `worker_init_fn`: what it was before, and no signals."""
-
-    def __init__(self, prepare: Callable[[int], None] | None) -> None:
-        self.prepare = prepare
-
-    def __call__(self, worker: int) -> None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        if self.prepare is not None:
-            self.prepare(worker)
-
-
-__all__ = ["StopRequest", "TrainingInterrupted", "deafened"]
+__all__ = ["StopRequest", "TrainingInterrupted"]

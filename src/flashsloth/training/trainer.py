@@ -1,11 +1,11 @@
 """transformers' Trainer, with what a run that can be trusted needs beside it.
 
 In: a stage, its model and its data. Out: a model that learned; whole checkpoints; a log. The loop is Trainer's. What
-differs: data is drawn apart from what the model draws, a step is looked at before it is taken (`guards.py`), a signal
-ends the run with a checkpoint (`stop.py`), checkpoints are written aside (`checkpoints.py`), and where Trainer's
-resumption is not exact, it is made so:
+differs: data comes from workers that may die and is drawn apart from what the model draws (`supplied_trainer.py`), a
+step is looked at before it is taken (`guards.py`) and weights before they are kept (`soundness.py`), a signal ends the
+run with a checkpoint (`stop.py`), checkpoints are written aside (`checkpoints.py`), and where Trainer's resumption is
+not exact, it is made so:
 
-- the order of an epoch's data reaches every sampler, also below the shards of several processes;
 - what the log has summed up, and an evaluation that was put off, are kept in the checkpoint;
 - a checkpoint of the last step is not trained one step further;
 - weights that do not fit the model are an error.
@@ -16,28 +16,35 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from flashsloth.benchmark.memory import peak_bytes
 from flashsloth.training import ranks
-from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
-from flashsloth.training.checkpoints import PREFIX, new_checkpoint, read_manifest, shares_read
+from flashsloth.training.batch_facts import take_facts
+from flashsloth.training.checkpoints import PREFIX, new_checkpoint, shares_read, step_of
 from flashsloth.training.data import GuardedData
-from flashsloth.training.guards import agree_on_step, plain_numbers, stop_at_no_number, stop_at_nothing_supervised
-from flashsloth.training.meter import Meter, StepSums
+from flashsloth.training.guards import (
+    TrainingStoppedError,
+    agree_on_step,
+    plain_numbers,
+    stop_at_no_number,
+    stop_at_nothing_supervised,
+)
+from flashsloth.training.manifest import read_manifest
+from flashsloth.training.meter import StepSums
 from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.parts_report import HEADER, PartsReport
 from flashsloth.training.progress import Progress, Watcher
 from flashsloth.training.random_state import kept_random_state
 from flashsloth.training.recipe import StageRun
-from flashsloth.training.resuming import Shares, check_fits, own_names, tell_epoch
-from flashsloth.training.stage_data import step_loader
-from flashsloth.training.stop import StopRequest, deafened
+from flashsloth.training.resuming import Shares, check_fits, own_names
+from flashsloth.training.soundness import check_numbers, learned_tensors
+from flashsloth.training.supplied_trainer import SuppliedTrainer
 from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
 
 logger = logging.getLogger(__name__)
@@ -48,7 +55,7 @@ STEPS_WORTH_MEASURING = 100
 """A shorter run does not stop to measure the machine."""
 
 
-class StageTrainer(Trainer):
+class StageTrainer(SuppliedTrainer):
     """The trainer of a stage.
 
     Args:
@@ -70,59 +77,18 @@ class StageTrainer(Trainer):
         watch: Watcher | None = None,
         **options: Any,
     ) -> None:
-        collator = options.pop("data_collator")
-        padding = whole_model.config.text_config.pad_token_id
-        super().__init__(data_collator=CountingCollator(collator, padding), **options)
-        self.run, self.cost, self.matrix_rate, self.watch = run, cost, matrix_rate, watch
-        self.whole_model = whole_model
-        self.meter, self.stop_request = Meter(), StopRequest()
-        self.stopped_by = 0
-        """The signal that ended the run, or 0."""
+        super().__init__(run, whole_model=whole_model, **options)
+        self.cost, self.matrix_rate, self.watch = cost, matrix_rate, watch
         self.report = PartsReport(whole_model)
         self._checkpoint: Path | None = None
         self._kept: dict[str, Any] = {}
         self._aside: Path | None = None
         self._evaluation_due = False
-        self._batches: list[BatchFacts] = []
-        self._losses: list[torch.Tensor] = []
         self._gradient_norm: Any = 0.0
         self._sums = StepSums()
         self._stop_after_step = False
         self.pop_callback(PrinterCallback)
         self.add_callback(_Watch(self))
-
-    # Data
-
-    def get_train_dataloader(self) -> Any:
-        loader = step_loader(
-            self.train_dataset,
-            self.data_collator,
-            self.run,
-            seed=self.args.seed,
-            micro_batch_size=self.args.per_device_train_batch_size,
-            processes=self.args.world_size,
-            tokens_per_picture=self.whole_model.config.num_image_tokens,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        return deafened(self.accelerator.prepare(loader))
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        return deafened(super().get_eval_dataloader(eval_dataset))
-
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        self.meter.begin_step()
-        with kept_random_state():
-            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.meter.has_data()
-        self._batches, self._losses = [take_facts(batch) for batch in batches], []
-        return batches, count
-
-    def _run_epoch(self, **loop: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # the checkpoint of the last step
-            self.control.should_training_stop = True
-            return
-        tell_epoch(loop["train_dataloader"], loop["epoch"])
-        super()._run_epoch(**loop)
 
     # A step
 
@@ -152,17 +118,22 @@ class StageTrainer(Trainer):
         Raises:
             TrainingStoppedError: on all processes, if any has a loss or a gradient that is no number, or a micro-batch
                 that nothing is learned from.
+            WeightsError: on all, where that is because the weights are no numbers already.
         """
         gradient, *losses = plain_numbers([self._gradient_norm, *self._losses], self.args.device)
-        self._sums, self._stop_after_step = agree_on_step(
-            self._batches,
-            losses,
-            gradient,
-            flops=sum(self.cost.flops(facts) for facts in self._batches) if self.cost is not None else 0.0,
-            asked_to_stop=self.stop_request.signal_number != 0,
-            step=self.state.global_step + 1,
-            device=self.args.device,
-        )
+        try:
+            self._sums, self._stop_after_step = agree_on_step(
+                self._batches,
+                losses,
+                gradient,
+                flops=sum(self.cost.flops(facts) for facts in self._batches) if self.cost is not None else 0.0,
+                asked_to_stop=self.stop_request.is_asked,
+                step=self.state.global_step + 1,
+                device=self.args.device,
+            )
+        except TrainingStoppedError:
+            self.check_numbers(learned_tensors(self.model, self.optimizer))  # if it is they, samples are not to blame
+            raise
         limit = self.args.max_grad_norm
         if not self.is_deepspeed_enabled:  # it has taken the step, and holds gradients elsewhere
             self.report.look(self.optimizer, min(1.0, limit / gradient) if limit and gradient else 1.0)
@@ -201,13 +172,11 @@ class StageTrainer(Trainer):
             self._kept = json.loads((self._checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
             shares = Shares(self._kept["engine"], read_manifest(self._checkpoint)["processes"])
             shares.check(Shares.of_this_run(self.run.engine), self._checkpoint)
+            self.saved_step = step_of(self._checkpoint)
             resume_from_checkpoint = str(resume_from_checkpoint)
             logger.info("going on from %s", self._checkpoint)
-        try:
-            with shares_read(self._checkpoint):
-                return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
-        finally:
-            self.stop_request.leave()
+        with shares_read(self._checkpoint):
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def begin(self) -> None:
         """The first step is about to come: take up what the checkpoint kept, and hear signals from now on."""
@@ -262,7 +231,18 @@ class StageTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
 
+    def check_numbers(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Refuse to keep infinity or NaN; see `soundness.py`."""
+        check_numbers(
+            tensors,
+            step=self.state.global_step,
+            folder=Path(self.args.output_dir),
+            learning_rate=self.run.settings.learning_rate,
+            device=self.args.device,
+        )
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_numbers(learned_tensors(self.model, self.optimizer))
         folder, step, keep = Path(self.args.output_dir), self.state.global_step, self.run.save_total_limit
         with new_checkpoint(folder, step, keep, together=not self.is_deepspeed_enabled) as aside:
             self._aside = aside
@@ -279,6 +259,7 @@ class StageTrainer(Trainer):
                 }
                 path = aside / f"{PREFIX}{step}" / PROGRESS_FILE
                 path.write_text(json.dumps(kept), encoding="utf-8")
+        self.saved_step = step
 
 
 class _Watch(TrainerCallback):
