@@ -85,14 +85,19 @@ def test_no_folder_of_pictures_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no folder of pictures at .*/absent: say where they are"):
         open_source(source_of(str(file), str(tmp_path / "absent")))
     said = refusal(file)
-    assert "none of its first 16 samples with pictures has them in" in said
+    assert "none of 16 samples with pictures has them in" in said
     assert "0.png" in said
 
 
 def test_a_layout_that_nobody_knows_is_one_error(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "data.jsonl", [{"prompt_text": "x", "label": 1}] * 5)
-    assert "none of its first 5 samples can be read" in refusal(file)
+    assert "none of 5 samples can be read" in refusal(file)
     assert "its fields are ['prompt_text', 'label']" in refusal(file)
+
+
+def test_a_file_that_begins_with_bad_samples_is_still_read(tmp_path: Path) -> None:
+    records = [{"x": 1}] * 300 + [record(0, pictures=0)] * 300
+    assert len(open_source(source_of(str(write_jsonl(tmp_path / "data.jsonl", records))))) == 600
 
 
 def test_some_samples_without_pictures_or_layout_are_bad_ones(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_the_most_frequent_answer_counts_and_the_first_of_equals() -> None:
         (from_value(0, "<video>\nWhat?"), "unseen_medium", "says <video>"),
         ({**from_value(0, "<image>\nWhat?"), "videos": ["a.mp4"]}, "unseen_medium", "names video in videos"),
         ({**from_value(0, "What?"), "audios": ["a.wav"]}, "unseen_medium", "names sound in audios"),
+        (from_value(0, "Audio 1: <audio>a.flac</audio>\nWhat?"), "unseen_medium", "says <audio>"),
         (messages(lambda _: [{"type": "video", "video": "a"}], 0), "unseen_medium", "'video'"),
         (messages(lambda _: [{"type": "input_audio", "input_audio": {}}], 0), "unseen_medium", "'input_audio'"),
         (messages(lambda _: [{"type": "image"}, text_part()], 0), "placeholder_mismatch", "of 0 that are named"),
@@ -194,6 +195,9 @@ def test_a_picture_may_be_written_down_or_named_as_a_url_of_a_file(folder: Path)
         assert open_picture(pictures_in(data[0])[0]).tobytes() == picture(1).tobytes()
 
 
+NESTED: Any = "x"
+for _ in range(400):
+    NESTED = [NESTED]
 WRONG: list[Any] = [None, True, 0, -1, 1e400, math.nan, "", "x", "\ud83d", "<image>", "<img>x</img>", [], [[]], [None]]
 WRONG += [
     [[[]]],
@@ -207,6 +211,7 @@ WRONG += [
     "[" * 3000,
     "https://example.com/a.png",
     "[[1]]",
+    NESTED,
 ]
 
 
@@ -233,15 +238,17 @@ def test_no_value_of_a_wrong_type_ends_a_run(folder: Path, tiny_processor: Any) 
             records += [{**held, field: wrong} for field, wrong in product(("system", "id", "video", "history"), WRONG)]
     assert len(records) > 2000
     data = opened(write_jsonl_loose(folder / "fuzzed.jsonl", [record(0, image="0.png"), *records]))
+    encoder = SampleEncoder(tiny_processor, STAGES["instruction"])
     bad: dict[int, str] = {}
     for index in range(len(data)):
         try:
-            data[index]
+            sample = data[index]
+            if index % 7 == 0:  # the others differ from these in the layout alone
+                encoder.text(sample)
         except BadSampleError as error:
             bad[index] = error.reason
     assert len(bad) > len(records) / 2
     assert all("\n" not in reason and len(reason) < 500 for reason in bad.values())
-    encoder = SampleEncoder(tiny_processor, STAGES["instruction"])
     report = check(Examiner(data, encoder, open_pictures=False), workers=0)
     assert set(bad) == {found.index for found in report.findings if found.kind in BAD_BEFORE_ENCODING}
     json.dumps(report.to_dict(), ensure_ascii=False).encode("utf-8")
@@ -277,3 +284,17 @@ def test_layouts_are_named_as_docs_name_them() -> None:
     for layout in LAYOUTS.values():
         assert layout.layout in docs
     assert PARTS in docs
+
+
+def test_fields_may_be_written_down_as_json(folder: Path) -> None:
+    held = {"images": '["0.png", "1.png"]', "messages": json.dumps(messages(lambda _: QUESTION, 0)["messages"])}
+    data = opened(write_jsonl(folder / "data.jsonl", [held]))
+    assert pictures_in(data[0]) == [folder / "0.png", folder / "1.png"]
+
+
+def test_pictures_by_name_go_in_the_order_of_their_numbers() -> None:
+    named = {f"<image_{number}>": str(number) for number in (10, 9, 0)}
+    held = {"image": named, "conversations": messages(lambda _: "<image_10>Which?<image_9><image_0>", 0)["messages"]}
+    assert said(held) == [["[10]", "Which?", "[9]", "[0]"], "dog"]
+    front = {"image": named, "conversations": messages(lambda _: "Which?", 0)["messages"]}
+    assert said(front) == [["[0]", "[9]", "[10]", "Which?"], "dog"]

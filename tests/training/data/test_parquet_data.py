@@ -91,6 +91,12 @@ def test_columns_may_be_in_capitals_and_those_of_no_layout_stay_unread(tmp_path:
     assert data._group(0).column_names == ["Image", "Question", "Answer"]
 
 
+def test_a_struct_of_nothing_is_no_picture(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": data, "path": None}, "question": "Hi", "answer": "Ho"} for data in (encoded(0), None)]
+    data = ParquetData(str(write(tmp_path / "data.parquet", rows)))
+    assert [len(pictures_in(data[index])) for index in range(2)] == [1, 0]
+
+
 def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "data.parquet", [record(0, pictures=0)])
     monkeypatch.setitem(sys.modules, "pyarrow", None)

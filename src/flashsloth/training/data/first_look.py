@@ -1,10 +1,12 @@
-"""A look at a source's first samples, so that what is wrong with all of it is said once and not of each sample.
+"""A look at some of a source's samples, so that what is wrong with all of it is said once and not of each sample.
 
-In: a dataset of records. Out: nothing, or an error: none of the first pictures is where pictures are looked for, or
-none of the first records has a layout.
+In: a dataset of records. Out: nothing, or an error: none of the pictures is where pictures are looked for, or
+none of the records has a layout. Where samples lie in blocks the first are looked at, else some from all over the file.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from flashsloth.media.limits import shown
 from flashsloth.training.data.layouts import check_record
@@ -20,7 +22,7 @@ LEAST = 4
 
 
 def look(data: RecordData) -> None:
-    """Look at the first records.
+    """Look at some of the records.
 
     Raises:
         DataError: if all of them lack the same.
@@ -28,7 +30,8 @@ def look(data: RecordData) -> None:
     lacking, unread = 0, 0
     first: BadSampleError | None = None
     looked = min(LOOKED_AT, len(data))
-    for index in range(looked):
+    last = looked if data.blocks is not None else len(data)
+    for index in np.linspace(0, last - 1, looked).astype(int).tolist():
         try:
             said = data.conversation(index, check_record(data.record(index)))
         except BadSampleError as error:
@@ -55,11 +58,11 @@ def look(data: RecordData) -> None:
         return
     if lacking >= LEAST:
         raise DataError(
-            f"{data.name}: none of its first {lacking} samples with pictures has them in {shown(str(data.images))}: "
+            f"{data.name}: none of {lacking} samples with pictures has them in {shown(str(data.images))}: "
             f"say where they are (images:, or --images); the first: {first.reason}"
         )
     if unread == looked and unread >= LEAST:
-        raise DataError(f"{data.name}: none of its first {unread} samples can be read; the first {first.reason}")
+        raise DataError(f"{data.name}: none of {unread} samples can be read; the first {first.reason}")
 
 
 __all__ = ["look"]

@@ -21,6 +21,8 @@ from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 from flashsloth.training.data.several_files import several_files
 
 SHOWN_COLUMNS = 20
+NO_PICTURE = {"bytes": None, "path": None}
+"""How some tables write that there is none."""
 KEPT_BYTES = 512 << 20
 """Row groups kept in a process, at most, decoded; the one in use is always kept."""
 BATCH_ROWS = 1024
@@ -65,9 +67,10 @@ class ParquetData(RecordData):
         table = self._group(block)
         row = index - int(self.ends[block] - self.blocks[block])
         try:
-            return table.slice(row, 1).to_pylist()[0]
+            record = table.slice(row, 1).to_pylist()[0]
         except ValueError as error:  # text that is not UTF-8
             raise BadSampleError(f"cannot be read: {error}", "unreadable_record") from error
+        return {field: None if value == NO_PICTURE else value for field, value in record.items()}
 
     def _group(self, block: int) -> Any:
         """A row group's table, from those kept or from the file."""

@@ -58,7 +58,7 @@ def find_picture(folder: Path, name: object) -> Path | bytes:
 def _written_down(name: str) -> bytes | None:
     """The bytes of a data URL, or of a picture in base64; None for a name."""
     if name[: len(DATA_SCHEME)].lower() != DATA_SCHEME:
-        if len(name) < LEAST_BASE64 or not name.startswith(BASE64_BEGINNINGS):
+        if len(name) < LEAST_BASE64 or "." in name or not name.startswith(BASE64_BEGINNINGS):
             return None
         name = f"{DATA_SCHEME}image;base64,{name}"
     try:

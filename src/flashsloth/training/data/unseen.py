@@ -25,7 +25,11 @@ _FOREIGN = re.compile(
     r"<\|(?:image|img|vision|video|audio)\w*\|>|<(?:ImageHere|image_placeholder|img_placeholder|IMG_CONTEXT)>"
     r"|<image[ _]?\d+>|<(?!image>)(?i:image)>"
 )
-_UNSEEN = re.compile(r"^\s*<(video|audio|speech)>|<(video|audio|speech)>\s*$", re.MULTILINE)
+_UNSEEN = re.compile(
+    r"^\s*<(?P<first>video|audio|speech)>|<(?P<last>video|audio|speech)>\s*$"
+    r"|<(?P<named>video|vid|audio|speech)>[^<>\n]+</(?P=named)>",  # Qwen-Audio's
+    re.MULTILINE,
+)
 
 
 def check_fields(record: dict[str, Any]) -> None:
@@ -44,7 +48,10 @@ def check_words(text: str, place: int) -> None:
             "placeholder_mismatch",
         )
     unseen = _UNSEEN.search(text)
-    if unseen and f"</{(medium := unseen.group(1) or unseen.group(2))}>" not in text:  # with that, it is HTML
+    if unseen is None:
+        return
+    medium = unseen["named"] or unseen["first"] or unseen["last"]
+    if unseen["named"] or f"</{medium}>" not in text:  # a tag that is closed behind other tags is HTML
         raise BadSampleError(f"turn {place} says <{medium}>, which this model cannot take in", "unseen_medium")
 
 

@@ -35,9 +35,19 @@ def pictures_named(record: dict[str, Any]) -> list[Any]:
     """What stands in the first field for pictures, as a list; empty for none."""
     for field in () if _PICTURE_FIELDS.isdisjoint(record) else PICTURE_FIELDS:
         named = record.get(field)
+        if isinstance(named, str) and named.startswith('["'):
+            named = _listed(named)
         if named is not None:
             return list(named) if isinstance(named, (list, tuple)) else [named]
     return []
+
+
+def _listed(text: str) -> Any:
+    """A list that was written down as JSON text; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def system_turn(record: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -28,7 +28,8 @@ class NumberedPictures:
     """
 
     def __init__(self, named: dict[str, Any]) -> None:
-        present = sorted(mark for mark, picture in named.items() if picture is not None)
+        marks = sorted(named, key=lambda mark: int(mark.strip("<image_>")))
+        present = [mark for mark in marks if named[mark] is not None]
         self.numbers = {mark: number for number, mark in enumerate(present)}
         self.pictures = [named[mark] for mark in present]
 
