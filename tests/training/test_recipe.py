@@ -9,6 +9,7 @@ import pytest
 from flashsloth.cli import main
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.recipe_fields import RecipeModel
+from flashsloth.training.recipe_table import GROUPS, fields_table
 from flashsloth.training.stages import STAGES
 
 RECIPES = sorted(
@@ -182,6 +183,12 @@ def test_what_a_file_may_leave_out_or_write_otherwise(tmp_path: Path) -> None:
     assert recipe.report_to == recipe.stages[1].eval_data == []
     assert recipe.stages[1].data[0].count == 100
     assert recipe.stages[1].engine.kind == "ddp"
+
+
+def test_the_table_of_fields_is_the_models() -> None:
+    written = (Path(__file__).parents[2] / "docs" / "recipe-fields.md").read_text(encoding="utf-8")
+    assert written == fields_table(), "python -m flashsloth.training.recipe_table > docs/recipe-fields.md"
+    assert all(field.description for kind in GROUPS.values() for field in kind.model_fields.values())
 
 
 def test_every_field_says_what_resuming_does_with_it() -> None:

@@ -311,7 +311,7 @@ def test_the_command_says_what_it_found_and_refuses_another_recipe(tmp_path: Pat
     assert "holds a run that stopped in 0-alignment: go on from step " in again.said()
     changed = tiny_runs.start(recipe, "--resume", "--set", "stages.0.learning_rate=1e-4", "--set", "seed=9")
     assert changed.end() == [2]
-    assert "seed was 0, is 9; stages.0.learning_rate was 0.001, is 0.0001. Set them back" in changed.said()
+    assert "cannot go on with seed: the run has 0, found 9: steps would learn from other samples" in changed.said()
     assert "Traceback" not in again.said() + changed.said()
 
 

@@ -49,9 +49,9 @@ class Recipe(RecipeModel):
     """A model and the stages it goes through, one after the other."""
 
     name: Annotated[str, Field(min_length=1), FREE]
-    """Of the run."""
+    """Of the run; without it, the file's."""
     output: Annotated[Path, Field(strict=False), FREE]
-    """Its folder."""
+    """The run's folder; without it, `runs/` and the name."""
     model: Annotated[ModelSource, fixed(_START)]
     """Where it starts."""
     stages: Annotated[list[StageRun], Field(min_length=1), fixed("the run began with other stages")]

@@ -1,9 +1,10 @@
 """What is written down of a run, so that it can be repeated, and so that going on goes on with the same thing.
 
-In: a recipe, and where it runs. Out: two files in the run's folder.
+In: a recipe, and where it runs. Out: files in the run's folder.
 
     recipe.yaml     everything that the recipe says, defaults and `--set` included: can be trained again as it is
     run.json        versions, the state of the source's repository, a digest of the data, and each start's command line
+    history.json    what a run went on with that it did not begin with: field, values, step, time (`changes.py`)
 
 A run that goes on compares both with what it is given now.
 """
@@ -18,16 +19,19 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flashsloth.file_lock import lock_file
 from flashsloth.training import ranks
+from flashsloth.training.changes import HISTORY_FILE, Change, RecipeChangedError, accepted_changes, write_history
 from flashsloth.training.data.several_files import several_files
 from flashsloth.training.recipe import Recipe, RecipeError, load_recipe, resolved
+from flashsloth.training.run_folder import reached
 from flashsloth.version import __version__, installed_versions
 from flashsloth.whole_file import write_whole
 from flashsloth.yaml_file import write_yaml
@@ -36,9 +40,6 @@ logger = logging.getLogger(__name__)
 
 LOCK_MODE = 0o644
 RECIPE_FILE, RUN_FILE, LOCK_FILE = "recipe.yaml", "run.json", "run.lock"
-FREE_KEYS = ("name", "output", "matrix_rate", "report_to")
-FREE_STAGE_KEYS = ("workers", "log_every", "save_every", "save_total_limit")
-"""What may differ when a run goes on: nothing that is learned depends on it."""
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pillow")
 KEYS_SHOWN = 6
 """Differing keys that an error names."""
@@ -61,17 +62,13 @@ class RunExistsError(RecipeError):
     """There is a run where one was to be started."""
 
 
-class RecipeChangedError(RecipeError):
-    """The recipe or the data are not what the run began with."""
-
-
 def write_record(recipe: Recipe, resumed: bool) -> None:
     """Write both files, or compare what is given with what they say and add this start to them.
 
     Called by all processes together; the first one reads and writes.
 
     Raises:
-        RecipeChangedError: if the run began with something else.
+        RecipeChangedError: if the run began with something else, and cannot go on with this.
     """
     ranks.first_then_all(lambda: _write_record(recipe, resumed))
 
@@ -81,14 +78,21 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
     data = data_digests(recipe)
     start = _start(resumed)
     past: dict[str, Any] = {}
+    changes: list[Change] = []
     if resumed and (folder / RECIPE_FILE).is_file():
-        check_unchanged(load_recipe(folder / RECIPE_FILE), recipe)
+        began = load_recipe(folder / RECIPE_FILE)
+        changes = accepted_changes(began, recipe, reached(began.model_copy(update={"output": folder})), start["time"])
     if resumed and (folder / RUN_FILE).is_file():
         past = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         _check_data(past["data"], data)
         _warn_of_differences(past["starts"][-1], start)
     folder.mkdir(parents=True, exist_ok=True)
+    if not resumed:
+        (folder / HISTORY_FILE).unlink(missing_ok=True)  # of a run that came to no checkpoint
+    if changes:
+        write_history(folder, changes)
     write_whole(folder / RECIPE_FILE, write_yaml(resolved(recipe)))
+    start["changes"] = [asdict(change) for change in changes]
     starts = [*past.get("starts", []), start]
     write_whole(folder / RUN_FILE, json.dumps({"data": data, "starts": starts}, indent=1) + "\n")
 
@@ -121,24 +125,6 @@ def _lock(folder: Path) -> int:
             f"another process trains into {folder} now: wait for it, or train into another folder with --set output=..."
         ) from error
     return descriptor
-
-
-def check_unchanged(began: Recipe, now: Recipe) -> None:
-    """Refuse a recipe under which going on would not be going on.
-
-    Raises:
-        RecipeChangedError: naming the keys that differ.
-    """
-    before, after = (dict(_flat(resolved(recipe))) for recipe in (began, now))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not _is_free(key)]
-    if not keys:
-        return
-    shown = [f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys[:KEYS_SHOWN]]
-    more = f", and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
-    raise RecipeChangedError(
-        f"the recipe is not the one that {now.output} began with: {'; '.join(shown)}{more}. Set them back, or train "
-        f"into another folder with --set output=..."
-    )
 
 
 def data_digests(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -230,28 +216,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _flat(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    """Dotted keys and their values."""
-    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
-    if not pairs:
-        yield path, tree
-        return
-    for key, value in pairs:
-        yield from _flat(value, f"{path}.{key}" if path else str(key))
-
-
-def _is_free(key: str) -> bool:
-    first, *rest = key.split(".")
-    return first in FREE_KEYS or (first == "stages" and len(rest) == 2 and rest[1] in FREE_STAGE_KEYS)
-
-
 __all__ = [
     "RECIPE_FILE",
     "RUN_FILE",
-    "RecipeChangedError",
     "RunExistsError",
     "alone_in",
-    "check_unchanged",
     "data_digests",
     "write_record",
 ]

@@ -56,6 +56,31 @@ class Shares:
         return "one process alone" if self.processes == 1 else f"{self.processes} processes under {self.engine}"
 
 
+def settings_of(optimizer: Any) -> list[dict[str, Any]]:
+    """What an optimizer's groups of parameters are told: learning rate, weight decay and the like."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def take_recipes_settings(optimizer: Any, scheduler: Any, settings: list[dict[str, Any]]) -> None:
+    """After a checkpoint was loaded, which brings its own, let the recipe's settings hold.
+
+    The learning rate is the one that a run with this recipe has at this step: where nothing changed, to the last bit
+    the checkpoint's.
+
+    Args:
+        optimizer: loaded.
+        scheduler: loaded; a `LambdaLR` of torch, or what accelerate makes of one.
+        settings: from :func:`settings_of`, before the scheduler was made.
+    """
+    schedule = getattr(scheduler, "scheduler", scheduler)
+    rates = []
+    for group, said, factor in zip(optimizer.param_groups, settings, schedule.lr_lambdas, strict=True):
+        rates.append(said["lr"] * factor(schedule.last_epoch))
+        group.update({**said, "initial_lr": said["lr"], "lr": rates[-1]})
+    schedule.base_lrs = [said["lr"] for said in settings]
+    schedule._last_lr = rates
+
+
 @contextmanager
 def own_names(model: Any) -> Iterator[None]:
     """Have a model saved under the names that its parameters have, not under those of the files it came from."""
@@ -89,4 +114,4 @@ def check_fits(model: Any, load_result: Any, checkpoint: Path | None) -> None:
         )
 
 
-__all__ = ["Shares", "check_fits", "own_names"]
+__all__ = ["Shares", "check_fits", "own_names", "settings_of", "take_recipes_settings"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flashsloth.adapters.folder import is_adapter
 from flashsloth.training.arguments import STEPS_FOLDER
+from flashsloth.training.changes import Reached
 from flashsloth.training.checkpoints import step_of, whole
 from flashsloth.training.recipe import Recipe
 
@@ -38,6 +39,15 @@ def what_is_there(recipe: Recipe) -> str | None:
     return f"{recipe.output} holds a run that stopped in {current.name}: go on from {where} with --resume, {other}"
 
 
+def reached(recipe: Recipe) -> Reached:
+    """How far the run in a recipe's folder came."""
+    folders = [stage_folder(recipe, number) for number in range(len(recipe.stages))]
+    number = next((number for number, folder in enumerate(folders) if not is_done(folder)), len(folders))
+    folder = folders[min(number, len(folders) - 1)]
+    checkpoints = whole(folder / STEPS_FOLDER) if number < len(folders) else []
+    return Reached(number, step_of(checkpoints[-1]) if checkpoints else 0, folder.name)
+
+
 def stage_folder(recipe: Recipe, number: int) -> Path:
     """Where a stage leaves what it made."""
     return recipe.output / f"{number}-{recipe.stages[number].stage}"
@@ -55,6 +65,7 @@ __all__ = [
     "LOG_NAME",
     "PARTS_NAME",
     "is_done",
+    "reached",
     "stage_folder",
     "what_is_there",
 ]

@@ -42,7 +42,7 @@ from flashsloth.training.parts_report import HEADER, PartsReport
 from flashsloth.training.progress import Progress, Watcher
 from flashsloth.training.random_state import kept_random_state
 from flashsloth.training.recipe import StageRun
-from flashsloth.training.resuming import Shares, check_fits, own_names
+from flashsloth.training.resuming import Shares, check_fits, own_names, settings_of, take_recipes_settings
 from flashsloth.training.soundness import check_numbers, learned_tensors
 from flashsloth.training.supplied_trainer import SuppliedTrainer
 from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
@@ -95,6 +95,7 @@ class StageTrainer(SuppliedTrainer):
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
         rate = None if self.run.adapter is None else self.run.adapter.learning_rate
         self.optimizer: Any = make_optimizer(self.model, self.run.settings, rate)
+        self._settings = settings_of(self.optimizer)
         return self.optimizer
 
     def compute_loss(self, *args: Any, **options: Any) -> Any:
@@ -184,6 +185,8 @@ class StageTrainer(SuppliedTrainer):
         if self._checkpoint is not None:
             self.meter.restore(self._kept["since_log"])
             self.args.eval_on_start = self._kept["evaluation_due"]
+            self.state.compute_steps(self.args, self.state.max_steps)  # the checkpoint brings its own
+            take_recipes_settings(self.optimizer, self.lr_scheduler, self._settings)
         self.meter.matrix_rate = self._matrix_rate()
         self.stop_request.listen()
 
