@@ -39,7 +39,7 @@ class ModelUnderTest:
         self.hidden_size = config.text_config.hidden_size
         self.num_hidden_layers = config.text_config.num_hidden_layers
         self.num_attention_heads = config.text_config.num_attention_heads
-        self.vision_config = config.vision_config.to_dict()
+        self.vision_config = config.vision_tower_config().to_dict()  # the layers that are run
         self.text_config = config.text_config.to_dict()
         self.batch_size, self.seq_length = self.prepare_config_and_inputs_for_common()[1]["input_ids"].shape
 

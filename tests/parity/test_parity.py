@@ -100,7 +100,7 @@ def test_forward(name: str, attention: str, watched) -> None:
     views = len(seen.features[0])
     close(seen.features[0], recorded["vision_features"][:views])
     close(seen.pooled[0], recorded["sap"][:views])
-    close(output.image_hidden_states.pooler_output.flatten(0, 1), recorded["visual_tokens"][:views].flatten(0, 1))
+    close(output.image_outputs.pooler_output.flatten(0, 1), recorded["visual_tokens"][:views].flatten(0, 1))
 
     [(before, inputs, after)] = seen.embq
     turns = 1 if name == "mixed_batch" else len(recorded["embq_out"])  # a row without a picture has a wrong span there

@@ -52,7 +52,7 @@ def test_it_adds_the_patches_loss_and_reaches_the_encoder(batch_and_model) -> No
     with patch_loss(model, 0.5):
         assert torch.equal(model(**batch).loss, alone)
         output = model(**batch, **{PATCHES_KEY: targets})
-        expected, _ = model.patch_heads(output.image_hidden_states.last_hidden_state, targets)
+        expected, _ = model.patch_heads(output.image_outputs.last_hidden_state, targets)
         torch.testing.assert_close(output.loss, alone + 0.5 * expected)
         (output.loss - alone).backward()
         weight = model.model.vision_tower.embeddings.patch_embedding.weight

@@ -7,6 +7,7 @@ by. Nothing else in the package knows that the names differ.
 from __future__ import annotations
 
 import inspect
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -45,6 +46,8 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
     """
     if cache is not None and past_key_values is not None:
         raise ValueError("give cache or past_key_values, not both: they are two names of the same thing")
+    if past_key_values is not None and CACHE_NAME != "past_key_values":
+        warnings.warn("`past_key_values` is deprecated in transformers: give `cache`", FutureWarning, stacklevel=3)
     return past_key_values if cache is None else cache
 
 

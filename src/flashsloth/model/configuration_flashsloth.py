@@ -96,7 +96,7 @@ class FlashSlothConfig(PreTrainedConfig):
 
     model_type = "flashsloth"
     sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig, "text_config": AutoConfig}
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache", "image_hidden_states"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache", "image_outputs"]
 
     vision_config: Any = None
     text_config: Any = None

@@ -72,6 +72,11 @@ class FlashSlothPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     @classmethod
+    def is_custom_code(cls) -> bool:
+        """No: of custom code, transformers draws only modules that have parameters of their own."""
+        return False
+
+    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a checkpoint, ours or in the published layout, strictly (see `checkpoint/loading.py`)."""
         from flashsloth.model.checkpoint import load_model
@@ -235,7 +240,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
-            image_hidden_states=image,
+            image_outputs=image,
             **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
 
@@ -467,7 +472,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             predicted=predicted,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
+            image_outputs=outputs.image_outputs,
             **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
 

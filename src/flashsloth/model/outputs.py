@@ -35,7 +35,7 @@ class FlashSlothModelOutput(BaseModelOutputWithPast):
     Its keys and values are where the installed transformers has them: `cache` since 5.24, `past_key_values` before.
     """
 
-    image_hidden_states: FlashSlothImageFeatures | None = None
+    image_outputs: FlashSlothImageFeatures | None = None
 
 
 @dataclass
@@ -48,7 +48,7 @@ class FlashSlothCausalLMOutput(CausalLMOutputWithPast):
     """
 
     predicted: torch.Tensor | None = None
-    image_hidden_states: FlashSlothImageFeatures | None = None
+    image_outputs: FlashSlothImageFeatures | None = None
 
 
 __all__ = ["FlashSlothCausalLMOutput", "FlashSlothImageFeatures", "FlashSlothModelOutput"]

@@ -106,7 +106,7 @@ def patch_loss(model: FlashSlothForConditionalGeneration, weight: float) -> Iter
 
     def add(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         for targets in waiting:
-            loss, _ = module.patch_heads(output.image_hidden_states.last_hidden_state, targets)
+            loss, _ = module.patch_heads(output.image_outputs.last_hidden_state, targets)
             output.loss = output.loss + weight * loss
         return output
 
