@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from flashsloth.training.changes import HISTORY_FILE, Reached, RecipeChangedError, accepted_changes, read_history
+from flashsloth.training.guards import TrainingStoppedError
 from flashsloth.training.recipe import Recipe, load_recipe
 from flashsloth.training.run import train
 from flashsloth.training.stop import TrainingInterrupted
@@ -237,3 +238,34 @@ def test_a_run_that_is_killed_says_each_change_once(tmp_path: Path) -> None:
     assert {change.step for change in history} == {history[0].step}
     assert history[0].step % 5 == 0
     assert (tmp_path / "out" / HISTORY_FILE).is_file()
+
+
+def test_what_a_guard_advises_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample makes the loss no number: it is left out, another stands in, and no other step learns from others."""
+    learned: dict[int, list[str]] = {}
+    learn, check = StageTrainer.compute_loss, StageTrainer.check_step
+    bad = ""
+
+    def spoiled(self: StageTrainer, *arguments: Any, **options: Any) -> Any:
+        loss = learn(self, *arguments, **options)
+        return loss * float("nan") if bad and any(bad in name for name in self._batches[0].ids) else loss
+
+    def noted(self: StageTrainer) -> None:
+        learned[self.state.global_step + 1] = sorted(name for facts in self._batches for name in facts.ids)
+        check(self)
+
+    monkeypatch.setattr(StageTrainer, "compute_loss", spoiled)
+    monkeypatch.setattr(StageTrainer, "check_step", noted)
+    settings = {"batch_size": 1, "save_every": 1}
+    train(tiny(tmp_path / "whole", **settings))
+    expected = dict(learned)
+    bad = expected[STOP + 1][0]
+    with pytest.raises(TrainingStoppedError, match=r"leave them out \(leave_out: \[numbers\]") as stopped_at:
+        train(tiny(tmp_path / "other", **settings))
+    assert bad in str(stopped_at.value)
+    number = bad.partition(", sample ")[2].partition(" ")[0]
+    other = tiny(tmp_path / "other", f"stages.0.data.0.leave_out=[{number}]", **settings)
+    train(other, resume=True)
+    assert learned[STOP + 1] != expected[STOP + 1]
+    assert {step: names for step, names in learned.items() if names != expected[step]}.keys() == {STOP + 1}
+    assert [change.field for change in read_history(other.output)] == ["stages.alignment.data.0.leave_out"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from flashsloth.adapters.folder import AdapterError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.recipe import load_recipe
+from flashsloth.training.engines import EngineError
+from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.run import RunExistsError, train
 from flashsloth.training.start import world_tokenizer
 
@@ -99,6 +102,25 @@ def test_a_finished_run_is_not_run_again(made: Path) -> None:
         train(load_recipe(made / "tiny.yaml"))
     assert train(load_recipe(made / "tiny.yaml"), resume=True) == made / "out" / "final"
     assert weights.stat().st_mtime_ns == before
+
+
+def test_what_a_later_stage_needs_is_asked_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE.format(output=tmp_path / "out"), encoding="utf-8")
+    monkeypatch.setattr("flashsloth.training.ranks.count", lambda: 3)
+    monkeypatch.setattr("flashsloth.training.ranks.start", lambda: None)
+    with pytest.raises(RecipeError, match="stage encoder: batch_size 4 is not a multiple of micro"):
+        train(load_recipe(recipe))
+    zero = ["stages.0.batch_size=3", "stages.1.batch_size=6", "stages.2.batch_size=3", "stages.2.engine={kind: zero2}"]
+    monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: False)
+    with pytest.raises(EngineError, match="engine zero2 needs DeepSpeed"):
+        train(load_recipe(recipe, zero))
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    adapted = ["stages.2.adapter={quantize: nf4}", "model={path: somewhere}"]
+    with pytest.raises(AdapterError, match="needs bitsandbytes"):
+        train(load_recipe(recipe, adapted))
+    assert not (tmp_path / "out").exists()
 
 
 def test_words_of_the_world_are_one_token_and_everything_else_is_spelled() -> None:

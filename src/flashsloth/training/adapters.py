@@ -28,7 +28,7 @@ from flashsloth.model.checkpoint.names import is_stage_2_only
 from flashsloth.model.checkpoint.weight_files import stored_tensors
 from flashsloth.model.halves import decoder_layers
 from flashsloth.training.adapter_settings import AUTO, HEAD, NF4, TARGETED_PART, AdapterSettings
-from flashsloth.training.quantized_base import quantize_layers
+from flashsloth.training.quantized_base import quantize_layers, require_bitsandbytes
 from flashsloth.training.recipe import StageRun
 from flashsloth.training.stages import PARTS
 
@@ -102,6 +102,17 @@ def find_base(name: str, quantize: str, trains: tuple[str, ...]) -> Base:
         )
     is_local = Path(name).expanduser().is_dir()
     return Base(str(folder.resolve()) if is_local else name, base_digest(folder), quantize)
+
+
+def check_packages(settings: AdapterSettings) -> None:
+    """Find out before anything starts whether what an adapter needs is installed.
+
+    Raises:
+        AdapterError: naming it.
+    """
+    require_peft()
+    if settings.quantize == NF4:
+        require_bitsandbytes()
 
 
 def target_names(model: Any, targets: Any) -> list[str]:
@@ -214,4 +225,4 @@ def _model_class() -> Any:
     return AdaptedFlashSloth
 
 
-__all__ = ["add_adapter", "check_same_base", "find_base", "learner_of", "target_names"]
+__all__ = ["add_adapter", "check_packages", "check_same_base", "find_base", "learner_of", "target_names"]

@@ -13,7 +13,8 @@ from torch import nn
 from transformers import TrainingArguments
 
 from flashsloth.training import ranks
-from flashsloth.training.engines import make_arguments
+from flashsloth.training.adapters import check_packages
+from flashsloth.training.engines import check_engine, make_arguments
 from flashsloth.training.recipe import StageRun
 
 STEPS_FOLDER = "steps"
@@ -23,6 +24,19 @@ STEPS_FOLDER = "steps"
 def device_count() -> int:
     """Devices that share a step."""
     return max(ranks.count(), torch.cuda.device_count() if ranks.count() == 1 else 1)
+
+
+def check_machine(stage: StageRun) -> None:
+    """Find out before the first stage whether this machine can do a later one.
+
+    Raises:
+        RecipeError: if its batch does not fall into whole micro-batches here.
+        EngineError, AdapterError: for a package that is not there.
+    """
+    stage.rows(device_count())
+    check_engine(stage.engine)
+    if stage.adapter is not None:
+        check_packages(stage.adapter)
 
 
 def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: int) -> TrainingArguments:
@@ -72,4 +86,4 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
     return arguments
 
 
-__all__ = ["STEPS_FOLDER", "device_count", "training_arguments"]
+__all__ = ["STEPS_FOLDER", "check_machine", "device_count", "training_arguments"]

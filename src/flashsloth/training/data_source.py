@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flashsloth.strict_model import Problem, found
-from flashsloth.training.recipe_fields import Count, Positive, RecipeModel, Seed, Share, fixed
+from flashsloth.training.recipe_fields import FROM_HERE, Count, Positive, RecipeModel, Seed, Share, fixed
 
 SOURCE_KEYS = ("json", "jsonl", "csv", "parquet", "shards", "world", "packed")
 DATA_KEYS = (
@@ -66,6 +66,9 @@ with warnings.catch_warnings():
         """What the world, drawn or packed, is asked for."""
         most_turns: Annotated[Count | None, _ORDER] = None
         """Questions a picture at most; null for all that the world asks."""
+        leave_out: Annotated[list[Annotated[int, Field(ge=0)]], FROM_HERE] = Field(default_factory=list)
+        """Numbers of samples, from 0, that are not learned from; the next one stands in for each, so that no other
+        moves. Guards name samples by these numbers."""
         independent: Annotated[bool, _ORDER] = False
         """Every question by itself instead of as turns of one conversation."""
 

@@ -45,17 +45,13 @@ def make_arguments(
     """
     if ranks.count() == 1:
         return TrainingArguments(**fields)
+    check_engine(engine)
     if engine.is_deepspeed:
-        _check_deepspeed(engine)
         return TrainingArguments(**fields, deepspeed=deepspeed_config(engine, bf16=bool(fields.get("bf16"))))
     fields = {**fields, "ddp_backend": ranks.backend()}
     if engine.kind == DDP:
         # Every trained parameter is used in every step, on every device: see model/idle.py.
         return TrainingArguments(**fields, ddp_find_unused_parameters=False)
-    if engine.offload and fields.get("use_cpu"):
-        raise EngineError(
-            f"engine {engine.kind} offloads from accelerators, of which there is none: set offload: false"
-        )
     arguments = TrainingArguments(**fields, fsdp=True, fsdp_config=fsdp_config(engine, model, whole_encoder))
     plugin = arguments.fsdp_plugin_args
     assert plugin is not None
@@ -66,6 +62,22 @@ def make_arguments(
     if whole_encoder:
         plugin["ignored_modules"] = [module for name, module in model.named_modules() if name.endswith(ENCODER)]
     return arguments
+
+
+def check_engine(engine: Engine) -> None:
+    """Find out before anything starts whether an engine can be had.
+
+    Raises:
+        EngineError: saying what is not there.
+    """
+    if ranks.count() == 1:
+        return  # a process alone trains alone
+    if engine.is_deepspeed:
+        _check_deepspeed(engine)
+    elif engine.offload and not torch.cuda.is_available():
+        raise EngineError(
+            f"engine {engine.kind} offloads from accelerators, of which there is none: set offload: false"
+        )
 
 
 def fsdp_config(engine: Engine, model: nn.Module, whole_encoder: bool = False) -> dict[str, Any]:
@@ -167,6 +179,7 @@ def _check_deepspeed(engine: Engine) -> None:
 
 __all__ = [
     "EngineError",
+    "check_engine",
     "deepspeed_config",
     "fsdp_config",
     "layer_classes",

@@ -18,7 +18,10 @@ from flashsloth.training.meter import StepSums
 
 NAMES_SHOWN = 8
 """Samples that an error names; of more it says how many."""
-REMEDY = "see what is in them with `flashsloth data show`, take them out or lower the learning rate, then --resume"
+REMEDY = (
+    "see what is in them with `flashsloth data show`, leave them out (leave_out: [numbers], beside their source in the "
+    "recipe) or lower the learning rate, then --resume"
+)
 
 
 class TrainingStoppedError(ValueError):
@@ -102,7 +105,8 @@ def stop_at_nothing_supervised(batches: list[BatchFacts], step: int | None) -> N
     where = "evaluation" if step is None else f"step {step}"
     raise TrainingStoppedError(
         f"{where}: nothing is supervised in the batch of {_named(facts, number)}: no answer's token is there to "
-        f"learn from, and a loss of none is no number; look with `flashsloth data check`, take them out, then --resume"
+        f"learn from, and a loss of none is no number; look with `flashsloth data check`, leave "
+        f"them out (leave_out: [numbers], beside their source in the recipe), then --resume"
     )
 
 

@@ -30,7 +30,7 @@ def quantize_layers(model: nn.Module, names: list[str], compute_dtype: torch.dty
     Raises:
         AdapterError: where bitsandbytes is not installed, or a layer's rows are not whole blocks.
     """
-    bitsandbytes = _bitsandbytes()
+    bitsandbytes = require_bitsandbytes()
     widths = {name: _linear(model, name).in_features for name in names}
     ragged = [f"{name} ({width})" for name, width in widths.items() if width % BLOCK_SIZE]
     if ragged:
@@ -74,7 +74,7 @@ def _packed(bitsandbytes: Any, layer: nn.Linear, compute_dtype: torch.dtype) -> 
     return packed
 
 
-def _bitsandbytes() -> Any:
+def require_bitsandbytes() -> Any:
     try:
         import bitsandbytes
     except ImportError as error:
@@ -82,4 +82,4 @@ def _bitsandbytes() -> Any:
     return bitsandbytes
 
 
-__all__ = ["quantize_layers"]
+__all__ = ["quantize_layers", "require_bitsandbytes"]

@@ -18,6 +18,7 @@ from flashsloth.adapters.merging import merged_model
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import ranks
+from flashsloth.training.arguments import check_machine
 from flashsloth.training.checkpoints import SaveError, new_files
 from flashsloth.training.engines import let_go
 from flashsloth.training.manifest import MANIFEST, changed
@@ -47,13 +48,16 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
 
     Raises:
         RecipeError, DataError: for mistakes in the recipe or the data, a run that is there already (without `resume`),
-            or one that began with another recipe.
+            or one that cannot go on with this recipe.
+        EngineError, AdapterError: for a package that a stage needs and that is not there.
         TrainingStoppedError, SaveError: see `guards.py` and `checkpoints.py`.
         OutageError: for a device without room, or a process that is gone.
         TrainingInterrupted: after SIGTERM or Ctrl-C.
     """
     check_installed(recipe.report_to)
     ranks.start()
+    for stage in recipe.stages:
+        check_machine(stage)
     with alone_in(recipe.output):
         found = ranks.first_then_all(lambda: what_is_there(recipe))
         if found is not None and not resume:

@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader
 
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.collation import SampleEncoder
-from flashsloth.training.data import LEDGER_NAME, GuardedData, Joined, Ledger, StepBatchSampler, conversations
+from flashsloth.training.data import (
+    LEDGER_NAME,
+    DataError,
+    GuardedData,
+    Joined,
+    Ledger,
+    StepBatchSampler,
+    conversations,
+)
 from flashsloth.training.data.workers import WorkerPool
 from flashsloth.training.recipe import StageRun
 
@@ -27,11 +35,15 @@ def training_conversations(
     """The samples of a stage that learns answers, encoded; bad ones are written into the ledger in `folder`.
 
     Raises:
-        DataError: if a source cannot be opened.
+        DataError: if a source cannot be opened, or has no sample that it is to leave out.
     """
     data = conversations(stage.data, patch_grid)
+    left_out = [frozenset(source.leave_out) for source in stage.data]
+    for part, numbers in zip(data.parts, left_out, strict=True):
+        if numbers and max(numbers) >= len(part):
+            raise DataError(f"leave_out names sample {max(numbers)} of {part.name}, whose last is {len(part) - 1}")
     ledger = Ledger(folder / LEDGER_NAME, len(data), stage.max_bad_fraction)
-    return GuardedData(data, SampleEncoder(processor, stage.settings), ledger)
+    return GuardedData(data, SampleEncoder(processor, stage.settings), ledger, left_out)
 
 
 def step_loader(

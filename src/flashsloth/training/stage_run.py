@@ -117,6 +117,11 @@ class StageRun(RecipeModel):
         if self.packing and not self.settings.learns_answers:
             yield Problem(("packing",), f"is for stages that learn answers, not for {self.stage}: leave it out")
 
+        for number, source in enumerate(self.data):
+            if source.leave_out and not self.settings.learns_answers:
+                said = f"is for stages that learn answers, not for {self.stage}"
+                yield Problem(("data", number, "leave_out"), said)
+
     def _adapter_problems(self) -> Iterator[Problem]:
         trains, loss = ("settings", "trains"), ("settings", "patch_loss")
         if self.adapter is None:
@@ -158,8 +163,8 @@ class StageRun(RecipeModel):
         rows = self.micro_batch_size or max(1, batch // devices)
         if batch % (rows * devices):
             raise RecipeError(
-                f"batch_size {batch} is not a multiple of micro_batch_size {rows} times {devices} devices: change one "
-                f"of them"
+                f"stage {self.stage}: batch_size {batch} is not a multiple of micro_batch_size {rows} times {devices} "
+                f"devices: change one of them"
             )
         return rows
 

@@ -23,6 +23,8 @@ from flashsloth.training.data import (
     conversations,
 )
 from flashsloth.training.data_source import DataSource
+from flashsloth.training.recipe import StageRun
+from flashsloth.training.stage_data import training_conversations
 from flashsloth.training.stages import STAGES
 
 
@@ -121,6 +123,18 @@ def test_bad_samples_are_stood_in_for_by_the_next_good_one(
         12: "unreadable_record",
     }
     assert all("\n" not in entry["reason"] for entry in data.ledger.entries())
+
+
+def test_samples_may_be_left_out_by_number(source: DataSource, tiny_processor: Any, tmp_path: Path) -> None:
+    """The next good one stands in, as for a bad one, and they are not counted as bad."""
+    left_out = source.model_copy(update={"leave_out": [2, 19]})
+    run = StageRun(stage="instruction", settings=STAGES["instruction"], data=[left_out], max_bad_fraction=0.5)
+    data = training_conversations(run, tiny_processor, tmp_path)
+    assert [data[index].where.index for index in (1, 2, 18, 19)] == [1, 5, 18, 0]
+    assert data.ledger.count() == 2
+    too_many = run.model_copy(update={"data": [source.model_copy(update={"leave_out": [20]})]})
+    with pytest.raises(DataError, match=r"leave_out names sample 20 of .*data\.jsonl, whose last is 19"):
+        training_conversations(too_many, tiny_processor, tmp_path)
 
 
 def first_of(samples: list[Any]) -> list[int]:

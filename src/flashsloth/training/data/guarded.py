@@ -6,7 +6,7 @@ depends on the data alone, so a run that is resumed, or has more workers, learns
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -24,10 +24,18 @@ class GuardedData(Dataset):
         data: the stage's samples.
         encode: makes what is batched of a sample; raises BadSampleError or PictureError for a bad one.
         ledger: where bad ones are written down.
+        left_out: of each part of the data, the numbers of samples that are passed over like bad ones, and not counted.
     """
 
-    def __init__(self, data: Joined, encode: Callable[[Sample], Any], ledger: Ledger) -> None:
+    def __init__(
+        self,
+        data: Joined,
+        encode: Callable[[Sample], Any],
+        ledger: Ledger,
+        left_out: Sequence[frozenset[int]] | None = None,
+    ) -> None:
         self.data, self.encode, self.ledger = data, encode, ledger
+        self.left_out = [frozenset[int]()] * len(data.parts) if left_out is None else left_out
 
     def __len__(self) -> int:
         return len(self.data)
@@ -46,16 +54,18 @@ class GuardedData(Dataset):
         part, local = self.data.locate(index)
         start, count = self.data.start(part), len(self.data.parts[part])
         for step in range(count):
-            sample = None
+            number, sample = (local + step) % count, None
+            if number in self.left_out[part]:
+                continue
             try:
-                sample = self.data[start + (local + step) % count]
+                sample = self.data[start + number]
                 return self.encode(sample)
             except BadSampleError as error:
                 self.ledger.add(error if sample is None or sample.where is None else error.at(sample.where))
             except PictureError as error:
                 assert sample is not None
                 self.ledger.add(BadSampleError(str(error), "unreadable_picture", sample.where))
-        raise DataError(f"every sample of {self.data.parts[part].name} is bad: see {self.ledger.path}")
+        raise DataError(f"every sample of {self.data.parts[part].name} is bad or left out: see {self.ledger.path}")
 
 
 __all__ = ["GuardedData"]
