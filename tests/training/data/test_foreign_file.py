@@ -91,7 +91,7 @@ def test_no_folder_of_pictures_is_one_error(tmp_path: Path) -> None:
 
 def test_a_layout_that_nobody_knows_is_one_error(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "data.jsonl", [{"prompt_text": "x", "label": 1}] * 5)
-    assert "none of 5 samples can be read" in refusal(file)
+    assert "none of 5 samples can be learned from" in refusal(file)
     assert "its fields are ['prompt_text', 'label']" in refusal(file)
 
 
@@ -104,3 +104,9 @@ def test_some_samples_without_pictures_or_layout_are_bad_ones(tmp_path: Path) ->
     (tmp_path / "3.png").write_bytes(encoded(3))
     records = [{"x": 1}, *(record(number) for number in range(5))]
     assert len(open_source(source_of(str(write_jsonl(tmp_path / "data.jsonl", records))))) == 6
+
+
+def test_samples_that_are_all_bad_for_one_reason_are_one_error(tmp_path: Path) -> None:
+    records = [record(number, conversations=[{"from": "robot", "value": "x"}]) for number in range(9)]
+    said = refusal(write_jsonl(tmp_path / "data.jsonl", records))
+    assert "none of 9 samples can be learned from; the first turn 0 is from 'robot'" in said

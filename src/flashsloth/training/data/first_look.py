@@ -1,7 +1,8 @@
 """A look at some of a source's samples, so that what is wrong with all of it is said once and not of each sample.
 
 In: a dataset of records. Out: nothing, or an error: none of the pictures is where pictures are looked for, or
-none of the records has a layout. Where samples lie in blocks the first are looked at, else some from all over the file.
+none of the records can be learned from. Where samples lie in blocks the first are looked at, else some from all over
+the file.
 """
 
 from __future__ import annotations
@@ -27,20 +28,16 @@ def look(data: RecordData) -> None:
     Raises:
         DataError: if all of them lack the same.
     """
-    lacking, unread = 0, 0
-    first: BadSampleError | None = None
+    bad: list[BadSampleError] = []
+    lacking: list[BadSampleError] = []
     looked = min(LOOKED_AT, len(data))
     last = looked if data.blocks is not None else len(data)
     for index in np.linspace(0, last - 1, looked).astype(int).tolist():
         try:
             said = data.conversation(index, check_record(data.record(index)))
         except BadSampleError as error:
-            if error.kind not in ("no_conversation", "unreadable_record"):
-                return
-            first, unread = first or error, unread + 1
+            bad.append(error)
             continue
-        if unread:
-            return
         names = [picture for picture in said.pictures if isinstance(picture, str)]
         if not names:
             continue
@@ -51,18 +48,16 @@ def look(data: RecordData) -> None:
         except BadSampleError as error:
             if error.kind != "missing_picture":
                 return
-            first, lacking = first or error, lacking + 1
-        if lacking >= ENOUGH:
+            lacking.append(error)
+        if len(lacking) >= ENOUGH:
             break
-    if first is None:
-        return
-    if lacking >= LEAST:
+    if len(lacking) >= LEAST:
         raise DataError(
-            f"{data.name}: none of {lacking} samples with pictures has them in {shown(str(data.images))}: "
-            f"say where they are (images:, or --images); the first: {first.reason}"
+            f"{data.name}: none of {len(lacking)} samples with pictures has them in {shown(str(data.images))}: "
+            f"say where they are (images:, or --images); the first: {lacking[0].reason}"
         )
-    if unread == looked and unread >= LEAST:
-        raise DataError(f"{data.name}: none of {unread} samples can be read; the first {first.reason}")
+    if len(bad) == looked >= LEAST:
+        raise DataError(f"{data.name}: none of {looked} samples can be learned from; the first {bad[0].reason}")
 
 
 __all__ = ["look"]

@@ -101,8 +101,8 @@ class Ledger:
         share = len(entries) / self.samples
         return (
             f"{len(entries)} of {self.samples} samples are bad ({share:.2%}: {listed}), more than max_bad_fraction "
-            f"{self.most:g} allows; all are listed in {self.path}, the first are {named}; look with "
-            f"`flashsloth data check`, mend the data or raise max_bad_fraction"
+            f"{self.most:g} allows, and the rest was not looked at; all are listed in {self.path}, the "
+            f"first are {named}; look with `flashsloth data check`, mend the data or raise max_bad_fraction"
         )
 
 
