@@ -15,7 +15,7 @@ import pytest
 
 TRL = "trl==1.16.0"
 REPOSITORY = Path(__file__).resolve().parents[2]
-WAYS = ("messages", "text", "answers alone", "recomputation")
+WAYS = ("messages", "text", "answers alone", "prompt and completion", "recomputation")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,8 @@ def test_sft_trainer_learns_from_pictures(python_with_trl: Path, tmp_path: Path)
         assert all(math.isfinite(loss) for loss in found["losses"])
         assert found["losses"][-1] < found["losses"][0]
         assert min(found["moved"].values()) > 0, found["moved"]
-    messages, text, answers, recomputed = (found["losses"] for found in told)
+    messages, text, answers, completions, recomputed = (found["losses"] for found in told)
     assert messages == text  # a conversation written down is the same conversation
     assert messages == pytest.approx(recomputed, rel=1e-5)
     assert messages != answers
+    assert answers == completions  # TRL joins their ids itself, and hands on the position tensors of the prompt

@@ -12,6 +12,7 @@ from tiny import TinyModelMaker, assistant, encode, make_config, make_processor,
 from transformers import AutoTokenizer
 
 import flashsloth
+from flashsloth.model.cache_names import CACHE_NAME
 from flashsloth.model.chat_template import IMAGE_TOKEN, PLAIN_TEMPLATE, QUERY_TOKEN, chat_template
 from flashsloth.model.checkpoint.vocabulary import PUBLISHED_PROMPT_IDS
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
@@ -277,7 +278,20 @@ def test_ids_after_a_cached_beginning_are_refused(
     tiny_model: FlashSlothForConditionalGeneration, tiny_processor: FlashSlothProcessor
 ) -> None:
     first = encode(tiny_processor, [user("What is it?", picture(1))])
-    cache = tiny_model(**first, use_cache=True)["past_key_values"]
+    cache = tiny_model(**first, use_cache=True)[CACHE_NAME]
     follow = encode(tiny_processor, [user("And?")])["input_ids"]
     with pytest.raises(ValueError, match="after a cached beginning"):
         tiny_model(input_ids=follow, cache=cache)
+
+
+def test_position_tensors_of_a_beginning_are_not_taken(
+    tiny_model: FlashSlothForConditionalGeneration, inputs: dict[str, torch.Tensor]
+) -> None:
+    """TRL's collator joins prompt and completion, and hands on the prompt's own tensors beside the longer ids."""
+    answer = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(answer)], dim=1)
+    joined = {**inputs, "input_ids": torch.cat([inputs["input_ids"], answer], dim=1), "attention_mask": mask}
+    logits = tiny_model(**joined).logits
+    assert torch.equal(logits, tiny_model(**bare(joined)).logits)
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(logits[:, :-3][real], tiny_model(**inputs).logits[real], rtol=1e-4, atol=1e-4)

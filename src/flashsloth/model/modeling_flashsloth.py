@@ -194,7 +194,9 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         cache = one_cache(cache, past_key_values)
         if input_ids is not None:
-            if image_index is None and query_turn is None and question_turn is None:
+            marks = (image_index, query_turn, question_turn)
+            if all(found is None or found.shape[-1] < input_ids.shape[-1] for found in marks):
+                # Not given, or those of a beginning, as TRL gives the prompt's beside prompt and completion.
                 image_index, query_turn, question_turn = self._layout(
                     input_ids, attention_mask, pixel_values, mm_encoder_outputs, cache
                 )
