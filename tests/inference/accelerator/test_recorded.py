@@ -23,6 +23,21 @@ def answers_of(sloth: Any, pictures: list[Image.Image]) -> list[str]:
     return [*alone, *sloth.answer_batch(pairs, max_new_tokens=LENGTH)]
 
 
+def test_one_answers_passes_compile_in_one_piece(
+    make_twins: MakeTwins, pictures: list[Image.Image], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same as the next test in a hurry: each pass is compiled for one shape."""
+    torch._dynamo.reset()
+    twins = make_twins(backend="eager", slots=(1,), reading_rows=(1,), looking_pictures=(1,), width_step=512)
+    with caplog.at_level(logging.WARNING):
+        answers = [one.answer(pictures[0], QUESTIONS[0], max_new_tokens=3) for one in (twins.fast, twins.plain)]
+    assert answers[0] == answers[1]
+    assert not [record for record in caplog.records if record.name.startswith("flashsloth")]
+    assert all(one.compiled is not None for one in twins.engine.passes.values())
+    assert twins.engine.compile_seconds > 0
+    torch._dynamo.reset()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("name", ["phi", "llama", "hd"])
