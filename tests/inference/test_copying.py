@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable
 from importlib import import_module
+from multiprocessing.connection import wait
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from torch import nn
 
 import flashsloth
 from flashsloth.inference.answering import FlashSloth
-from flashsloth.speed.packed_linear import Activation, PackedLinear, can_pack
+from flashsloth.speed.abilities import can_pack
+from flashsloth.speed.packed_linear import Activation, PackedLinear
 
 QUESTION = "What is in the picture?"
 OPTIONS: list[dict[str, Any]] = [{}, {"quantize": "int8"}, {"quantize": "int4"}, {"optimize": False}]
@@ -77,8 +79,8 @@ def test_a_spawned_process_answers_alike() -> None:
     results = context.Queue()
     process = context.Process(target=answer_there, args=(sloth, results))
     process.start()
-    try:
-        assert results.get(timeout=300) == (0, expected)
-    finally:
-        process.join()
+    wait([results._reader, process.sentinel])  # an answer, or an end without one
+    found = results.get() if results._reader.poll() else None
+    process.join()
     assert process.exitcode == 0
+    assert found == (0, expected)

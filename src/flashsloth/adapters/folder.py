@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashsloth.model.checkpoint.soundness import ADVICE, odd_types, odd_values
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, read_header, read_json
 
@@ -72,6 +73,17 @@ class AdapterFolder:
             return read_header(file)
         except CheckpointError as error:
             raise AdapterError(str(error)) from error
+
+    def check_values(self) -> None:
+        """Refuse weights that are no floating-point numbers, or not finite.
+
+        Raises:
+            AdapterError: naming them.
+        """
+        tensors = self.tensors()
+        if problems := odd_types(tensors) or odd_values(tensors):
+            more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise AdapterError(f"{self.path} cannot be computed with: {problems[0]}{more}; {ADVICE}")
 
     def base_folder(self, given: str | os.PathLike[str] | None = None) -> Path:
         """The folder of the base that is `given`, or else of the one written down.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flashsloth.adapters.folder import AdapterFolder, read_adapter
+from flashsloth.model.checkpoint.soundness import odd_types, odd_values
 from flashsloth.model.inspection import PARTS
 
 _PREFIX = "base_model.model."
@@ -39,6 +40,7 @@ class AdapterInfo:
         dtypes: type, as safetensors names it -> how many numbers.
         files: weight file -> bytes.
         remarks: what is missing or odd, a line each.
+        faults: those of them for which it cannot be folded in.
     """
 
     path: str
@@ -53,6 +55,7 @@ class AdapterInfo:
     dtypes: dict[str, int]
     files: dict[str, int]
     remarks: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def total_parameters(self) -> int:
@@ -75,6 +78,7 @@ def inspect_adapter(name_or_path: str | os.PathLike[str]) -> AdapterInfo:
     targets, parameters, dtypes = Counter[str](), Counter[str](), Counter[str]()
     layers = set()
     tensors = found.tensors()
+    faults = [*odd_types(tensors), *odd_values(tensors)]
     for tensor in tensors:
         name = tensor.name.removeprefix(_PREFIX)
         matrix = _MATRIX.fullmatch(name)
@@ -96,7 +100,8 @@ def inspect_adapter(name_or_path: str | os.PathLike[str]) -> AdapterInfo:
         parameters={part: parameters[part] for part in (_LOW_RANK, *PARTS, "other") if parameters[part]},
         dtypes=dict(dtypes),
         files={file.name: file.stat().st_size for file in sorted({tensor.file for tensor in tensors})},
-        remarks=_remarks(found),
+        remarks=[*faults, *_remarks(found)],
+        faults=faults,
     )
 
 

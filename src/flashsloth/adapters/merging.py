@@ -152,6 +152,7 @@ def check_base(adapter: AdapterFolder, base_folder: Path) -> None:
 def _with_adapter(adapter: AdapterFolder, base_folder: Path) -> Any:
     """Base and adapter side by side, in float32, strictly: every tensor of the adapter in its place, none left out."""
     peft = require_peft()
+    adapter.check_values()
     from peft.utils import get_peft_model_state_dict
 
     model = FlashSlothForConditionalGeneration.from_pretrained(base_folder, dtype=torch.float32)

@@ -36,7 +36,7 @@ def info(
 ) -> None:
     """Say what a checkpoint or an adapter is, and what is odd about it.
 
-    Read from the headers of its files: layout, stage, parameters, types, sizes, and what is missing.
+    Layout, stage, parameters, types, sizes; what is missing, and what is no finite number, for which it ends with 1.
     """
     from flashsloth.commands import terminal
 
@@ -53,13 +53,15 @@ def info(
         found = inspect_adapter(folder) if adapter else inspect_checkpoint(folder, **options)
     if as_json:
         terminal.print_json(found.to_dict())
-        return
+        raise typer.Exit(1 if found.faults else 0)
     terminal.stdout().print(f"[bold]{found.path}[/bold]", soft_wrap=True)
     for line in _headlines(found):
         terminal.stdout().print(line, soft_wrap=True)
     terminal.stdout().print(_info_table(found))
     for remark in found.remarks:
         terminal.stdout().print(f"[yellow]![/yellow] {remark}", soft_wrap=True)
+    if found.faults:
+        raise typer.Exit(1)
 
 
 def new(

@@ -17,6 +17,7 @@ from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWar
 
 from flashsloth.inference.options import Options
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.non_finite import require_finite
 
 DROP_SHARE = 0.25
 """Finished rows leave once they are this share of the batch: leaving copies the keys and values of those that stay."""
@@ -76,7 +77,11 @@ class Decoding:
         self.rows = list(range(len(mask)))  # which row of `inputs` each row of the batch is
 
     def steps(self, chooser: Chooser, end_ids: Collection[int], room: int) -> Iterator[Step]:
-        """Every row's tokens, its end token last, at most `room` of them; a step for all rows at a time."""
+        """Every row's tokens, its end token last, at most `room` of them; a step for all rows at a time.
+
+        Raises:
+            NonFiniteError: where the model computes NaN or infinity.
+        """
         logits = self._read()
         answering = [True] * len(self.rows)
         for left in range(room, 0, -1):
@@ -97,31 +102,38 @@ class Decoding:
         """The pass over the prompts, as far as they are not cached: logits [B, V] of what follows."""
         held = self.cache.get_seq_length()
         columns = {name: values[:, held:] for name, values in self._inputs.items() if name != "attention_mask"}
-        outputs = self._model(
-            **columns,
-            **self._pictures,
-            attention_mask=self._mask,
-            cache=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return outputs.logits[:, -1]
+        return self._logits(**columns, **self._pictures)
 
     @torch.no_grad()
     def _step(self, tokens: torch.Tensor) -> torch.Tensor:
         """The pass over one more token a row, int64 [B]: logits [B, V]."""
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        outputs = self._model(
-            input_ids=tokens[:, None],
-            position_ids=self._position,
-            attention_mask=self._mask,
-            cache=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        logits = self._logits(input_ids=tokens[:, None], position_ids=self._position)
         self._position = self._position + 1
-        return outputs.logits[:, -1]
+        return logits
+
+    def _logits(self, **inputs: Any) -> torch.Tensor:
+        """Logits [B, V] of a pass over columns that are not cached yet.
+
+        Raises:
+            NonFiniteError: where they are not finite.
+        """
+
+        def run() -> torch.Tensor:
+            outputs = self._model(
+                **inputs, attention_mask=self._mask, cache=self.cache, use_cache=True, logits_to_keep=1
+            )
+            logits: torch.Tensor = outputs.logits[:, -1]
+            return logits
+
+        def run_again() -> None:
+            self.cache.crop(-inputs["input_ids"].shape[1])
+            run()
+
+        logits = run()
+        require_finite(logits, self._model, run_again)
+        return logits
 
     @torch.no_grad()
     def _keep(self, places: list[int]) -> None:

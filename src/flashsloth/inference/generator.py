@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +29,7 @@ from flashsloth.inference.picture_cache import PictureCache, state_of
 from flashsloth.inference.prompt import Prompt, pad_left, shared_beginning, split
 from flashsloth.inference.roomy_cache import LayerStates, bytes_of, hold_rows, roomy_cache, states_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.non_finite import require_finite
 
 if TYPE_CHECKING:
     from flashsloth.inference.accelerator.engine import Engine
@@ -191,7 +193,9 @@ class Generator:
         longest = inputs["input_ids"].shape[1]
         if not longest:
             return [[] for _ in firsts]
-        self.model.model(**inputs, **self._picture_inputs([job for job, _ in firsts]), cache=cache, use_cache=True)
+        given: dict[str, Any] = {**inputs, **self._picture_inputs([job for job, _ in firsts])}
+        states = self.model.model(**given, cache=cache, use_cache=True).last_hidden_state
+        require_finite(states, self.model, partial(self.model.model, **given, use_cache=False))
         made = []
         for row, (job, place) in enumerate(firsts):
             states = states_of(cache, row, longest - place, longest)

@@ -27,6 +27,7 @@ from flashsloth.inference.prompt import PromptWriter
 from flashsloth.media.limits import cause
 from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
 from flashsloth.model.checkpoint.preflight import check_processor
+from flashsloth.model.checkpoint.soundness import ADVICE, odd_weights
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.checkpoint.weight_files import read_json
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -87,6 +88,8 @@ def load(
     if model.config.prompt_ids is None:
         with suppress(ValueError):  # a template of another kind: ids alone will be refused
             model.config.prompt_ids = prompt_ids(processor)
+    if whole != folder and (problems := odd_weights(model, {})):
+        raise LoadError(f"{folder} folded into {whole} gives no sound weights: {problems[0]}; {ADVICE}")
     model = model.to(chosen_device)
     if optimize:
         speed_up(model, quantize=chosen_quantization)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from flashsloth.inference.picture_cache import PictureCache, digest, state_of
 from flashsloth.media import ImagePolicy, open_pictures
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.non_finite import require_finite
 from flashsloth.model.outputs import FlashSlothImageFeatures
 
 Picture = Any
@@ -135,6 +137,9 @@ class Looker:
     def _look_at(self, views: torch.Tensor) -> list[FlashSlothImageFeatures]:
         """The features of each picture of one pass."""
         features = self.encode(views)
+        if views.device == features.pooler_output.device:  # an accelerator is not waited for: its logits will tell
+            for tensor in (features.last_hidden_state, features.pooler_output):
+                require_finite(tensor, self._model, partial(self._encode, views))
         return [_picked(features, number) for number in range(len(views))]
 
     def _run(self, pictures: list[Image.Image]) -> list[FlashSlothImageFeatures]:

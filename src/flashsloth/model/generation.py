@@ -9,6 +9,7 @@ Legend: B batch, T prompt positions, N pictures.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
 from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, one_cache
+from flashsloth.model.checkpoint.soundness import all_finite
 from flashsloth.model.layout import count_pictures, holds_placeholders, layout_from_ids
+from flashsloth.model.non_finite import NonFinitePass, explained
 from flashsloth.model.positions import rows_of_pictures
 
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
@@ -38,6 +41,7 @@ class FlashSlothGenerationMixin(GenerationMixin):
         Raises:
             ValueError: for what would lose pictures or copy placeholders: `prefill_chunk_size`, prompt lookup, a draft
                 model; and for prompts padded on the right.
+            NonFiniteError: where the model computes NaN or infinity.
         """
 
         def setting(name: str) -> Any:
@@ -59,7 +63,20 @@ class FlashSlothGenerationMixin(GenerationMixin):
             kwargs[CACHE_NAME] = cache
         kwargs |= self._layout_of_prompts(inputs, kwargs)
         kwargs["suppress_tokens"] = sorted({*self._placeholders(), *(setting("suppress_tokens") or ())})
-        return super().generate(inputs, generation_config, **kwargs)
+        try:
+            return super().generate(inputs, generation_config, **kwargs)
+        except NonFinitePass:
+            again = partial(super().generate, inputs, generation_config, **{**kwargs, "streamer": None})
+            raise explained(self, again) from None
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What every way of generating does after a pass; here, where its logits are new, they are looked at."""
+        if not all_finite(outputs.logits[:, -1]):
+            raise NonFinitePass
+        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        return updated
 
     def _layout_of_prompts(self, inputs: torch.Tensor | None, kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The position tensors of prompts whose ids came without; nothing where they came, or none are needed."""

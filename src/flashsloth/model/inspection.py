@@ -1,8 +1,8 @@
-"""What a checkpoint is, told from its headers.
+"""What a checkpoint is, told from its headers, and whether its numbers are numbers.
 
 In: a folder or a name on the hub, in our layout or the published one, whole or damaged. Out: a :class:`CheckpointInfo`:
 layout, variant, stage, parameters by part, types, files, vocabulary, sizes, and what is missing or odd. No weight is
-read but EmbQ's three small norms, which tell whether it was ever trained; values are not checked.
+judged but by whether it is a finite number, and EmbQ's three small norms, which tell whether it was ever trained.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.checkpoint.names import forgiven, to_ours
 from flashsloth.model.checkpoint.preflight import check_sizes, config_of, expected_shapes, joined, shape_problems
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
+from flashsloth.model.checkpoint.soundness import odd_types, odd_values
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
 from flashsloth.model.checkpoint.vocabulary import tokenizer_ids
 from flashsloth.model.checkpoint.weight_files import (
@@ -60,6 +61,7 @@ class CheckpointInfo:
         vocabulary: embedding rows, the tokenizer's tokens, and the ids that matter.
         sizes: everything else that has a number.
         remarks: what is missing or odd, a line each; empty for a checkpoint with nothing to say about.
+        faults: those of them for which it cannot be loaded.
     """
 
     path: str
@@ -72,6 +74,7 @@ class CheckpointInfo:
     vocabulary: dict[str, int | None]
     sizes: dict[str, Any]
     remarks: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def total_parameters(self) -> int:
@@ -110,7 +113,10 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
     config = published_config(folder, tensors=tensors, **overrides) if published else config_of(folder)
     named = {(to_ours(name) or name) if published else name: tensor for name, tensor in tensors.items()}
     trained = _embq_is_trained(named)
-    remarks += [*_tensor_remarks(folder, config, named), *_companion_remarks(folder, config, published=published)]
+    faults = [*remarks, *_tensor_faults(folder, config, named)]
+    if "quantization_config" not in flat:
+        faults += [*odd_types(tensors.values()), *odd_values(tensors.values())]
+    remarks = [*faults, *_type_remarks(named), *_companion_remarks(folder, config, published=published)]
     if not trained:
         remarks.append("the query tokens and EmbQ are absent or untrained: train stage 2 before asking questions")
     return CheckpointInfo(
@@ -124,6 +130,7 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
         vocabulary=_vocabulary(folder, config),
         sizes=_sizes(config),
         remarks=remarks,
+        faults=faults,
     )
 
 
@@ -212,8 +219,13 @@ def _sizes(config: FlashSlothConfig) -> dict[str, Any]:
     }
 
 
-def _tensor_remarks(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> list[str]:
-    """What the tensors lack, have too many of, or have in another shape or in several types."""
+def _type_remarks(named: Mapping[str, StoredTensor]) -> list[str]:
+    dtypes = sorted({tensor.dtype for tensor in named.values()})
+    return [f"several types: {', '.join(dtypes)}"] if len(dtypes) > 1 else []
+
+
+def _tensor_faults(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> list[str]:
+    """What the tensors lack, have too many of, or have in another shape."""
     try:
         check_sizes(folder, config, named)
     except CheckpointError as error:
@@ -229,8 +241,6 @@ def _tensor_remarks(folder: Path, config: FlashSlothConfig, named: Mapping[str, 
         remarks.append(f"unexpected tensors: {joined(places)}")
     if misshapen := shape_problems(expected, named):
         remarks.append(f"shapes that do not fit config.json: {joined(misshapen)}")
-    if len(dtypes := sorted({tensor.dtype for tensor in named.values()})) > 1:
-        remarks.append(f"several types: {', '.join(dtypes)}")
     return remarks
 
 

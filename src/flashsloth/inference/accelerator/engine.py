@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from flashsloth.inference.accelerator.broken import broken_answer
 from flashsloth.inference.accelerator.passes import Passes
 from flashsloth.inference.accelerator.prompt_rows import PromptRows, move
 from flashsloth.inference.accelerator.recorded import CompiledPass, RecordedPass
 from flashsloth.inference.accelerator.settings import AcceleratorSettings, bucket
 from flashsloth.inference.accelerator.slot_cache import SlotCache, head_shapes, position_bytes
-from flashsloth.inference.accelerator.slots import Answering, Slots, Told
+from flashsloth.inference.accelerator.slots import Answering, BrokenAnswer, Slots, Told
 from flashsloth.inference.decoding import Chooser
 from flashsloth.inference.roomy_cache import LayerStates
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -85,7 +86,7 @@ class Engine:
         assert shapes is not None, "can_accelerate says whether a model fits"
         self.settings = AcceleratorSettings.of(model.device) if settings is None else settings
         self.device = model.device
-        self._dtype, self._shapes = model.dtype, shapes
+        self._model, self._dtype, self._shapes = model, model.dtype, shapes
         passes = Passes(model)
         self.passes = {
             name: CompiledPass(name, getattr(passes, name), self.settings) for name in ("look", "read", "step")
@@ -159,7 +160,7 @@ class Engine:
             started = slots.going
             if started:
                 slots.make_step(chooser)
-            for told in slots.settle(self.settings.lag if started else 0, end_ids):
+            for told in self._settle(slots, self.settings.lag if started else 0, end_ids):
                 yield told.token
             if answering.done:
                 return
@@ -182,9 +183,20 @@ class Engine:
             started = slots.going
             if started:
                 slots.make_step(chooser)
-            yield from slots.settle(self.settings.lag if started else 0, end_ids)
+            yield from self._settle(slots, self.settings.lag if started else 0, end_ids)
             if slots.idle and not waiting and queue.exhausted:
                 return
+
+    def _settle(self, slots: Slots, lag: int, end_ids: Collection[int]) -> list[Told]:
+        """Tokens that are known now.
+
+        Raises:
+            NonFiniteError: where the model computed NaN or infinity.
+        """
+        try:
+            return slots.settle(lag, end_ids)
+        except BrokenAnswer as broken:
+            raise broken_answer(self._model, broken.answering) from None
 
     def _admit(self, slots: Slots, newcomers: list[Answering], memory: Memory, chooser: Chooser) -> None:
         """Let jobs in; of those about the same pictures one goes first, and the others begin with what it left."""

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from flashsloth.inference.generator import Job
 
 
+UNSOUND = -1
+"""What a token is taken from, so that it is negative, where its logits were not finite."""
+
+
 @dataclass(eq=False)
 class Answering:
     """One answer under way.
@@ -74,6 +78,14 @@ class Told(NamedTuple):
     answering: Answering
     token: int
     last: bool
+
+
+class BrokenAnswer(Exception):  # noqa: N818 - a word to the engine, which explains it
+    """Logits of an answer that were not finite."""
+
+    def __init__(self, answering: Answering) -> None:
+        super().__init__()
+        self.answering = answering
 
 
 @dataclass
@@ -164,10 +176,11 @@ class Slots:
                 self._read(some)
         for ready in _chunks(last, self._settings.reading_rows[-1]):
             logits = self._read([part for part, _ in ready])[: len(ready)]
+            sound = _make_sound(logits)
             tokens = chooser(logits)
             rows = move(torch.tensor([part.row for part, _ in ready]), self._device)
             self._tokens.index_copy_(0, rows, tokens)
-            self._send(tokens, list(enumerate(who for _, who in ready)))
+            self._send(tokens, sound, list(enumerate(who for _, who in ready)))
 
     @torch.no_grad()
     def make_step(self, chooser: Chooser) -> None:
@@ -181,9 +194,10 @@ class Slots:
         logits = self.step(
             self._tokens[:count], move(torch.tensor(positions), self._device), numbers=(width,)
         )  # [n, K]
+        sound = _make_sound(logits)
         tokens = chooser(logits)
         self._tokens[:count] = tokens
-        self._send(tokens, [(who.row, who) for who in going])
+        self._send(tokens, sound, [(who.row, who) for who in going])
 
     @torch.no_grad()
     def try_step(self, rows: int, width: int, chooser: Chooser) -> None:
@@ -194,7 +208,11 @@ class Slots:
         chooser(logits)
 
     def settle(self, leave: int, end_ids: Collection[int]) -> list[Told]:
-        """Tokens as they become known, but for the last `leave` passes'; a row is free once its answer has ended."""
+        """Tokens as they become known, but for the last `leave` passes'; a row is free once its answer has ended.
+
+        Raises:
+            BrokenAnswer: where logits were not finite.
+        """
         known: list[Told] = []
         while len(self._ticks) > leave:
             tick = self._ticks.popleft()
@@ -204,6 +222,8 @@ class Slots:
             for place, who in tick.answers:
                 if who.done:
                     continue  # made before its end was seen
+                if tokens[place] <= UNSOUND:
+                    raise BrokenAnswer(who)
                 who.ids.append(tokens[place])
                 who.done = tokens[place] in end_ids or len(who.ids) == who.room
                 known.append(Told(who, tokens[place], who.done))
@@ -221,8 +241,12 @@ class Slots:
         record = reading.positions <= self._settings.recorded_positions
         return self.read(*reading.tensors, numbers=(reading.width,), record=record)
 
-    def _send(self, tokens: torch.Tensor, answers: list[tuple[int, Answering]]) -> None:
-        """Let tokens travel to the processor; who then has all it may have makes room for others."""
+    def _send(self, tokens: torch.Tensor, sound: torch.Tensor, answers: list[tuple[int, Answering]]) -> None:
+        """Let tokens travel to the processor; who then has all it may have makes room for others.
+
+        A token of logits that are not `sound`, bool [n], travels as a negative number.
+        """
+        tokens = torch.where(sound, tokens, UNSOUND - tokens)
         if self._device.type == "cuda":
             here = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
             here.copy_(tokens, non_blocking=True)
@@ -241,8 +265,19 @@ class Slots:
             self._rows[who.row] = None
 
 
+def _make_sound(logits: torch.Tensor) -> torch.Tensor:
+    """Bool [n] of logits [n, K]: whether all of a row are finite; one that is not becomes zeros, to draw from.
+
+    Nothing is waited for.
+    """
+    total = logits.sum(dim=-1, dtype=torch.float32)
+    sound = total - total == 0
+    logits.masked_fill_(~sound[:, None], 0)
+    return sound
+
+
 def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-__all__ = ["Answering", "Slots", "Tick", "Told"]
+__all__ = ["Answering", "BrokenAnswer", "Slots", "Tick", "Told"]

@@ -26,6 +26,7 @@ from flashsloth.model.checkpoint.preflight import (
     joined,
 )
 from flashsloth.model.checkpoint.published import is_published, is_published_dict, published_config
+from flashsloth.model.checkpoint.soundness import ADVICE, odd_types, odd_weights
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, read_config_dict, split_hub_options
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, load_tensors, stored_tensors
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -61,6 +62,8 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
     tolerates_shapes = others.pop("ignore_mismatched_sizes", False)
     others |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     published = is_published_dict(flat)
+    if "quantization_config" not in flat:
+        _refuse(name_or_path, odd_types(_stored(name_or_path).values()))
     with without_report():
         if published:
             folder = local_folder(name_or_path, **hub)
@@ -71,6 +74,7 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
             model, info = load(name_or_path, *args, **hub, **others)
     judged = {**info, "missing_keys": (), "unexpected_keys": ()} if wants_info else info
     _judge(model, judged, name_or_path, published=published, tolerates_shapes=tolerates_shapes)
+    _check_sound(model, name_or_path, published=published)
     return (model, info) if wants_info else model
 
 
@@ -163,6 +167,21 @@ def _judge(model: Any, info: Mapping[str, Any], name_or_path: Any, *, published:
         problems.append(f"{place(prefix + name)} is {list(found)}, expected {list(expected)}")
     problems += [f"{place(name)} is unexpected" for name in sorted(unexpected)]
     raise CheckpointError(f"{name_or_path} does not hold this model: {joined(problems)}")
+
+
+def _check_sound(model: Any, name_or_path: Any, *, published: bool) -> None:
+    """Refuse weights that are not finite; a quantized checkpoint's are its own."""
+    if getattr(model.config, "quantization_config", None) is not None:
+        return
+    stored = {(to_ours(name) or name) if published else name: held for name, held in _stored(name_or_path).items()}
+    if not hasattr(model, "lm_head"):
+        stored = {name.removeprefix(_BASE_PREFIX): held for name, held in stored.items()}
+    _refuse(name_or_path, odd_weights(model, stored))
+
+
+def _refuse(name_or_path: Any, problems: list[str]) -> None:
+    if problems:
+        raise CheckpointError(f"{name_or_path} cannot be computed with: {joined(problems)}; {ADVICE}")
 
 
 @contextmanager
