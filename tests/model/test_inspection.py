@@ -27,7 +27,7 @@ from flashsloth.model.inspection import inspect_checkpoint
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
-SECONDS = 10
+SECONDS = 20  # of one processor, which looks at every number once
 """Generous: true size takes a fraction of one on an idle machine."""
 
 
@@ -38,9 +38,9 @@ def published(tmp_path: Path) -> Path:
 
 def test_the_true_size_at_a_glance(tmp_path: Path) -> None:
     folder = make_hollow(tmp_path / "hollow", image_hd=True)
-    start = time.perf_counter()
+    start = time.process_time()
     info = inspect_checkpoint(folder)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert (info.layout, info.variant, info.stage) == ("published", "HD", 2)
     assert info.dtypes == {"F16": info.total_parameters}
     assert round(info.total_parameters / 1e9, 3) == 3.196

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -195,7 +194,7 @@ class Generator:
             return [[] for _ in firsts]
         given: dict[str, Any] = {**inputs, **self._picture_inputs([job for job, _ in firsts])}
         states = self.model.model(**given, cache=cache, use_cache=True).last_hidden_state
-        require_finite(states, self.model, partial(self.model.model, **given, use_cache=False))
+        require_finite(states, self.model, lambda: self.model.model(**given, use_cache=False))
         made = []
         for row, (job, place) in enumerate(firsts):
             states = states_of(cache, row, longest - place, longest)
