@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
+from tiny import TinyModelMaker
 from torch import nn
 
 from flashsloth.training.optimizer import MuonAndAdamW, make_optimizer
-from flashsloth.training.stages import STAGES, freeze_all_but
+from flashsloth.training.stages import PARTS, STAGES, freeze_all_but
 
-STAGE = dataclasses.replace(STAGES["instruction"], learning_rate=1e-2, optimizer="muon", weight_decay=0.1)
+STAGE = STAGES["instruction"].model_copy(update={"learning_rate": 1e-2, "optimizer": "muon", "weight_decay": 0.1})
 
 
 class Small(nn.Module):
@@ -37,14 +36,31 @@ def test_matrices_go_to_muon_tables_and_vectors_to_adamw() -> None:
     muon, adamw = optimizer.parts
     assert [p is model.block.weight for group in muon.param_groups for p in group["params"]] == [True]
     decays = {group["weight_decay"]: len(group["params"]) for group in adamw.param_groups}
-    assert decays == {0.1: 2, 0.0: 1}
+    assert decays == {0.1: 1, 0.0: 2}  # the head alone decays; the embedding and the bias do not
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_decay_spares_embeddings_query_tokens_and_vectors(make_tiny_model: TinyModelMaker, optimizer: str) -> None:
+    model = make_tiny_model(tie_word_embeddings=False)
+    freeze_all_but(model, tuple(PARTS))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    made = make_optimizer(model, STAGE.model_copy(update={"optimizer": optimizer}))
+    spared = {names[id(p)] for group in made.param_groups if not group["weight_decay"] for p in group["params"]}
+    decayed = {names[id(p)] for group in made.param_groups if group["weight_decay"] for p in group["params"]}
+    assert spared | decayed == set(names.values())
+    assert {"model.query_tokens.weight", "model.language_model.embed_tokens.weight"} <= spared
+    assert any("position_embedding" in name for name in spared)
+    assert "lm_head.weight" in decayed
+    assert all(model.get_parameter(name).ndim >= 2 for name in decayed)
+    assert not any("embed" in name and "embedded_query" not in name and "patch" not in name for name in decayed)
+    assert all("embed" in name or "query_tokens" in name or model.get_parameter(name).ndim < 2 for name in spared)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_it_learns_and_its_schedule_reaches_every_group(name: str) -> None:
     torch.manual_seed(0)
     model = Small()
-    optimizer = make_optimizer(model, dataclasses.replace(STAGE, optimizer=name))
+    optimizer = make_optimizer(model, STAGE.model_copy(update={"optimizer": name}))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 if step else 1.0)
     first = loss_of(model)
     for _ in range(200):

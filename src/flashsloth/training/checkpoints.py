@@ -105,13 +105,16 @@ def shares_read(checkpoint: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def new_checkpoint(folder: Path, step: int, keep: int | None, *, together: bool = True) -> Iterator[Path]:
+def new_checkpoint(
+    folder: Path, step: int, keep: int | None, *, spared: int | None = None, together: bool = True
+) -> Iterator[Path]:
     """Write `checkpoint-<step>` into the folder that this gives; afterwards it is whole and stands in `folder`.
 
     Args:
         folder: that of a stage's checkpoints.
         step: the step it is made after.
         keep: how many whole ones stay, the new one included; None for all.
+        spared: the step of one that stays beside them.
         together: whether a process that cannot write may still meet the others afterwards. False where they wait for
             each other in the midst of writing, as DeepSpeed's do: it then ends alone, and they find it gone.
 
@@ -131,7 +134,8 @@ def new_checkpoint(folder: Path, step: int, keep: int | None, *, together: bool 
         _sync_one(folder)
         aside.rmdir()
         for old in whole(folder)[:-keep] if keep else []:
-            _remove(old)
+            if step_of(old) != spared:
+                _remove(old)
 
     with _written_aside(folder, f"the checkpoint of step {step}", finish, together):
         yield folder / WRITING

@@ -110,6 +110,24 @@ def stop_at_nothing_supervised(batches: list[BatchFacts], step: int | None) -> N
     )
 
 
+def stop_at_held_out(bad: list[tuple[BatchFacts, float]], step: int) -> None:
+    """Name a held-out batch whose loss is no number, if any process has one; all call this together.
+
+    Args:
+        bad: this process's, with their losses.
+        step: the last one that is done.
+
+    Raises:
+        TrainingStoppedError: on all of them.
+    """
+    for number, theirs in enumerate(ranks.gathered(bad)):
+        for facts, loss in theirs:
+            raise TrainingStoppedError(
+                f"evaluation after step {step}: the loss of {_named(facts, number)} is {loss}, though the weights are "
+                f"numbers: see what is in them with `flashsloth data show`, take them out, then --resume"
+            )
+
+
 def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_norm: float, step: int) -> NoReturn:
     """Name what made a loss or a gradient no number; all processes call this together once any of them has one.
 
@@ -155,6 +173,7 @@ __all__ = [
     "TrainingStoppedError",
     "agree_on_step",
     "plain_numbers",
+    "stop_at_held_out",
     "stop_at_no_number",
     "stop_at_nothing_supervised",
 ]

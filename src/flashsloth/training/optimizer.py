@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flashsloth.model.embedded_query import QueryTokens
 from flashsloth.training.stages import Stage
 
 _OUTSIDE_BLOCKS = ("embed", "lm_head", "heads.", "query_tokens", "position")
@@ -52,7 +53,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 def make_optimizer(model: nn.Module, stage: Stage, adapter_learning_rate: float | None = None) -> torch.optim.Optimizer:
-    """The stage's optimizer over the parameters of `model` that learn. Weight decay spares vectors.
+    """The stage's optimizer over the parameters of `model` that learn.
+
+    Weight decay spares vectors (norms, biases), embeddings and query tokens: of an embedding, a step moves the few rows
+    that it has seen, and decay would shrink all the others.
 
     Args:
         model: what learns.
@@ -60,12 +64,13 @@ def make_optimizer(model: nn.Module, stage: Stage, adapter_learning_rate: float 
         adapter_learning_rate: of an adapter's matrices, which are AdamW's in any case; None for the stage's.
     """
     learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices, tables, vectors, adapter = [], [], [], []
+    spared = {id(parameter) for module in model.modules() if _is_table(module) for parameter in module.parameters()}
+    matrices, tables, undecayed, adapter = [], [], [], []
     for name, parameter in learning:
         if _ADAPTER in name:
             adapter.append(parameter)
-        elif parameter.ndim < 2:
-            vectors.append(parameter)
+        elif parameter.ndim < 2 or id(parameter) in spared:
+            undecayed.append(parameter)
         elif stage.optimizer == "muon" and parameter.ndim == 2 and not any(part in name for part in _OUTSIDE_BLOCKS):
             matrices.append(parameter)
         else:
@@ -76,7 +81,7 @@ def make_optimizer(model: nn.Module, stage: Stage, adapter_learning_rate: float 
         {"params": parameters, "weight_decay": decay, "lr": lr}
         for parameters, decay, lr in (
             (tables, stage.weight_decay, rate),
-            (vectors, 0.0, rate),
+            (undecayed, 0.0, rate),
             (adapter, stage.weight_decay, adapter_rate),
         )
         if parameters
@@ -88,6 +93,11 @@ def make_optimizer(model: nn.Module, stage: Stage, adapter_learning_rate: float 
         matrices, lr=stage.learning_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     return MuonAndAdamW(muon, adamw)
+
+
+def _is_table(module: nn.Module) -> bool:
+    """Whether its weights are vectors, one beside the other, and no matrix."""
+    return isinstance(module, (nn.Embedding, QueryTokens))
 
 
 __all__ = ["MuonAndAdamW", "make_optimizer"]

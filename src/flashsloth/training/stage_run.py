@@ -17,6 +17,7 @@ from flashsloth.training.recipe_fields import (
     FROM_HERE,
     Count,
     NotNegative,
+    Positive,
     RecipeError,
     RecipeModel,
     Samples,
@@ -56,6 +57,15 @@ class StageRun(RecipeModel):
     """Samples a device holds at a time; null for its whole share of the batch."""
     eval_every: Annotated[Count, FREE] = 500
     """Steps between evaluations."""
+    best_by: Annotated[Literal["loss", "right"] | None, fixed("evaluations before were not judged by it")] = None
+    """What makes an evaluation the best so far, whose checkpoint is then kept: the least `loss`, or the largest share
+    of `right` answers; null to keep none for that."""
+    leave: Annotated[Literal["last", "best"], FREE] = "last"
+    """Which step's model the stage leaves."""
+    patience: Annotated[Count | None, FREE] = None
+    """Evaluations without a gain after which the stage ends; null to go on to the last step."""
+    least_gain: Annotated[NotNegative, FROM_HERE] = 0.0
+    """By how much an evaluation has to be better to count as a gain."""
     save_every: Annotated[Count, FREE] = 500
     """Steps between checkpoints."""
     save_total_limit: Annotated[Count | None, FREE] = 2
@@ -70,6 +80,8 @@ class StageRun(RecipeModel):
     """transformers' name of the attention implementation."""
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS), FREE] = 1
     """Processes that prepare data."""
+    worker_timeout: Annotated[Positive, FREE] = 1200.0
+    """Seconds after which a batch that no worker delivers ends the run, with a checkpoint."""
     shuffle: Annotated[bool, fixed(_ORDER)] = True
     """Whether samples are drawn in random order."""
     group_by_modality_length: Annotated[bool, fixed(_ORDER)] = False
@@ -100,6 +112,7 @@ class StageRun(RecipeModel):
 
     def problems(self) -> Iterator[Problem]:
         yield from self._data_problems()
+        yield from self._evaluation_problems()
         yield from self._adapter_problems()
         yield from self._engine_problems()
         rows, batch = self.micro_batch_size, self.settings.batch_size
@@ -116,11 +129,19 @@ class StageRun(RecipeModel):
             yield Problem(("attention",), said, (("packing",),))
         if self.packing and not self.settings.learns_answers:
             yield Problem(("packing",), f"is for stages that learn answers, not for {self.stage}: leave it out")
-
         for number, source in enumerate(self.data):
             if source.leave_out and not self.settings.learns_answers:
                 said = f"is for stages that learn answers, not for {self.stage}"
                 yield Problem(("data", number, "leave_out"), said)
+
+    def _evaluation_problems(self) -> Iterator[Problem]:
+        if self.best_by is not None and not self.eval_data:
+            yield Problem(("best_by",), "needs eval_data: the best is found by evaluating", (("eval_data",),))
+        if self.best_by == "right" and not self.settings.learns_answers:
+            yield Problem(("best_by",), f"found right, but stage {self.stage} answers nothing: choose loss")
+        for key, asked in (("leave", self.leave == "best"), ("patience", self.patience is not None)):
+            if asked and self.best_by is None:
+                yield Problem((key,), "needs best_by: loss, or right, to say what is better", (("best_by",),))
 
     def _adapter_problems(self) -> Iterator[Problem]:
         trains, loss = ("settings", "trains"), ("settings", "patch_loss")

@@ -22,6 +22,7 @@ from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import ranks
 from flashsloth.training.adapters import learner_of
 from flashsloth.training.arguments import STEPS_FOLDER, training_arguments
+from flashsloth.training.best import BEST_NAME
 from flashsloth.training.checkpoints import last_whole, new_files, step_of
 from flashsloth.training.collation import ConversationCollator, PatchCollator
 from flashsloth.training.curve import draw_curve
@@ -113,6 +114,7 @@ def run_stage(
             trainer.check_numbers(all_tensors(trainer.model))
             if run.eval_data and not _is_evaluated(trainer):
                 trainer.evaluate()
+            trainer.leave_best()
         finally:
             _write_log(trainer, folder, run.stage)
     _save(learner, processor, trainer, folder)
@@ -210,6 +212,8 @@ def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / LOG_NAME, json.dumps(log, indent=1))
         write_whole(folder / PARTS_NAME, json.dumps(trainer.report.to_json(), indent=1))
+        if trainer.run.best_by is not None:
+            write_whole(folder / BEST_NAME, json.dumps(trainer.best_to_json(), indent=1))
         with whole_file(folder / CURVE_NAME) as unfinished:
             draw_curve(log, unfinished, title)
     except OSError as error:

@@ -52,6 +52,7 @@ class SuppliedTrainer(Trainer):
         self._batches: list[BatchFacts] = []
         self._losses: list[torch.Tensor] = []
         self._supply: Supply | None = None
+        self._evaluation_due = False
         self._trouble: Exception | None = None
         """What kept the next step's data from coming."""
 
@@ -70,16 +71,43 @@ class SuppliedTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         loader = super().get_eval_dataloader(eval_dataset)
-        loader.base_dataloader = PooledLoader(loader.base_dataloader, self._make_pool)
+        loader.base_dataloader = PooledLoader(loader.base_dataloader, self._make_pool_of_held_out)
         return loader
 
     def _make_pool(self, make: BatchMaker) -> WorkerPool:
         return WorkerPool(
             make,
             self.run.workers,
+            patience=self.run.worker_timeout,
             pinned=self.args.device.type != "cpu",
             is_asked_to_stop=lambda: self.stop_request.is_asked,
         )
+
+    def _make_pool_of_held_out(self, make: BatchMaker) -> WorkerPool:
+        pool = self._make_pool(make)
+        if ranks.count() > 1:  # who left alone would be waited for: see `prediction_step`
+            pool.is_asked_to_stop = lambda: False
+        return pool
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """As Trainer's; nothing where a signal, or trouble with the data, put it off until the run goes on."""
+        try:
+            with kept_random_state():
+                return super().evaluate(*args, **options)
+        except StoppedWaiting:
+            self.leave(max(ranks.gathered(self.stop_request.signal_number)))
+        except WorkerError as error:
+            if not self.is_in_train or ranks.count() > 1:
+                raise
+            self._trouble = error
+            self.leave(0)
+        self._evaluation_due = True
+        return {}
+
+    def prediction_step(self, *args: Any, **options: Any) -> Any:
+        if self.is_in_train and any(ranks.gathered(self.stop_request.is_asked)):
+            raise StoppedWaiting
+        return super().prediction_step(*args, **options)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         self.meter.begin_step()
@@ -149,7 +177,8 @@ class SuppliedTrainer(Trainer):
         return done
 
     def _run_epoch(self, **loop: Any) -> None:
-        if self.stopped_by or self.state.global_step >= self.state.max_steps:  # the checkpoint of the last step
+        is_last = self.state.global_step >= self.state.max_steps  # the checkpoint of the last step
+        if self.stopped_by or self._trouble or is_last:
             self.control.should_training_stop = True
             return
         assert self._supply is not None

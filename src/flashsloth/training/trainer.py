@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,24 @@ from transformers import PrinterCallback, TrainerCallback
 
 from flashsloth.benchmark.memory import peak_bytes
 from flashsloth.training import ranks
-from flashsloth.training.batch_facts import take_facts
+from flashsloth.training.best import Best
 from flashsloth.training.checkpoints import PREFIX, new_checkpoint, shares_read, step_of
 from flashsloth.training.data import GuardedData
+from flashsloth.training.evaluating_trainer import EvaluatingTrainer
 from flashsloth.training.guards import (
     TrainingStoppedError,
     agree_on_step,
     plain_numbers,
     stop_at_no_number,
-    stop_at_nothing_supervised,
 )
 from flashsloth.training.manifest import read_manifest
 from flashsloth.training.meter import StepSums
 from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.parts_report import HEADER, PartsReport
 from flashsloth.training.progress import Progress, Watcher
-from flashsloth.training.random_state import kept_random_state
 from flashsloth.training.recipe import StageRun
 from flashsloth.training.resuming import Shares, check_fits, own_names, settings_of, take_recipes_settings
-from flashsloth.training.soundness import check_numbers, learned_tensors
-from flashsloth.training.supplied_trainer import SuppliedTrainer
+from flashsloth.training.soundness import learned_tensors
 from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
 
 logger = logging.getLogger(__name__)
@@ -55,7 +52,7 @@ STEPS_WORTH_MEASURING = 100
 """A shorter run does not stop to measure the machine."""
 
 
-class StageTrainer(SuppliedTrainer):
+class StageTrainer(EvaluatingTrainer):
     """The trainer of a stage.
 
     Args:
@@ -83,7 +80,6 @@ class StageTrainer(SuppliedTrainer):
         self._checkpoint: Path | None = None
         self._kept: dict[str, Any] = {}
         self._aside: Path | None = None
-        self._evaluation_due = False
         self._gradient_norm: Any = 0.0
         self._sums = StepSums()
         self._stop_after_step = False
@@ -187,6 +183,7 @@ class StageTrainer(SuppliedTrainer):
             self.args.eval_on_start = self._kept["evaluation_due"]
             self.state.compute_steps(self.args, self.state.max_steps)  # the checkpoint brings its own
             take_recipes_settings(self.optimizer, self.lr_scheduler, self._settings)
+            self.best = Best(**self._kept.get("best", {}))
         self.meter.matrix_rate = self._matrix_rate()
         self.stop_request.listen()
 
@@ -201,18 +198,6 @@ class StageTrainer(SuppliedTrainer):
         check_fits(self.model, load_result, self._checkpoint)
 
     # Leaving things behind
-
-    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        with kept_random_state():
-            return super().evaluate(*args, **options)
-
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
-        facts = take_facts(inputs)
-        if facts.supervised == 0:
-            stop_at_nothing_supervised([facts], None)
-        if facts.supervised is not None:
-            inputs = {**inputs, "skip_logits": True}  # the most likely tokens are all that is scored
-        return super().prediction_step(model, inputs, *args, **options)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -234,20 +219,11 @@ class StageTrainer(SuppliedTrainer):
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
 
-    def check_numbers(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Refuse to keep infinity or NaN; see `soundness.py`."""
-        check_numbers(
-            tensors,
-            step=self.state.global_step,
-            folder=Path(self.args.output_dir),
-            learning_rate=self.run.settings.learning_rate,
-            device=self.args.device,
-        )
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.check_numbers(learned_tensors(self.model, self.optimizer))
         folder, step, keep = Path(self.args.output_dir), self.state.global_step, self.run.save_total_limit
-        with new_checkpoint(folder, step, keep, together=not self.is_deepspeed_enabled) as aside:
+        together = not self.is_deepspeed_enabled
+        with new_checkpoint(folder, step, keep, spared=self.best.step, together=together) as aside:
             self._aside = aside
             try:
                 with own_names(self.model):
@@ -258,6 +234,7 @@ class StageTrainer(SuppliedTrainer):
                 kept = {
                     "since_log": self.meter.to_dict(),
                     "evaluation_due": self._evaluation_due,
+                    "best": self.best.to_dict(),
                     "engine": Shares.of_this_run(self.run.engine).engine,
                 }
                 path = aside / f"{PREFIX}{step}" / PROGRESS_FILE

@@ -173,9 +173,7 @@ class WorkerPool:
             ours, theirs = socket.socketpair()
             others = [worker.channel for worker in self._workers] + [ours]
             inherited = others if self._context.get_start_method() == "fork" else []
-            process: Any = self._context.Process(  # type: ignore[attr-defined]
-                target=work, args=(theirs, inherited, self.make), daemon=True
-            )
+            process: Any = self._context.Process(target=work, args=(theirs, inherited, self.make), daemon=True)
             process.start()
         except OSError as error:
             if ours is not None:
