@@ -23,6 +23,7 @@ from flashsloth.inference.answering import FlashSloth
 from flashsloth.inference.errors import LoadError
 from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
 from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype
+from flashsloth.inference.progress import no_progress_bar
 from flashsloth.inference.prompt import PromptWriter
 from flashsloth.media.limits import cause
 from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
@@ -79,7 +80,8 @@ def load(
     stored = _stored_dtype(_read_config(whole))
     chosen_dtype = choose_dtype(dtype, chosen_device, stored, _weight_bytes(whole))
     try:
-        model = _load_model(folder, whole, chosen_dtype)
+        with no_progress_bar():
+            model = _load_model(folder, whole, chosen_dtype)
     except OSError as error:
         raise LoadError(f"{folder} cannot be loaded ({cause(error)}): copy the checkpoint again") from error
     name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
