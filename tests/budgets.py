@@ -12,7 +12,18 @@ from pathlib import Path
 
 RUNS = 3
 IMPORT_SECONDS, HELP_SECONDS = 2.0, 1.0
-OPTIONAL = ("matplotlib", "psutil", "accelerate", "peft", "bitsandbytes", "datasets", "pytest")
+OPTIONAL = (
+    "matplotlib",
+    "psutil",
+    "accelerate",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "pytest",
+    "tifffile",
+    "imagecodecs",
+    "pillow_heif",
+)
 NO_EXTRAS = f"""
 import sys
 for name in {OPTIONAL}:
