@@ -1,11 +1,14 @@
 """Whatever is done to a file's bytes, the answer is an RGB picture or one line that says why not."""
 
 import random
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from picture_files import corners, encoded, exif_with_orientation
-from PIL import Image
+from PIL import Image, features
+from test_colour import P3_PROFILE
+from test_heif import heic
 
 from flashsloth.media import PictureError, open_picture
 
@@ -34,6 +37,7 @@ FILES = {
     "tiff, lzw": encoded(CLEAR, "TIFF", compression="tiff_lzw"),
     "tiff, jpeg": encoded(corners(), "TIFF", compression="jpeg"),
     "tiff, 16 bits": encoded(DEEP, "TIFF", compression="tiff_deflate"),
+    "png, profile": encoded(corners(), "PNG", icc_profile=P3_PROFILE),
     "tiff, float": encoded(Image.fromarray(np.asarray(DEEP).astype(np.float32)), "TIFF"),
 }
 
@@ -51,6 +55,21 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
         start = chance.randrange(len(bytes_))
         bytes_[start:start] = bytes_[start : start + chance.randrange(40)]
     return bytes(bytes_)
+
+
+if features.check("avif"):
+    FILES["avif"] = encoded(corners(), "AVIF", exif=EXIF)
+if find_spec("pillow_heif"):
+    FILES["heic"] = heic(corners(), exif=EXIF.tobytes(), icc_profile=P3_PROFILE)
+if find_spec("tifffile") and find_spec("imagecodecs"):
+    from test_tiff_layouts import COLOURS, tiff, whole
+
+    FILES["tiff, planes of 16 bits"] = tiff(whole(COLOURS, 16), photometric="rgb", planarconfig="separate")
+    FILES["tiff, 10 bits"] = tiff(whole(COLOURS, 10), photometric="rgb", bitspersample=10)
+    FILES["tiff, float in tiles"] = tiff(
+        COLOURS.astype("f4"), photometric="rgb", compression="lzw", predictor=True, tile=(16, 16), bigtiff=True
+    )
+    FILES["tiff, 32 bits"] = tiff(whole(COLOURS, 32), photometric="rgb", compression="zstd")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

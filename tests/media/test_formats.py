@@ -100,10 +100,21 @@ def test_a_first_frame_smaller_than_its_gif() -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b"PK\x03\x04\x14\0", "ZIP"),
         (b"\0\0\0\x20ftypheic\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x20ftyp\x1b[1m\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x20ftypisom\0\0\0\0", "a video"),
+        (b"\0\0\0\x20ftyp\x1b[1m\0\0\0\0", "a video"),
+        (b"\xff\x0a\xfa\x1f", "a JPEG XL picture"),
+        (b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a", "a JPEG XL picture"),
+        (b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a", "a JPEG 2000 picture"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81", "a WebM or Matroska video"),
+        (b"8BPS\0\x01", "a Photoshop document"),
+        (b"qoif\0\0", "a QOI picture"),
+        (b"%!PS-Adobe-3.0", "PostScript"),
         (b"\0\x01\x02\x03\x80\x81", "00 01 02 03 80 81"),
-        (encoded(corners(), "PPM"), "expected PNG"),
-        (encoded(corners(), "ICO"), "expected PNG"),
+        (encoded(corners(), "PPM"), "a PNM picture (PBM, PGM or PPM); expected PNG"),
+        (encoded(corners(), "ICO"), "an icon (ICO); expected PNG"),
+        (encoded(corners(), "SGI"), "an SGI picture; expected PNG"),
+        (encoded(corners(), "DDS"), "a DDS texture; expected PNG"),
+        (encoded(corners(), "TGA"), "expected PNG"),
         (b"BM is how this text begins", "BMP"),
         (b"RIFF\x10\0\0\0WAVEfmt ", "expected PNG"),
         (PNG_SIGNATURE, "PNG"),
@@ -117,6 +128,22 @@ def test_what_is_not_a_picture_is_named(data: bytes, found: str, tmp_path: Path)
     assert found in refusal(file)
     assert "a.png" in refusal(file)
     assert found in refusal(data)
+
+
+def test_a_12_bit_jpeg_is_refused() -> None:
+    data = bytearray(encoded(noise(), "JPEG"))
+    data[data.index(b"\xff\xc0") + 4] = 12  # the frame header's precision
+    assert "JPEG" in refusal(bytes(data))
+
+
+def test_alpha_in_a_16_bit_bmp_is_refused() -> None:
+    """Which Pillow leaves out, so that what is transparent shows."""
+    masks = struct.pack("<4I", 0x7C00, 0x3E0, 0x1F, 0x8000)
+    head = struct.pack("<IiiHHIIiiII", 56, 4, 4, 1, 16, 3, 32, 0, 0, 0, 0) + masks
+    data = b"BM" + struct.pack("<IHHI", 14 + 56 + 32, 0, 0, 14 + 56) + head + bytes(32)
+    assert "alpha in 16 bits" in refusal(data)
+    opaque = data.replace(masks, masks[:12] + bytes(4))
+    assert open_picture(opaque).getcolors() == [(16, (0, 0, 0))]
 
 
 @pytest.mark.parametrize(("kind", "options"), EVERY, ids=str)

@@ -1,7 +1,7 @@
 """Encoded bytes, untrusted, become a Pillow image of which the header alone has been read.
 
 In: the bytes of a file. Out: a Pillow image with its size and mode, still to be loaded. The format goes by content,
-never by name: PNG, JPEG, WebP, GIF, BMP, TIFF; of several frames, the first.
+never by name: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, HEIC; of several frames, the first.
 
 The plugins are called themselves, not through `Image.open`: that one answers "cannot identify" to whatever went wrong,
 and warns or refuses by `Image.MAX_IMAGE_PIXELS`, a setting of the whole process that is not ours to change.
@@ -9,24 +9,33 @@ and warns or refuses by `Image.MAX_IMAGE_PIXELS`, a setting of the whole process
 
 import io
 import re
-from contextlib import AbstractContextManager
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin
 from PIL import WebPImagePlugin as WebpImagePlugin
 
 from flashsloth.lfs_pointer import LFS_POINTER
 from flashsloth.lfs_pointer import SIGNATURE as LFS_SIGNATURE
+from flashsloth.media.heif import container_format, open_avif, open_heic
 from flashsloth.media.limits import PictureError, refusing, shown
 from flashsloth.media.pixels import key_in_8_bits
+from flashsloth.media.quiet import quiet_decoders
+from flashsloth.media.tiff import open_tiff
 
-FORMATS = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+FORMATS = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "WebP": WebpImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+OPENERS: dict[str, Callable[[str, io.BytesIO], ImageFile.ImageFile]] = {
+    "TIFF": open_tiff,
+    "AVIF": open_avif,
+    "HEIC": open_heic,
 }
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -51,11 +60,27 @@ OTHER_KINDS = {  # in lower case
     b"\xff\x0a": "a JPEG XL picture",
     b"\x00\x00\x00\x0cjxl ": "a JPEG XL picture",
     b"\x00\x00\x00\x0cjp  ": "a JPEG 2000 picture",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
+    b"8bps": "a Photoshop document",
+    b"\x00\x00\x01\x00": "an icon (ICO)",
+    b"dds ": "a DDS texture",
+    b"qoif": "a QOI picture",
+    b"\x01\xda": "an SGI picture",
+    b"v/1\x01": "an OpenEXR picture",
+    b"#?radiance": "a Radiance HDR picture",
+    b"\x1ae\xdf\xa3": "a WebM or Matroska video",
+    b"%!ps": "a PostScript document",
+    **{b"p%d\n" % kind: "a PNM picture (PBM, PGM or PPM)" for kind in range(1, 8)},
 }
 SAMPLE_BYTES = 512  # enough of a file to tell what it is instead
 SHOWN_BYTES = 24
 
 PNG_DEPTH_OFFSET = 24  # bytes: signature (8), chunk head (8), width (4), height (4)
+PNG_FIRST_CHUNK, PNG_CHUNK_HEAD, PNG_CRC_BYTES, CICP_BYTES = 8, 8, 4, 4
+MOST_PNG_CHUNKS = 1000  # before the pixels
+BMP_HEADER, BMP_BITS, BMP_ALPHA_MASK = 14, 28, slice(66, 70)  # bytes; the header's first field is its length:
+BMP_V3, BMP_V5 = 56, 124  # with the alpha's mask; with a profile
+BMP_COLOUR_SPACE, BMP_EMBEDDED, BMP_PROFILE = slice(70, 74), b"DEBM", 126
 MAX_JPEG_SCANS = 100  # progressive files have about ten; a few bytes buy one more, and each is a pass over every pixel
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # no stuffed byte, restart or fill byte
 JPEG_TEM, JPEG_SOI, JPEG_EOI, JPEG_SOS = 0x01, 0xD8, 0xD9, 0xDA
@@ -84,20 +109,30 @@ def parse(name: str, data: bytes) -> ImageFile.ImageFile:
     if kind == "JPEG" and _jpeg_scans(data) > MAX_JPEG_SCANS:
         raise PictureError(f"{name}: a JPEG of more than {MAX_JPEG_SCANS} scans; expected a picture: re-save it")
     with decoding(name, kind):
-        picture = PLUGINS[kind](WholeFile(data))
+        file = WholeFile(data)
+        picture = PLUGINS[kind](file) if kind in PLUGINS else OPENERS[kind](name, file)
+    if kind == "PNG":
+        _read_png_colours(picture, data)
+    if kind == "BMP":
+        _read_bmp_extras(name, picture, data)
     if kind == "PNG" and picture.mode != "P" and "transparency" in picture.info:
         picture.info["transparency"] = key_in_8_bits(picture.info["transparency"], data[PNG_DEPTH_OFFSET])
     return picture
 
 
-def decoding(name: str, kind: str) -> AbstractContextManager[None]:
-    """A context for Pillow's decoders alone, which on damaged bytes raise more types than can be listed."""
-    return refusing(f"{name}: a damaged or unusual {kind}", Exception, advice="fetch or save the file anew")
+@contextmanager
+def decoding(name: str, kind: str) -> Iterator[None]:
+    """A context for the decoders alone, which on damaged bytes raise more types than can be listed; and talk."""
+    advice = "save it again as 8-bit RGB, or fetch it again"
+    with refusing(f"{name}: a damaged or unusual {kind}", Exception, advice=advice), quiet_decoders():
+        yield
 
 
 def _format(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
+    if data[4:8] == b"ftyp":  # the first box of an ISO container
+        return container_format(data)
     return next((kind for signature, kind in SIGNATURES.items() if data.startswith(signature)), None)
 
 
@@ -109,12 +144,37 @@ def _other_kind(data: bytes) -> str:
     for signature, kind in OTHER_KINDS.items():
         if sample.lower().startswith(signature):
             return kind
-    if data[4:8] == b"ftyp":  # the ISO container's first box
-        return f"an HEIC, AVIF or video file (brand {shown(data[8:12].decode('latin-1'))})"
+    if data[4:8] == b"ftyp":
+        return f"a video or another ISO media file (brand {shown(data[8:12].decode('latin-1'))})"
     text = data[:SAMPLE_BYTES].decode("utf-8", errors="ignore")
     if text and all(c.isprintable() or c.isspace() for c in text):
         return f"text, which begins {shown(text[:SHOWN_BYTES])}, not a picture"
     return f"an unknown kind of file, which begins with the bytes {data[:8].hex(' ')}"
+
+
+def _read_png_colours(picture: ImageFile.ImageFile, data: bytes) -> None:
+    """Puts a cICP chunk's code points into `info["cicp"]`, which Pillow does not; they go before a profile."""
+    position = PNG_FIRST_CHUNK
+    for _ in range(MOST_PNG_CHUNKS):
+        head = data[position : position + PNG_CHUNK_HEAD]
+        if len(head) < PNG_CHUNK_HEAD or head[4:] == b"IDAT":
+            return
+        (length,) = struct.unpack(">I", head[:4])
+        if head[4:] == b"cICP" and length == CICP_BYTES:
+            picture.info.pop("icc_profile", None)
+            picture.info["cicp"] = tuple(data[position + PNG_CHUNK_HEAD : position + PNG_CHUNK_HEAD + CICP_BYTES])
+            return
+        position += PNG_CHUNK_HEAD + length + PNG_CRC_BYTES
+
+
+def _read_bmp_extras(name: str, picture: ImageFile.ImageFile, data: bytes) -> None:
+    """Puts an embedded profile where Pillow's other formats have it; refuses 16-bit alpha, which Pillow leaves out."""
+    (header,) = struct.unpack_from("<I", data, BMP_HEADER)
+    if header >= BMP_V3 and struct.unpack_from("<H", data, BMP_BITS)[0] == 16 and any(data[BMP_ALPHA_MASK]):
+        raise PictureError(f"{name}: a BMP with alpha in 16 bits, which cannot be read; save it as PNG")
+    if header >= BMP_V5 and data[BMP_COLOUR_SPACE] == BMP_EMBEDDED:
+        offset, length = struct.unpack_from("<II", data, BMP_PROFILE)
+        picture.info["icc_profile"] = data[BMP_HEADER + offset : BMP_HEADER + offset + length]
 
 
 def _jpeg_scans(data: bytes) -> int:

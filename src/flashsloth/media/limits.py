@@ -86,6 +86,8 @@ def refusing(found: str, *failures: type[Exception], advice: str | None = None) 
     """Turns `failures` of the block into `PictureError("found: cause; advice")`."""
     try:
         yield
+    except PictureError:
+        raise
     except MemoryError as error:
         raise PictureError(f"{found}: not enough memory is free; shrink the picture") from error
     except failures as error:

@@ -10,14 +10,13 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
-from PIL.ImageCms import PyCMSError
 
 from flashsloth.media.formats import decoding, parse
 from flashsloth.media.limits import DEFAULT_LIMITS, MediaLimits, PictureError, refusing
-from flashsloth.media.pixels import channels_last, image_from_array, rgb_on_white
+from flashsloth.media.pixels import channels_last, image_from_array, plain_rgb, rgb_on_white
 from flashsloth.media.sources import encoded_picture
 
-CONVERSION_FAILURES = (ValueError, OSError, ImportError, PyCMSError)  # ImportError: LAB without littlecms
+CONVERSION_FAILURES = (ValueError, OSError, ImportError)  # ImportError: colours without littlecms
 TENSOR_FAILURES = (TypeError, RuntimeError)  # sparse, quantized, or without data
 
 
@@ -73,7 +72,7 @@ def open_picture(
     with refusing(failed, *CONVERSION_FAILURES, advice="save it as 8-bit RGB"):
         if image_policy == "careful":
             return rgb_on_white(picture)
-        rgb = picture.convert("RGB")
+        rgb = plain_rgb(picture)
     rgb.info = {}
     return rgb
 

@@ -7,18 +7,22 @@ nothing with what came in. A picture that has no right answer is a `ValueError` 
     16-bit grey         the high byte: 0..65535 -> 0..255 (12-bit TIFF likewise)
     32-bit, float grey  the smallest of 0..1 (float alone), 0..255, 0..65535 that holds every value is black to white;
                         values outside all of them (measurements) are stretched from their least to their greatest
-    CMYK, YCbCr, LAB    Pillow's conversion; an embedded ICC profile is not applied
+    colours             to sRGB where the file says that they are something else (colour.py)
+    CMYK, YCbCr, LAB    Pillow's conversion where the file says nothing
+    orientation         applied once (orientation.py)
 
 Shapes: H height, W width, C channels (1 grey, 3 RGB, 4 RGBA).
 """
 
 import math
-import struct
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from flashsloth.media.colour import in_srgb
+from flashsloth.media.orientation import TURNS, orientation
 
 WHITE_8_BIT = 255
 WHITE_16_BIT = 65535
@@ -35,63 +39,38 @@ BAND_PIXELS = 1 << 20  # pixels widened at a time, so that a 16-bit picture cost
 CHANNEL_COUNTS = (1, 3, 4)
 HALF_LEVEL = 0.5 / WHITE_8_BIT  # a float this little outside 0..1 still rounds to black or white
 
-EXIF_PREFIX = b"Exif\x00\x00"
-EXIF_BYTE_ORDERS = {b"II": "<", b"MM": ">"}
-EXIF_ENTRY_BYTES = 12
-EXIF_VALUE_OFFSET = 8  # bytes into an entry: tag (2), type (2), count (4), value (4)
-EXIF_INTEGER_TYPES = {1: "B", 3: "H", 4: "I"}
-TAG_BITS_PER_SAMPLE, TAG_PHOTOMETRIC, TAG_ORIENTATION = 258, 262, 274
+TAG_BITS_PER_SAMPLE, TAG_PHOTOMETRIC = 258, 262
 WHITE_IS_ZERO = 0  # value of TAG_PHOTOMETRIC
-UPRIGHT = 1
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def rgb_on_white(image: Image.Image) -> Image.Image:
     """A loaded image of any mode -> a new upright RGB image without metadata. `image` is left as it was."""
-    turn = TURNS.get(exif_orientation(image.info.get("exif")))
+    info = image.info
+    turn = TURNS.get(orientation(info))
     image = _narrow_grey(image) if image.mode in DEEP_GREY_MODES else _with_valid_key(image)
     if image.has_transparency_data:
         for mode in (STRAIGHT_ALPHA.get(image.mode, image.mode), "RGBA"):
             image = image if image.mode == mode else image.convert(mode)
+    image = in_srgb(image, info)
+    if image.mode == "RGBA":
         rgb = Image.new("RGB", image.size, "white")
         rgb.paste(image, mask=image)
     else:
-        rgb = image.convert("RGB")
+        rgb = plain_rgb(image)
     rgb.info = {}
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def exif_orientation(exif: Any) -> int:
-    """The orientation 1..8 that EXIF bytes ask for; 1, upright, where they are absent, damaged or say something else.
+def plain_rgb(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion to RGB; ValueError where its colours cannot be converted."""
+    if image.mode != "LAB":
+        return image.convert("RGB")
+    from PIL.ImageCms import PyCMSError  # a library of its own, which other pictures need not load
 
-    Only the first directory's orientation entry is read: nothing else in there can go wrong, or grow.
-    """
-    if not isinstance(exif, bytes):
-        return UPRIGHT
-    tiff = exif.removeprefix(EXIF_PREFIX).removeprefix(EXIF_PREFIX)  # some cameras write it twice
-    order = EXIF_BYTE_ORDERS.get(tiff[:2])
-    if order is None:
-        return UPRIGHT
     try:
-        (directory,) = struct.unpack_from(order + "I", tiff, 4)
-        (entries,) = struct.unpack_from(order + "H", tiff, directory)
-        for index in range(entries):
-            entry = directory + 2 + index * EXIF_ENTRY_BYTES
-            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
-            if tag == TAG_ORIENTATION and kind in EXIF_INTEGER_TYPES:
-                (value,) = struct.unpack_from(order + EXIF_INTEGER_TYPES[kind], tiff, entry + EXIF_VALUE_OFFSET)
-                return value if value in TURNS else UPRIGHT
-    except struct.error:  # the bytes end before the directory does
-        return UPRIGHT
-    return UPRIGHT
+        return image.convert("RGB")
+    except PyCMSError as error:
+        raise ValueError(str(error)) from error
 
 
 def key_in_8_bits(key: Any, bits: int) -> Any:
@@ -172,10 +151,16 @@ def _black_and_white(image: Image.Image) -> tuple[float, float]:
     extremes = np.array(
         [(band.min(), band.max()) for _, band in _bands(image)], dtype=np.float64
     )  # NaN spreads to both
-    least, greatest = float(extremes[:, 0].min()), float(extremes[:, 1].max())
+    whites = (1, WHITE_8_BIT, WHITE_16_BIT) if image.mode == "F" else (WHITE_8_BIT, WHITE_16_BIT)
+    return shown_range(float(extremes[:, 0].min()), float(extremes[:, 1].max()), whites)
+
+
+def shown_range(least: float, greatest: float, whites: tuple[int, ...]) -> tuple[float, float]:
+    """The values shown as black and as white, of values from `least` to `greatest`: 0 and the first white that holds
+    them all, or else those two."""
     if not (math.isfinite(least) and math.isfinite(greatest)):
         raise ValueError("holds NaN or infinite values; expected finite ones: replace them first")
-    for white in (1, WHITE_8_BIT, WHITE_16_BIT) if image.mode == "F" else (WHITE_8_BIT, WHITE_16_BIT):
+    for white in whites:
         if least >= 0 and greatest <= white:
             return 0.0, float(white)
     return least, greatest
