@@ -129,32 +129,31 @@ class Examiner:
 
     def _look(self, index: int, record: Any, place: int, looked: _Looked) -> None:
         record = check_record(record)
-        where = self.data.where(index, record)
         if (found := identity(record)) is not None:
             looked.ids[place] = _digest(found.encode("utf-8"))
         said = self.data.conversation(index, record)
+        texts = [turn.text for turn in said.turns]
         looked.layouts[self.data.layout or said.layout] += 1
         words = repr([tuple(turn) for turn in said.turns]).encode()
         looked.contents[place] = _digest(words, *map(_picture_bytes, said.pictures))
         looked.tallies["pictures"] += len(said.pictures)
         looked.tallies["with_pictures"] += bool(said.pictures)
-        looked.tallies["answers"] += sum(turn.role == "assistant" for turn in said.turns)
-        looked.findings.extend(_finding(where, kind, reason) for kind, reason in _remarks(said))
-        messages = messages_of(said, self.data.find)
-        if self.open_pictures:
-            for message in messages:
-                for part in message["content"] if not isinstance(message["content"], str) else ():
-                    if part["type"] == "image":
-                        open_picture(part["image"])
-        if not self.is_bounded or self._most_tokens(said) > self.encoder.max_length:
+        looked.tallies["answers"] += len(said.turns) // 2
+        for kind, reason in _remarks(said, texts):
+            looked.findings.append(_finding(self.data.where(index, record), kind, reason))
+        for picture in said.pictures:
+            opened = self.data.find(picture)
+            if self.open_pictures:
+                open_picture(opened)
+        if not self.is_bounded or self._most_tokens(texts, len(said.pictures)) > self.encoder.max_length:
             looked.tallies["tokenized"] += 1
-            self.encoder.text(Sample(messages))
+            self.encoder.text(Sample(messages_of(said)))
 
-    def _most_tokens(self, said: Conversation) -> int:
+    def _most_tokens(self, texts: list[str], pictures: int) -> int:
         """A bound on a sample's tokens: one for every byte, and the placeholders."""
-        processor, turns = self.encoder.processor, said.turns
-        written = self.base_bytes + self.turn_bytes * len(turns) + sum(len(turn.text.encode()) for turn in turns)
-        return written + len(said.pictures) * (processor.num_image_tokens + 1) + len(turns) * processor.num_query_tokens
+        processor = self.encoder.processor
+        written = self.base_bytes + self.turn_bytes * len(texts) + sum([len(text.encode()) for text in texts])
+        return written + pictures * (processor.num_image_tokens + 1) + len(texts) * processor.num_query_tokens
 
 
 def check(
@@ -226,16 +225,18 @@ def _finding(where: Where, kind: str, reason: str) -> Finding:
     return Finding(where.source, where.index, where.id, kind, reason)
 
 
-def _remarks(said: Conversation) -> Iterator[tuple[str, str]]:
+def _remarks(said: Conversation, texts: list[str]) -> Iterator[tuple[str, str]]:
     """What training takes as it is: (kind, reason)."""
     if said.cut:
         yield "cut_conversation", f"{said.cut} turn before the first question is left out"
-    empty = [place for place, turn in enumerate(said.turns) if turn.role == "assistant" and not turn.text.strip()]
-    if empty:
-        yield "empty_answer", f"the answer in turn {empty[0]} is empty"
-    stray = [place for place, turn in enumerate(said.turns) if PLACEHOLDER in turn.text]
-    if stray:
-        yield "stray_placeholder", f"turn {stray[0]} says {PLACEHOLDER} where no picture stands; it stays text"
+    for place, (turn, text) in enumerate(zip(said.turns, texts, strict=True)):
+        if turn.role == "assistant" and not text.strip():
+            yield "empty_answer", f"the answer in turn {place} is empty"
+            break
+    for place, text in enumerate(texts):
+        if PLACEHOLDER in text:
+            yield "stray_placeholder", f"turn {place} says {PLACEHOLDER} where no picture stands; it stays text"
+            break
 
 
 def _repeated(data: RecordData, digests: np.ndarray, kind: str) -> Iterator[Finding]:

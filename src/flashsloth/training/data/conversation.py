@@ -35,9 +35,8 @@ class Turn(NamedTuple):
     @property
     def text(self) -> str:
         """The words alone."""
-        if len(self.parts) == 1:
-            return str(self.parts[0]) if isinstance(self.parts[0], str) else ""
-        return "".join(part for part in self.parts if isinstance(part, str))
+        first = self.parts[0] if len(self.parts) == 1 else 0
+        return first if isinstance(first, str) else "".join([part for part in self.parts if isinstance(part, str)])
 
 
 class Conversation(NamedTuple):
