@@ -28,6 +28,7 @@ from flashsloth.model.checkpoint.names import is_stage_2_only
 from flashsloth.model.checkpoint.weight_files import stored_tensors
 from flashsloth.model.halves import decoder_layers
 from flashsloth.training.adapter_settings import AUTO, HEAD, NF4, TARGETED_PART, AdapterSettings
+from flashsloth.training.earlier_adapter import check_goes_on, take_up
 from flashsloth.training.quantized_base import quantize_layers, require_bitsandbytes
 from flashsloth.training.recipe import StageRun
 from flashsloth.training.stages import PARTS
@@ -161,15 +162,24 @@ def learner_of(model: Any, stage: StageRun, base_name: str | None, half: bool, c
         checkpoint: what the stage goes on from, if it was interrupted.
 
     Raises:
-        AdapterError: see :func:`add_adapter`, :func:`find_base` and :func:`check_same_base`.
+        AdapterError: see :func:`add_adapter`, :func:`find_base` and :func:`check_same_base`; and `earlier_adapter.py`,
+            where `base_name` is an adapter itself, which is then trained on.
     """
     if stage.adapter is None:
         return model
     assert base_name is not None  # the recipe was checked
-    base = find_base(base_name, stage.adapter.quantize, stage.settings.trains)
+    settings, trains = stage.adapter, stage.settings.trains
+    folder = find_folder(base_name)
+    before = read_adapter(folder) if is_adapter(folder) else None
+    base = find_base(base_name if before is None else str(before.base_folder()), settings.quantize, trains)
+    if before is not None:
+        check_goes_on(before, settings, trains, target_names(model, settings.targets))
     if checkpoint is not None:
         check_same_base(checkpoint, base)
-    return add_adapter(model, stage.settings.trains, stage.adapter, base, half)
+    learner = add_adapter(model, trains, settings, base, half)
+    if before is not None and checkpoint is None:
+        take_up(learner, before)
+    return learner
 
 
 def check_same_base(checkpoint: Path, base: Base) -> None:

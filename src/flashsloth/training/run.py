@@ -70,7 +70,8 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
 def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
     """Every stage that is not done."""
     set_seed(recipe.seed)
-    model, processor = start_model(recipe.model, recipe.stages[0].attention)
+    first = recipe.stages[0]
+    model, processor = start_model(recipe.model, first.attention, trains_adapter_on=first.adapter is not None)
     folder = recipe.output
     for number, stage in enumerate(recipe.stages):
         folder = stage_folder(recipe, number)

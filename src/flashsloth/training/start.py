@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
+from flashsloth.adapters.folder import is_adapter, read_adapter
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN, chat_template
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
@@ -29,14 +31,28 @@ SPACED_SIGNS = tuple(" " + sign for sign in "0123456789(\"'")
 """Digits and signs that often follow a space."""
 
 
-def start_model(source: ModelSource, attention: str) -> tuple[FlashSlothForConditionalGeneration, FlashSlothProcessor]:
-    """Load or make the model that a recipe starts from, in float32 (mixed precision keeps float32 weights)."""
-    if source.path is not None:
-        from flashsloth.inference.load import load
+def start_model(
+    source: ModelSource, attention: str, *, trains_adapter_on: bool = False
+) -> tuple[FlashSlothForConditionalGeneration, FlashSlothProcessor]:
+    """Load or make the model that a recipe starts from, in float32 (mixed precision keeps float32 weights).
 
-        door = load(source.path, device="cpu", dtype="float32", optimize=False)
+    Args:
+        source: the recipe's `model`.
+        attention: transformers' name of the implementation.
+        trains_adapter_on: of an adapter, give its base, and not the two folded into one: its stage puts it on again.
+    """
+    if source.path is not None:
+        from flashsloth.inference.load import find_folder, load
+
+        path: str | Path = source.path
+        adapter = find_folder(path) if trains_adapter_on else None
+        if adapter is not None and is_adapter(adapter):
+            path = read_adapter(adapter).base_folder()
+        else:
+            adapter = None
+        door = load(path, device="cpu", dtype="float32", optimize=False)
         door.model.set_attn_implementation(attention)
-        return door.model, door.processor
+        return door.model, door.processor if adapter is None else FlashSlothProcessor.from_pretrained(adapter)
     return _from_nothing(source, attention)
 
 
