@@ -1,7 +1,7 @@
 """The command line: one table of commands, and how their errors end.
 
 In: arguments. Out: text on stdout, everything else on stderr, and an exit code: 0; 2 for a user's mistake, in one line;
-1 for one of ours; 130 after Ctrl-C.
+1 for a full disk and the like, or a fault of ours; 130 after Ctrl-C.
 
 A command's module is light to import; what is heavy (torch, transformers) it imports when it runs.
 """
@@ -29,7 +29,8 @@ from flashsloth.commands import (
     warmup,
     world,
 )
-from flashsloth.commands.failures import INTERRUPTED, report_failure, silence_stdout
+from flashsloth.commands.failures import INTERRUPTED, report_failure
+from flashsloth.commands.streams import close_stdout, prepare_streams
 
 
 class Command(NamedTuple):
@@ -147,16 +148,22 @@ app.add_typer(data_commands, name="data", rich_help_panel=STUDY)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    prepare_streams()
     try:
         code = app(args=given, prog_name="flashsloth", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        silence_stdout()
+        close_stdout()
         return 1
     except Exception as error:  # the one place where errors become exit codes
-        return report_failure(error)
+        code = report_failure(error)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what was written before the error cannot be written either
+        close_stdout()
+        code = code or 1
     return code if isinstance(code, int) else 0
 
 

@@ -1,11 +1,13 @@
-"""Files that are there whole or not at all: written aside, then renamed.
+"""Files and folders that are there whole or not at all: written aside, then renamed.
 
-In: a path. Out: another beside it to write to, which takes the first one's place when nothing went wrong.
+In: a path. Out: another beside it to write to, which takes the first one's place when nothing went wrong, and is gone
+when something did.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +17,41 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """Where to write what shall stand at `path`; hidden, so that who lists a folder does not take it for a file."""
     unfinished = path.with_name(f".{path.name}.part")
-    yield unfinished
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` to work in, which takes its place, and that of all it held, when all went well."""
+    work, old = _beside(target, "partial"), _beside(target, "old")
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:  # said of the folder that was asked for
+        raise type(error)(error.errno, error.strerror, str(target)) from error
+    try:
+        yield work
+        is_taken = target.exists()
+        if is_taken:
+            os.replace(target, old)
+        try:
+            os.replace(work, target)
+        except OSError:
+            if is_taken:
+                os.replace(old, target)
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path, what: str) -> Path:
+    """A name in the target's own folder that nobody else has."""
+    return target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.{what}")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -25,4 +60,4 @@ def write_whole(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-__all__ = ["whole_file", "write_whole"]
+__all__ = ["whole_file", "whole_folder", "write_whole"]

@@ -37,6 +37,16 @@ Unknown = Annotated[
 Level = Annotated[int, typer.Option("--level", help="0 (one object) to 3 (everything).")]
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch cannot take.
+
+    Raises:
+        CommandError: if it is below 0 or has more than 63 bits.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise CommandError(f"--seed is {seed}; expected 0 to 2^63 - 1")
+
+
 def settings_of(texts: list[str] | None) -> dict[str, Any]:
     """`["query_token_id=500"]` as a dictionary, values read as YAML.
 
@@ -55,5 +65,8 @@ def settings_of(texts: list[str] | None) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         if not separator or key not in fields:
             raise CommandError(f"--set {text!r}; expected a field of the configuration, as in query_token_id=50295")
-        settings[key] = yaml.safe_load(value)
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise CommandError(f"--set {text!r} is not YAML after the =; expected a value, as in {key}=3") from error
     return settings

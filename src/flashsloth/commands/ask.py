@@ -11,6 +11,8 @@ import typer
 
 from flashsloth.commands import arguments
 from flashsloth.commands.failures import CommandError
+from flashsloth.commands.picture_paths import path_of
+from flashsloth.commands.streams import readable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +49,7 @@ def ask(
     from flashsloth.commands import terminal
 
     names = pictures or []
+    question = readable(question, "the question")
     _check_question(question, names)
     opened = open_named(names)  # first: a mistake costs no loading
     started = time.perf_counter()
@@ -78,7 +81,7 @@ def open_named(names: list[str]) -> list[Image.Image]:
     """The pictures of a command line, opened; `-` is read from stdin."""
     from flashsloth.media import open_picture
 
-    return [open_picture(sys.stdin.buffer.read() if name == STDIN else name) for name in names]
+    return [open_picture(sys.stdin.buffer.read() if name == STDIN else path_of(name)) for name in names]
 
 
 def describe(sloth: FlashSloth) -> str:
@@ -88,7 +91,7 @@ def describe(sloth: FlashSloth) -> str:
 
 def _check_question(question: str, names: list[str]) -> None:
     """Catch the two ways in which the last argument is not the question, before a model is loaded."""
-    if os.path.isfile(question):
+    if os.path.isfile(path_of(question)):
         raise CommandError(f"the last argument, {question!r}, is a file; expected the question after the pictures")
     if not question.strip():
         raise CommandError("the question is empty; expected a text after the pictures")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashsloth.commands import arguments
+from flashsloth.commands.arguments import check_seed
 from flashsloth.commands.bench_device import earlier_busy, measure_busy, show_busy, write_busy
-from flashsloth.commands.bench_training import TRAINING_LAYERS, bench_training
+from flashsloth.commands.bench_training import TRAINING_LAYERS, bench_training, check_threads
 from flashsloth.commands.failures import CommandError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def bench(
     """
     from flashsloth.commands import terminal
 
+    check_threads(threads)
+    check_seed(seed)
     if training:
         bench_training(quick, layers, batch, repeats, threads or None, out, source, as_json)
         return
@@ -127,8 +130,6 @@ def _measure(
     from flashsloth.benchmark.worker_process import WorkerProcess
 
     specs = find_subjects(suite.names if only is None else [part.strip() for part in only.split(",")])
-    if threads < ALL_THREADS:
-        raise CommandError(f"--threads is {threads}; expected 0 (as many as torch takes) or more")
     settings = Settings(
         suite=name,
         device=suite.device,

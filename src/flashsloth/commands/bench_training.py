@@ -9,7 +9,18 @@ from flashsloth.commands.failures import CommandError
 TRAINING_LAYERS = 4
 """Of each tower: at the published widths, stage 2 of the larger subject then takes less than 12 GB."""
 ROWS = 2
+MOST_THREADS = 4096
 SIZE = "flashsloth"
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that no machine starts.
+
+    Raises:
+        CommandError: if it is below 0 or beyond MOST_THREADS.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        raise CommandError(f"--threads is {threads}; expected 0 (as many as torch takes) to {MOST_THREADS}")
 
 
 def bench_training(
@@ -38,8 +49,6 @@ def bench_training(
 
     if layers < 1:
         raise CommandError(f"--layers is {layers}; expected at least 1")
-    if threads is not None and threads < 1:
-        raise CommandError(f"--threads is {threads}; expected 0 (as many as torch takes) or more")
     from flashsloth.benchmark import training_bench, training_report
 
     terminal.quiet_libraries()
@@ -63,4 +72,4 @@ def bench_training(
             terminal.print_note(str(path))
 
 
-__all__ = ["TRAINING_LAYERS", "bench_training"]
+__all__ = ["TRAINING_LAYERS", "bench_training", "check_threads"]

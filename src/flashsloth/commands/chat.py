@@ -5,7 +5,6 @@ In: lines from stdin. Out: answers as they are made. Ctrl-C stops an answer, Ctr
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,9 @@ import typer
 
 from flashsloth.commands import arguments
 from flashsloth.commands.ask import MAX_NEW_TOKENS, describe, open_named
-from flashsloth.commands.failures import is_users_mistake, one_line
+from flashsloth.commands.failures import USERS, judge, machines_refusal
+from flashsloth.commands.picture_paths import paths_of
+from flashsloth.commands.streams import readable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +30,8 @@ HELP = """\
 /image PATH   show a picture with the next question
 /new          start over, with the pictures of the command line
 /help         this
-/quit         leave (or Ctrl-D); Ctrl-C stops an answer"""
+/quit, exit   leave (or Ctrl-D); Ctrl-C stops an answer"""
+LEAVING = ("/quit", "/exit", "quit", "exit", ":q")
 PROMPT = "> "
 
 
@@ -54,13 +56,15 @@ def chat(
     options: AnswerOptions = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     session = Session(sloth, opened, options)
     terminal.print_note(f"{describe(sloth)}. Ask; /help for commands, Ctrl-D to leave.")
-    while (line := _read_line()) is not None and line != "/quit":
+    while (line := _read_line()) is not None and line.lower() not in LEAVING:
         try:
-            session.take(line)
+            session.take(readable(line, "the line"))
         except Exception as error:
-            if not is_users_mistake(error):
+            code, message = judge(error)
+            is_told = code == USERS or (machines_refusal(error) is not None and not isinstance(error, OSError))
+            if not is_told:  # a bug, or there is nowhere to write answers to
                 raise
-            terminal.print_error(one_line(error))
+            terminal.print_error(message)
 
 
 class Session:
@@ -77,9 +81,10 @@ class Session:
         """Do what one line says."""
         from flashsloth.commands import terminal
 
-        command, _, rest = line.partition(" ")
-        if not line:
+        words = line.split(None, 1)
+        if not words:
             return
+        command, rest = words[0].lower(), words[1] if len(words) > 1 else ""
         if command == "/image":
             self._add_picture(rest)
         elif command == "/new":
@@ -88,7 +93,7 @@ class Session:
         elif command == "/help":
             terminal.stderr().print(HELP)
         elif command.startswith("/") and command.count("/") == 1 and not rest:
-            terminal.print_error(f"there is no command {command}; /help lists them")
+            terminal.print_error(f"there is no command {words[0]}; /help lists them")
         else:
             self._answer(line)
 
@@ -99,9 +104,8 @@ class Session:
         from flashsloth.commands import terminal
         from flashsloth.media import open_picture
 
-        paths = shlex.split(rest) or [""]
-        for path in paths:
-            picture = open_picture(path)  # a mistake is told now, not with the next question
+        opened = [(path, open_picture(path)) for path in paths_of(rest)]  # all or none; a mistake is told now
+        for path, picture in opened:
             self._waiting.append(picture)
             terminal.print_note(f"{path}, {picture.width} x {picture.height}: shown with your next question.")
 
@@ -109,7 +113,7 @@ class Session:
         from flashsloth.commands import terminal
 
         pieces = self._conversation.stream(question, self._waiting or None)
-        self._waiting = []
+        self._waiting = []  # once the question is taken: after one that is too long they still wait
         try:
             terminal.print_pieces(pieces)
         except KeyboardInterrupt:

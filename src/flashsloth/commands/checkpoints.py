@@ -93,6 +93,7 @@ def new(
         "pool_size": pool_size,
     }
     given = {name: size for name, size in sizes.items() if size is not None}
+    arguments.check_seed(seed)
     with terminal.waiting(f"joining {vision} and {llm}"):
         from flashsloth.model.join import join
 

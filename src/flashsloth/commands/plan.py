@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +29,9 @@ EXAMPLES = (
     "flashsloth plan recipes/flashsloth.yaml --set model.path=flashsloth --devices 8 --memory 80 --rate 250",
 )
 AUTO = "auto"
+DEVICES = ("cpu", "cuda", "mps")
+MOST = 1e9
+"""Of GB, GB/s and TFLOP/s: more than any machine has."""
 MEGA, GIGA, TERA = 1e6, 1e9, 1e12
 
 Model = Annotated[
@@ -139,8 +141,8 @@ def _check_machine(bandwidth: float | None, rate: float | None, memory: float | 
     """A machine that is not here is described whole, or not at all."""
     given = {"--bandwidth": bandwidth, "--rate": rate, "--memory": memory}
     for option, value in given.items():
-        if value is not None and not 0 < value < math.inf:
-            raise CommandError(f"{option} is {value:g}; expected more than 0")
+        if value is not None and not 0 < value <= MOST:
+            raise CommandError(f"{option} is {value:g}; expected more than 0, and at most {MOST:g}")
     if (bandwidth is None) != (rate is None) or (memory is not None and rate is None):
         found = " and ".join(option for option, value in given.items() if value is not None)
         raise CommandError(f"found {found} alone; expected --bandwidth and --rate together to describe another machine")
@@ -155,9 +157,12 @@ def _device(name: str, *, elsewhere: bool) -> torch.device:
     if not elsewhere:
         return choose_device(name)
     try:
-        return torch.device("cpu" if name == AUTO else name)
+        chosen = torch.device("cpu" if name == AUTO else name)
     except RuntimeError as error:
         raise CommandError(f"--device is {name!r}; expected cpu, cuda or mps") from error
+    if chosen.type not in DEVICES:
+        raise CommandError(f"--device is {name!r}; expected cpu, cuda or mps")
+    return chosen
 
 
 def _dtype(name: str, device: torch.device, known: KnownModel) -> torch.dtype:

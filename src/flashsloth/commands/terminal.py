@@ -46,7 +46,8 @@ def print_note(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """A result for programs: JSON on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    is_utf_8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "").replace("_", "") == "utf8"
+    sys.stdout.write(json.dumps(value, ensure_ascii=not is_utf_8, indent=2) + "\n")
 
 
 def collect(pieces: Iterable[str]) -> str:

@@ -36,6 +36,7 @@ def world(
     side: Annotated[int, typer.Option("--side", help="Of a pack's square pictures, in px.")] = NANO_SIDE,
     grid: Annotated[int, typer.Option("--grid", help="Patches along a side, whose contents a pack tells.")] = NANO_GRID,
     workers: Annotated[int, typer.Option("--workers", help="Processes that draw a pack.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace the set that OUT holds, pictures and all.")] = False,
 ) -> None:
     """Draw pictures with questions, to train on.
 
@@ -56,7 +57,13 @@ def world(
     plain = World(seed=seed, split=split, level=level, unknown=unknown)
     with terminal.progress("drawing", count) as advance:
         path = export_split(
-            _counting(plain, advance), folder, count, start=start, image_format=image_format, captions=captions
+            _counting(plain, advance),
+            folder,
+            count,
+            start=start,
+            image_format=image_format,
+            captions=captions,
+            replace=force,
         )
     terminal.stdout().print(str(path), soft_wrap=True)
 

@@ -34,7 +34,7 @@ class Chooser:
         self._draws = options.temperature > 0
         self._warpers = LogitsProcessorList()
         if self._draws:
-            self._warpers.append(TemperatureLogitsWarper(float(options.temperature)))
+            self._warpers.append(TemperatureLogitsWarper(options.drawing_temperature))
             if options.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(float(options.top_p)))
 

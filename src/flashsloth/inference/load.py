@@ -25,7 +25,7 @@ from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
 from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype
 from flashsloth.inference.progress import no_progress_bar
 from flashsloth.inference.prompt import PromptWriter
-from flashsloth.media.limits import cause
+from flashsloth.media.limits import cause, shown
 from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
 from flashsloth.model.checkpoint.preflight import check_processor
 from flashsloth.model.checkpoint.soundness import ADVICE, odd_weights
@@ -130,7 +130,15 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
         LoadError, CheckpointError: if there is neither.
     """
     name = os.fspath(name_or_path)
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, or ~ of nobody
+        raise LoadError(
+            f"there is no folder {shown(name)}; expected one, or a name on the hub (owner/model)"
+        ) from error
+    if not name:
+        raise LoadError("the model's name is empty; expected a folder, or a name on the hub (owner/model)")
     if name == SHIPPED and not folder.exists():
         return shipped_folder()
     if not folder.exists() and not HUB_NAME.fullmatch(name):

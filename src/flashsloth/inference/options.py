@@ -6,13 +6,17 @@ In: keyword arguments. Out: an :class:`Options`, whose `generation_arguments` go
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict, get_args
 
 from flashsloth.inference.errors import PromptError
+from flashsloth.inference.prompt import check_text
 from flashsloth.media import ImagePolicy
 
 MAX_NEW_TOKENS = 512
+COLDEST, HOTTEST = 1e-5, 1e5
+"""Temperatures beyond which logits over it are no numbers in float32; draws are long the same there."""
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -45,13 +49,13 @@ class Options:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        _check_number("max_new_tokens", self.max_new_tokens, whole=True)
+        object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
         if self.max_new_tokens < 1:
             raise PromptError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
-        _check_number("temperature", self.temperature)
+        object.__setattr__(self, "temperature", real_number("temperature", self.temperature))
         if self.temperature < 0:
             raise PromptError(f"temperature is {self.temperature}; expected 0 (likeliest token) or more")
-        _check_number("top_p", self.top_p)
+        object.__setattr__(self, "top_p", real_number("top_p", self.top_p))
         if not 0 < self.top_p <= 1:
             raise PromptError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
         if self.image_policy not in get_args(ImagePolicy):
@@ -59,6 +63,8 @@ class Options:
             raise PromptError(f"image_policy is {self.image_policy!r}; expected one of {known}")
         if self.system is not None and not isinstance(self.system, str):
             raise PromptError(f"system is {type(self.system).__name__}; expected a text, or None for the model's own")
+        if self.system is not None:
+            check_text("the system text", self.system)
 
     @classmethod
     def of(cls, given: AnswerOptions) -> Options:
@@ -75,15 +81,49 @@ class Options:
         return cls(**given)
 
     @property
+    def drawing_temperature(self) -> float:
+        """What logits are divided by; only where `temperature` is above 0."""
+        return min(max(self.temperature, COLDEST), HOTTEST)
+
+    @property
     def generation_arguments(self) -> dict[str, Any]:
         """What `generate` is told about choosing tokens; everything named, so no checkpoint's defaults leak in."""
         plain: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "top_k": 0}
         if self.temperature == 0:
             return {**plain, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return {**plain, "do_sample": True, "temperature": float(self.temperature), "top_p": float(self.top_p)}
+        return {**plain, "do_sample": True, "temperature": self.drawing_temperature, "top_p": self.top_p}
 
 
-def _check_number(name: str, value: Any, *, whole: bool = False) -> None:
-    allowed = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, allowed) or not math.isfinite(value):
-        raise PromptError(f"{name} is {value!r}; expected a {'whole ' if whole else ''}number")
+def whole_number(name: str, value: Any) -> int:
+    """An int, from Python, numpy or a tensor of one.
+
+    Raises:
+        PromptError: for anything else; True and False are no numbers.
+    """
+    plain = _plain(value)
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
+        raise PromptError(f"{name} is {value!r}; expected a whole number")
+    return int(plain)
+
+
+def real_number(name: str, value: Any) -> float:
+    """A finite float, from Python, numpy or a tensor of one.
+
+    Raises:
+        PromptError: for anything else; True and False are no numbers.
+    """
+    plain = _plain(value)
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
+        raise PromptError(f"{name} is {value!r}; expected a number")
+    try:
+        number = float(plain)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise PromptError(f"{name} is {value!r}; expected a number that is finite")
+    return number
+
+
+def _plain(value: Any) -> Any:
+    """What numpy and torch hold as one number."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value

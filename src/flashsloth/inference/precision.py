@@ -38,7 +38,9 @@ def choose_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise LoadError(f"device is {device!r}; expected auto, cpu, cuda, cuda:0 or mps") from error
     found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (chosen.index or 0) >= found.get(chosen.type, 1):
+    if chosen.type not in found:
+        raise LoadError(f"device is {str(device)!r}, which models are not run on here; expected {' or '.join(found)}")
+    if (chosen.index or 0) >= found[chosen.type]:
         here = ", ".join(name for name, count in found.items() if count)
         raise LoadError(f"device {str(device)!r} is not available; this machine and this torch have: {here}")
     return chosen

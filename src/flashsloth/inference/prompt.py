@@ -55,6 +55,21 @@ class Prompt:
         return marked[0] if marked else len(self) - 1
 
 
+def check_text(what: str, text: str) -> None:
+    """Refuse half a character, which no tokenizer can read.
+
+    Raises:
+        PromptError: if there is one.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise PromptError(
+            f"{what} holds half a character, {half!r}, at {error.start}; expected a whole text"
+        ) from error
+
+
 class PromptWriter:
     """Writes conversations down with a model's processor, without its pictures' pixels.
 
@@ -74,6 +89,7 @@ class PromptWriter:
             raise PromptError(f"the question is {type(question).__name__}; expected a text")
         if not question.strip():
             raise PromptError("the question is empty; expected a text, such as 'What is in the picture?'")
+        check_text("the question", question)
 
     def user_message(self, question: str, pictures: int) -> dict[str, Any]:
         """A user's turn: its pictures, then its question."""

@@ -5,13 +5,12 @@ In: the name. Out: a folder beside it to write in, renamed at the end, or remove
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flashsloth.model.checkpoint.weight_files import CheckpointError
+from flashsloth.whole_file import whole_folder
 
 _CONFIG = "config.json"
 
@@ -32,27 +31,8 @@ def appearing_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         raise CheckpointError(f"{target} exists and is not an empty folder: choose another, or remove it first")
     if taken and not (target / _CONFIG).is_file():
         raise CheckpointError(f"{target} exists and is no checkpoint, so it is not replaced: choose another folder")
-    work = _beside(target, "partial")
-    work.mkdir(parents=True)
-    old = _beside(target, "old")
-    try:
+    with whole_folder(target) as work:
         yield work
-        if taken:
-            os.replace(target, old)
-        try:
-            os.replace(work, target)
-        except OSError:
-            if taken:
-                os.replace(old, target)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _beside(target: Path, what: str) -> Path:
-    """A name in the target's own folder that nobody else has."""
-    return target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.{what}")
 
 
 __all__ = ["appearing_folder"]
