@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from flashsloth.adapters.folder import is_adapter, read_adapter
@@ -146,12 +146,9 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
     try:
         return local_folder(folder if folder.exists() else name)
     except CheckpointError as error:
-        if not isinstance(error.__cause__, OSError) or isinstance(error.__cause__, RepositoryNotFoundError):
-            raise
-        raise LoadError(
-            f"there is no folder {name!r}, and the hub cannot be reached: check the name, or download it where "
-            f"there is a network and give its folder"
-        ) from error
+        if isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise LoadError(str(error)) from error
+        raise
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flashsloth.model.checkpoint.sources import read_config_dict
+from flashsloth.model.checkpoint.sources import UNREACHABLE, offline_options, read_config_dict
 
 logger = logging.getLogger(__name__)
 
@@ -153,9 +153,15 @@ def one_line(error: BaseException) -> str:
 
 def _load(load: Callable[..., Any], name: str | Path) -> Any:
     """Load with transformers, code from elsewhere never executed, its errors worded for the user."""
+    if not str(name).strip():
+        raise JoinError("a half's name is empty; expected a folder, or a name on the hub (owner/model)")
+    offline = offline_options(name)
     try:
-        return load(str(name), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        return load(str(name), trust_remote_code=False, **offline)
+    except OSError as error:
+        said = UNREACHABLE.format(name=str(name)) if offline else f"{name} cannot be loaded: {one_line(error)}"
+        raise JoinError(said) from error
+    except (ValueError, KeyError) as error:
         raise JoinError(f"{name} cannot be loaded: {one_line(error)}") from error
 
 

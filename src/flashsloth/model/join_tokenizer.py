@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
+from flashsloth.model.checkpoint.sources import offline_options
 from flashsloth.model.join_halves import JoinError, one_line
 
 END_TOKEN, PAD_TOKEN = "</s>", "<pad>"
@@ -47,7 +48,9 @@ def joined_tokenizer(name: str, vocab_size: int) -> JoinedTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", clean_up_tokenization_spaces=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, padding_side="left", clean_up_tokenization_spaces=False, **offline_options(name)
+        )
     except (OSError, ValueError) as error:
         raise JoinError(f"{name} has no tokenizer that can be loaded: {one_line(error)}") from error
     if not tokenizer.is_fast:

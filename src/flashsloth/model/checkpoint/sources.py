@@ -15,6 +15,11 @@ from flashsloth.model.checkpoint.weight_files import CheckpointError
 
 CONFIG = "config.json"
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+UNREACHABLE = (
+    "there is no folder {name!r}, and the hub cannot be reached: check the name, or download it where there is a "
+    "network and give its folder"
+)
+_REACH_SECONDS = 5.0
 _FETCHED = ("*.json", "*.txt", "*.jinja", "*.safetensors")
 _SMALL = ("*.json", "*.txt", "*.jinja")
 
@@ -28,7 +33,7 @@ def read_config_dict(name_or_path: Any, file_name: str = CONFIG, **hub: Any) -> 
         else:
             from huggingface_hub import hf_hub_download
 
-            file = Path(hf_hub_download(str(name_or_path), file_name, **hub))
+            file = Path(hf_hub_download(str(name_or_path), file_name, **{**hub, **offline_options(name_or_path)}))
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # huggingface_hub's errors are of these two kinds
         return None
@@ -52,13 +57,37 @@ def local_folder(name_or_path: Any, *, weights: bool = True, **hub: Any) -> Path
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, expected the folder it lies in")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     patterns = list(_FETCHED if weights else _SMALL)
+    offline = offline_options(name_or_path)
     try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=patterns, **hub))
+        return Path(snapshot_download(str(name_or_path), allow_patterns=patterns, **{**hub, **offline}))
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(UNREACHABLE.format(name=str(name_or_path))) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{name_or_path} is neither a folder nor a name on the hub ({reason})") from error
+
+
+def offline_options(name_or_path: Any) -> dict[str, Any]:
+    """What transformers and huggingface_hub are told besides: to try no network where there is none.
+
+    They would try for half a minute, for each file. One request without a second try shows whether there is a hub.
+    """
+    if Path(name_or_path).exists():
+        return {}
+    import httpx
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
+        except httpx.TransportError:
+            return {"local_files_only": True}
+        return {}
+    return {"local_files_only": True}
 
 
 def split_hub_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -67,4 +96,12 @@ def split_hub_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     return hub, {name: value for name, value in options.items() if name not in HUB_OPTIONS}
 
 
-__all__ = ["CONFIG", "HUB_OPTIONS", "local_folder", "read_config_dict", "split_hub_options"]
+__all__ = [
+    "CONFIG",
+    "HUB_OPTIONS",
+    "UNREACHABLE",
+    "local_folder",
+    "offline_options",
+    "read_config_dict",
+    "split_hub_options",
+]
