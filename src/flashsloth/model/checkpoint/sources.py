@@ -77,15 +77,17 @@ def offline_options(name_or_path: Any) -> dict[str, Any]:
     """
     if Path(name_or_path).exists():
         return {}
-    import httpx
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
     if not constants.HF_HUB_OFFLINE:
         try:
             get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
-        except httpx.TransportError:
-            return {"local_files_only": True}
+        except Exception as error:
+            # Whose errors these are hangs on huggingface_hub's version: requests' are OSErrors, httpx' are not.
+            if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):
+                return {"local_files_only": True}
+            raise
         return {}
     return {"local_files_only": True}
 
