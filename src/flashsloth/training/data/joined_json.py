@@ -138,6 +138,7 @@ class VqaData(WrappedData):
             questions, answers, files = lists, lists, [file, file]
         else:
             other = _counterpart(file, is_questions)
+            refuse_foreign(other)
             found = Lists(other)
             questions, answers = (lists, found) if is_questions else (found, lists)
             files = [file, other] if is_questions else [other, file]
