@@ -229,7 +229,7 @@ def test_a_run_that_is_killed_says_each_change_once(tmp_path: Path) -> None:
     recipe = tiny_runs.write_recipe(tmp_path, stage)
     changed = ("--resume", "--set", "stages.0.learning_rate=1e-4", "--set", "stages.0.save_every=300")
     for arguments in ((), changed, changed):
-        run = tiny_runs.start(recipe, *arguments)
+        run = tiny_runs.start(recipe, *arguments, pause_after=7)
         run.wait_for_step(7)
         run.signal(signal.SIGKILL)
         assert run.end() == [-signal.SIGKILL], run.said()

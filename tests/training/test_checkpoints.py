@@ -265,7 +265,7 @@ def test_a_file_that_cannot_grow_ends_in_one_line_and_the_last_checkpoint_stays(
     stage = tiny_runs.with_batch(tiny_runs.INSTRUCTION, batch_size=2, steps=4, save_every=2)
     recipe = tiny_runs.write_recipe(tmp_path, stage)
     steps = tmp_path / "out" / "0-instruction" / "steps"
-    first = tiny_runs.start(recipe)
+    first = tiny_runs.start(recipe, pause_after=1)
     first.wait_for_step(1)
     first.signal(signal.SIGTERM)
     first.end()
@@ -320,7 +320,7 @@ def test_all_processes_stop_where_one_cannot_write(tmp_path: Path, engine: str, 
 def test_a_share_that_is_damaged_is_named_and_an_earlier_checkpoint_taken(tmp_path: Path) -> None:
     stage = tiny_runs.with_batch(tiny_runs.INSTRUCTION, save_every=1, steps=6) + ", engine: {kind: fsdp2}"
     recipe = tiny_runs.write_recipe(tmp_path, stage)
-    run = tiny_runs.start(recipe, processes=2)
+    run = tiny_runs.start(recipe, processes=2, pause_after=2)
     run.wait_for_step(2)
     run.signal(signal.SIGTERM)
     run.end()

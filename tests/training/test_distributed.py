@@ -148,7 +148,7 @@ def test_a_sharded_run_goes_on_where_it_was_stopped(
     tmp_path: Path, alone: dict[str, tuple[Path, list[float]]], kind: str, after: int
 ) -> None:
     path = recipe(tmp_path, "instruction", micro_batch_size=1, engine={"kind": kind}, save_every=2)
-    run = tiny_runs.start(path, processes=2)
+    run = tiny_runs.start(path, processes=2, pause_after=3)
     run.wait_for_step(3)
     run.signal(signal.SIGTERM)
     stopped = run.end()
@@ -172,7 +172,7 @@ def test_shares_that_others_cannot_read_are_refused(
     tmp_path: Path, kind: str, before: int, after: int, remedy: str
 ) -> None:
     path = recipe(tmp_path, "instruction", micro_batch_size=1, engine={"kind": kind}, save_every=2)
-    run = tiny_runs.start(path, processes=before)
+    run = tiny_runs.start(path, processes=before, pause_after=2)
     run.wait_for_step(2)
     run.signal(signal.SIGTERM)
     run.end()

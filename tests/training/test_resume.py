@@ -52,12 +52,12 @@ def stopped_and_killed(folder: Path, stage: str, processes: int, **changes: Any)
     run = tiny_runs.start(whole, processes=processes)
     assert run.end() == [0] * processes, run.said()
     other = tiny_runs.write_recipe(folder / "other", tiny_runs.with_batch(stage, **changes))
-    run = tiny_runs.start(other, processes=processes)
+    run = tiny_runs.start(other, processes=processes, pause_after=STOP_AT)
     run.wait_for_step(STOP_AT)
     run.signal(signal.SIGTERM, ranks=(processes - 1,))  # one of them hears it, all stop
     assert run.end() == [SIGTERM_EXIT] * processes, run.said()
     assert STOPPED in run.said()
-    run = tiny_runs.start(other, "--resume", processes=processes)
+    run = tiny_runs.start(other, "--resume", processes=processes, pause_after=KILL_AT)
     run.wait_for_step(KILL_AT)
     run.signal(signal.SIGKILL)
     assert run.end() == [-signal.SIGKILL] * processes, run.said()
@@ -256,7 +256,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     plain = ("--set", "model.config.sap_dropout=0.0")
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=4, steps=12)
     whole, other = (tiny_runs.write_recipe(tmp_path / name, stage) for name in ("whole", "other"))
-    reference, run = tiny_runs.start(whole, *plain), tiny_runs.start(other, *plain, processes=2)
+    reference, run = tiny_runs.start(whole, *plain), tiny_runs.start(other, *plain, processes=2, pause_after=4)
     run.wait_for_step(4)
     run.signal(signal.SIGTERM)
     assert run.end() == [SIGTERM_EXIT] * 2, run.said()
@@ -272,7 +272,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
 def test_workers_leave_stopping_to_the_process_they_work_for(tmp_path: Path, number: int, code: int) -> None:
     """Schedulers and terminals signal every process of a job."""
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=2, workers=2)
-    run = tiny_runs.start(tiny_runs.write_recipe(tmp_path, stage))
+    run = tiny_runs.start(tiny_runs.write_recipe(tmp_path, stage), pause_after=3)
     run.wait_for_step(3)
     workers = psutil.Process(run.processes[0].pid).children()
     assert len(workers) >= 2
@@ -302,7 +302,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_command_says_what_it_found_and_refuses_another_recipe(tmp_path: Path) -> None:
     recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=2, steps=30))
-    run = tiny_runs.start(recipe)
+    run = tiny_runs.start(recipe, pause_after=2)
     run.wait_for_step(2)
     run.signal(signal.SIGTERM)
     assert run.end() == [SIGTERM_EXIT], run.said()

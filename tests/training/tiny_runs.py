@@ -118,7 +118,7 @@ class Run:
         return [process.exitcode for process in self.processes]
 
 
-def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None) -> Run:
+def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None, pause_after: int | None = None) -> Run:
     """Run `flashsloth train` on a recipe.
 
     Args:
@@ -126,6 +126,8 @@ def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None) -
         arguments: of the command.
         processes: how many.
         hook: a function of a module that the processes can import, called with the rank before the command.
+        pause_after: a step after which the last process, and so all, wait for a signal: on a busy machine a run may be
+            done before a test that waits for its step can send one.
     """
     port = free_port()
     number = len(list(recipe.parent.glob("said-*")))
@@ -133,7 +135,7 @@ def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None) -
     run = Run([], files)
     for rank, file in enumerate(files):
         file.touch()
-        settings = (rank, processes, port, ["train", str(recipe), *arguments], file, hook)
+        settings = (rank, processes, port, ["train", str(recipe), *arguments], file, hook, pause_after)
         run.processes.append(_processes.Process(target=_train, args=settings))
     for process in run.processes:
         process.start()
@@ -146,7 +148,23 @@ def losses(recipe: Path, stage: str) -> list[tuple[int, float]]:
     return [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
 
 
-def _train(rank: int, world: int, port: int, arguments: list[str], file: Path, hook: Any) -> None:
+def _pause_after(step: int) -> None:
+    """Let this process's training wait in the step after that one."""
+    from flashsloth.training.trainer import StageTrainer
+
+    learn = StageTrainer.training_step
+
+    def waiting(self: StageTrainer, *arguments: Any, **options: Any) -> Any:
+        while self.state.global_step == step and not self.stop_request.is_asked:
+            time.sleep(POLL_SECONDS)
+        return learn(self, *arguments, **options)
+
+    StageTrainer.training_step = waiting  # type: ignore[method-assign]
+
+
+def _train(
+    rank: int, world: int, port: int, arguments: list[str], file: Path, hook: Any, pause_after: int | None
+) -> None:
     import torch
 
     from flashsloth.cli import main
@@ -162,6 +180,8 @@ def _train(rank: int, world: int, port: int, arguments: list[str], file: Path, h
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as where nobody has set another
     if hook is not None:
         hook(rank)
+    if pause_after is not None and rank == world - 1:
+        _pause_after(pause_after)
     code = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
