@@ -13,6 +13,7 @@ from PIL import Image
 from flashsloth.adapters.folder import AdapterError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.training import arguments
 from flashsloth.training.engines import EngineError
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.run import RunExistsError, train
@@ -116,6 +117,9 @@ def test_what_a_later_stage_needs_is_asked_before_the_first(tmp_path: Path, monk
     with pytest.raises(EngineError, match="engine zero2 needs DeepSpeed"):
         train(load_recipe(recipe, zero))
     monkeypatch.undo()
+    monkeypatch.setitem(arguments._FLASH, "flash_attention_3", lambda: False)
+    with pytest.raises(RecipeError, match="stage instruction: attention is flash_attention_3, whose package"):
+        train(load_recipe(recipe, ["stages.2.attention=flash_attention_3"]))
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     adapted = ["stages.2.adapter={quantize: nf4}", "model={path: somewhere}"]
     with pytest.raises(AdapterError, match="needs bitsandbytes"):

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import TrainingArguments
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from flashsloth.training import ranks
 from flashsloth.training.adapters import check_packages
 from flashsloth.training.engines import check_engine, make_arguments
-from flashsloth.training.recipe import StageRun
+from flashsloth.training.recipe import RecipeError, StageRun
 
+_FLASH = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+"""Implementations of attention -> whether they can be had."""
 STEPS_FOLDER = "steps"
 """Where a stage's checkpoints stand while it runs."""
 
@@ -30,10 +33,15 @@ def check_machine(stage: StageRun) -> None:
     """Find out before the first stage whether this machine can do a later one.
 
     Raises:
-        RecipeError: if its batch does not fall into whole micro-batches here.
+        RecipeError: if its batch does not fall into whole micro-batches here, or its attention needs what is not there.
         EngineError, AdapterError: for a package that is not there.
     """
     stage.rows(device_count())
+    if not _FLASH.get(stage.attention, lambda: True)():
+        raise RecipeError(
+            f"stage {stage.stage}: attention is {stage.attention}, whose package is not installed or finds no "
+            f"device for it: choose sdpa"
+        )
     check_engine(stage.engine)
     if stage.adapter is not None:
         check_packages(stage.adapter)

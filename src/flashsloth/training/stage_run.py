@@ -35,7 +35,7 @@ ROW_KEYS = [name for name in Stage.model_fields if name != "objective"]
 """Keys of a stage that change its row."""
 _ORDER = "steps would learn from other samples"
 _FEATURES = "features would be rounded otherwise than before"
-_Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
+_Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"]
 
 
 class StageRun(RecipeModel):

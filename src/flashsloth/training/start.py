@@ -17,6 +17,7 @@ from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcesso
 from flashsloth.model.layout import prompt_ids
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.training.model_fields import check_model_fields
 from flashsloth.training.recipe import ModelSource, RecipeError
 
 logger = logging.getLogger(__name__)
@@ -93,12 +94,20 @@ def _from_nothing(
     source: ModelSource, attention: str
 ) -> tuple[FlashSlothForConditionalGeneration, FlashSlothProcessor]:
     """A freshly drawn model of the recipe's sizes, with the tokenizer's vocabulary."""
+    assert source.config is not None
+    check_model_fields(source.config)
     if source.tokenizer == "world":
         tokenizer = world_tokenizer()
     else:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source.tokenizer)
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                f"model.tokenizer: found {source.tokenizer!r}, which cannot be loaded, expected world, or the "
+                f"folder or name of a tokenizer: {' '.join(str(error).split())}"
+            ) from error
         tokenizer.add_special_tokens({"additional_special_tokens": [QUERY_TOKEN, IMAGE_TOKEN]})
     fields = json.loads(json.dumps(source.config))
     text = fields.setdefault("text_config", {})
