@@ -199,3 +199,21 @@ def test_parts_may_lie_on_several_devices(
     inputs = encode(tiny_processor, [user("What?", picture())])
     assert torch.equal(logits(split, inputs), logits(tiny_model, inputs))
     assert split.generate(**inputs, max_new_tokens=NEW_TOKENS).shape[1] == inputs["input_ids"].shape[1] + NEW_TOKENS
+
+
+@pytest.mark.parametrize("grid", [1, 2])
+def test_the_encoders_inner_states(make_tiny_model: TinyModelMaker, grid: int) -> None:
+    model = make_tiny_model(image_grid=grid)
+    views = model.config.num_views
+    pixels = torch.rand(2, views, 3, 24, 24)
+    plain = model.get_image_features(pixels)
+    assert plain.hidden_states is None
+    assert plain.attentions is None
+    seen = model.get_image_features(pixels, output_hidden_states=True, output_attentions=True)
+    assert torch.equal(seen.pooler_output, plain.pooler_output)
+    assert len(seen.hidden_states) == model.config.num_vision_layers + 1
+    assert seen.hidden_states[0].shape == (2 * views, model.config.num_patches, 32)
+    assert torch.equal(seen.hidden_states[-1].unflatten(0, (2, views)).flatten(1, 2), seen.last_hidden_state)
+    assert [one.shape[-1] for one in seen.attentions] == [model.config.num_patches] * model.config.num_vision_layers
+    as_tuple = model.get_image_features(pixels, return_dict=False)
+    assert torch.equal(as_tuple[0], plain.last_hidden_state)

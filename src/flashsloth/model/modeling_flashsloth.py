@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.compiler import is_exporting
 from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.utils import can_return_tuple
@@ -282,7 +283,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         cache: Cache | None,
     ) -> tuple[torch.Tensor | None, ...]:
         """Image index, query turns and question turns of ids that came without; None of each where none are needed."""
-        if not holds_placeholders(input_ids, self.config):
+        if is_exporting() or not holds_placeholders(input_ids, self.config):
             return None, None, None
         if cache is not None and cache.get_seq_length() > 0:
             raise ValueError(
@@ -306,7 +307,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
     ) -> tuple[torch.Tensor, EmbeddedQueryInputs | None]:
         """Put the visual tokens in their places, float [B, T, D], and say what EmbQ will look at."""
         if image is None:
-            if image_index is not None and bool((image_index > 0).any()):
+            if image_index is not None and not is_exporting() and bool((image_index > 0).any()):
                 raise ValueError(
                     f"image_index marks {int((image_index > 0).sum())} visual positions, but no pictures were given: "
                     f"pass pixel_values"
@@ -333,12 +334,15 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
 
     def _place_query_tokens(self, inputs_embeds: torch.Tensor, query_turn: torch.Tensor) -> torch.Tensor:
         """Put the Q query vectors, each with the anchor's embedding, at every turn's query positions."""
-        mask = query_turn > 0
-        count, size = int(mask.sum()), self.config.num_query_tokens
+        mask, size = query_turn > 0, self.config.num_query_tokens
+        queries = self.query_tokens(self._anchor(inputs_embeds)).to(inputs_embeds.dtype)  # [Q, D]
+        if is_exporting():
+            place = (mask.flatten().cumsum(dim=0) - 1).view_as(mask) % size  # [B, T]
+            return torch.where(mask.unsqueeze(-1), queries[place], inputs_embeds)
+        count = int(mask.sum())
         if count % size:
             raise ValueError(f"query_turn marks {count} positions, expected a multiple of {size}")
-        queries = self.query_tokens(self._anchor(inputs_embeds))  # [Q, D]
-        repeated = queries.to(inputs_embeds.dtype).repeat(count // size, 1)  # [n*Q, D]
+        repeated = queries.repeat(count // size, 1)  # [n*Q, D]
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), repeated)
 
     def _anchor(self, inputs_embeds: torch.Tensor) -> torch.Tensor:

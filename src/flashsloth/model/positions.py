@@ -20,6 +20,9 @@ Drawn for one row, one picture, one turn (R = 3 visual tokens, Q = 2 queries):
     question_turn   0    0     0    0    0   0    1    1   0    0     0     0
     query_turn      0    0     0    0    0   0    0    0   1    1     0     0
 
+While a pass is exported (`torch.export`), nothing may hang on what a tensor holds: checks are left out then, and shapes
+are those of the most that may be there. What is computed is the same.
+
 Legend: B batch, T positions of this pass, N pictures, S samples (a row each, where none are packed), M most pictures of
 a sample, n turns, Q queries a turn, L longest question, P rows of F a picture, V vision width.
 """
@@ -27,13 +30,14 @@ a sample, n turns, Q queries a turn, L longest question, P rows of F a picture, 
 from __future__ import annotations
 
 import torch
+from torch.compiler import is_exporting
 
 from flashsloth.model.embedded_query import EmbeddedQueryInputs
 
 
 def picture_ordinals(image_row: torch.Tensor) -> torch.Tensor:
     """Number each row's pictures from one, in order: int64 [N] of `image_row` int64 [N]."""
-    if (image_row[1:] < image_row[:-1]).any():
+    if not is_exporting() and (image_row[1:] < image_row[:-1]).any():
         raise ValueError(f"image_row must ascend, found {image_row.tolist()}: give pictures in the order of their rows")
     same_row_before = (image_row[:, None] == image_row[None, :]).tril()  # [N, N]
     return same_row_before.sum(dim=1)
@@ -46,6 +50,8 @@ def check_placeholders(input_ids: torch.Tensor, token_id: int, name: str, marks:
         ValueError: if position tensor `name`, int64 [B, T], does not mark exactly the ids that are `token_id`.
     """
     is_token = input_ids == token_id
+    if is_exporting():
+        return
     if marks is None:
         if bool(is_token.any()):
             raise ValueError(f"input_ids holds placeholder {token_id}, but {name} was not given: use the processor")
@@ -58,7 +64,7 @@ def check_placeholders(input_ids: torch.Tensor, token_id: int, name: str, marks:
 
 def positions_without_padding(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
     """Positions counted over real tokens: int64 [B, T], or None where the language model's own default is right."""
-    if attention_mask is None or attention_mask.ndim != 2 or bool(attention_mask.all()):
+    if attention_mask is None or attention_mask.ndim != 2 or (not is_exporting() and bool(attention_mask.all())):
         return None
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -length:]
 
@@ -74,6 +80,10 @@ def place_visual_tokens(
         image_row: int64 [N].
         slots: bool [N, T], from :func:`visual_slots`.
     """
+    if is_exporting():  # pictures and their positions come in one order, and none is cached
+        rows = torch.arange(len(inputs_embeds), device=slots.device)
+        marked = ((image_row[:, None] == rows)[:, :, None] & slots[:, None]).any(dim=0)  # [B, T]
+        return inputs_embeds.masked_scatter(marked[:, :, None], visual_tokens.to(inputs_embeds))
     picture, position = slots.nonzero(as_tuple=True)  # [k*R] each, pictures and positions in order
     present = slots.any(dim=1)  # pictures of this pass; the others' keys and values are cached
     tokens = visual_tokens[present].flatten(0, 1).to(inputs_embeds)  # [k*R, D]
@@ -88,12 +98,13 @@ def rows_of_pictures(pictures: int, image_row: torch.Tensor | None, image_index:
     """
     if image_row is None:
         counts = image_index.amax(dim=1)  # pictures are numbered from one in every row
-        if int(counts.sum()) != pictures:
+        if not is_exporting() and int(counts.sum()) != pictures:
             raise ValueError(
                 f"image_index counts {counts.tolist()} pictures in its rows, but {pictures} were given: give every "
                 f"picture in the order of the prompts, or image_row where some stand in an earlier, cached pass"
             )
-        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        rows = torch.arange(len(counts), device=counts.device)
+        return torch.repeat_interleave(rows, counts, output_size=pictures)
     if image_row.shape != (pictures,):
         raise ValueError(f"image_row has shape {tuple(image_row.shape)}, expected [{pictures}], one row a picture")
     return image_row
@@ -114,10 +125,20 @@ def visual_slots(image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_
     Raises:
         ValueError: if a picture has some, but not all, of its positions, or a position names a picture not given.
     """
-    outside = image_row[(image_row < 0) | (image_row >= image_index.shape[0])]
-    if outside.numel():
-        raise ValueError(f"image_row names row {int(outside[0])} of a batch of {image_index.shape[0]}")
+    if not is_exporting():
+        outside = image_row[(image_row < 0) | (image_row >= image_index.shape[0])]
+        if outside.numel():
+            raise ValueError(f"image_row names row {int(outside[0])} of a batch of {image_index.shape[0]}")
     slots = image_index[image_row] == picture_ordinals(image_row)[:, None]  # [N, T]
+    if not is_exporting():
+        _check_slots(slots, image_index, image_row, tokens_per_image)
+    return slots
+
+
+def _check_slots(
+    slots: torch.Tensor, image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_image: int
+) -> None:
+    """Every picture has all of its positions or none, and every position a picture."""
     counts = slots.sum(dim=1)
     wrong = (counts != 0) & (counts != tokens_per_image)
     if wrong.any():
@@ -130,7 +151,6 @@ def visual_slots(image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_
             f"image_index holds {int((image_index > 0).sum())} visual positions, but the {image_row.numel()} pictures "
             f"given fill {int(slots.sum())}: every picture in the prompt needs its pixels, in order"
         )
-    return slots
 
 
 def query_positions(query_turn: torch.Tensor, num_query_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,6 +167,10 @@ def query_positions(query_turn: torch.Tensor, num_query_tokens: int) -> tuple[to
         ValueError: if the query positions are not Q a turn.
     """
     row, position = query_turn.nonzero(as_tuple=True)  # [n*Q] each, row-major
+    if is_exporting():
+        torch._check(row.numel() % num_query_tokens == 0)
+        row, position = row.view(-1, num_query_tokens), position.view(-1, num_query_tokens)
+        return row[:, 0], position
     if row.numel() % num_query_tokens:
         raise ValueError(f"query_turn marks {row.numel()} positions, expected a multiple of {num_query_tokens}")
     row, position = row.view(-1, num_query_tokens), position.view(-1, num_query_tokens)  # [n, Q]
@@ -180,11 +204,11 @@ def embedded_query_inputs(
     """
     batch, length = query_turn.shape
     row, position = query_positions(query_turn, num_query_tokens)  # [n], [n, Q]
-    if row.numel() == 0:
+    if not is_exporting() and row.numel() == 0:
         return None
     turn = query_turn[row, position[:, 0]]  # [n]
     in_question = question_turn[row] == turn[:, None]  # [n, T]
-    longest = max(1, int(in_question.sum(dim=1).max()))
+    longest = length if is_exporting() else max(1, int(in_question.sum(dim=1).max()))
     # A stable sort brings the question's positions to the front, in their order.
     order = in_question.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :longest]  # [n, L]
     samples, image_sample, turn_sample = batch, image_row, row
@@ -233,18 +257,16 @@ def _features_per_sample(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Each sample's pictures side by side: (float [S, M*P, V], bool [n, M*P]; None if every turn sees everything)."""
     ordinal = picture_ordinals(image_sample)  # [N]
-    most = int(ordinal.max())
     pictures, patches, width = features.shape
+    most = pictures if is_exporting() else int(ordinal.max())
     if pictures == samples * most:
         per_sample = features.reshape(samples, most * patches, width)
     else:
         padded = features.new_zeros(samples, most, patches, width)
         per_sample = padded.index_put((image_sample, ordinal - 1), features).flatten(1, 2)
-    seen = torch.zeros(turn_sample.shape[0], most, dtype=torch.bool, device=features.device)
-    mine = turn_sample[:, None] == image_sample[None, :]  # [n, N]
-    turn_index, picture = mine.nonzero(as_tuple=True)
-    seen[turn_index, ordinal[picture] - 1] = visible[turn_index, picture]
-    if bool(seen.all()):
+    places = torch.arange(1, most + 1, device=features.device)
+    seen = (visible[:, :, None] & (ordinal[:, None] == places)).any(dim=1)  # [n, M]
+    if not is_exporting() and bool(seen.all()):
         return per_sample, None
     return per_sample, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
 

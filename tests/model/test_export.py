@@ -1,0 +1,62 @@
+"""`torch.export` takes the pass over a prompt whole, and what it exports computes the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import TinyModelMaker, assistant, encode, make_config, make_processor, picture, user
+
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+CHATS: dict[str, list[Any]] = {
+    "one picture": [[user("What is this?", picture(1))]],
+    "two pictures, two turns": [
+        [user("What is this?", picture(1)), assistant("A dog."), user("And this?", picture(2))],
+    ],
+    "a padded batch": [
+        [user("What is this?", picture(1)), assistant("A dog."), user("Sure?")],
+        [user("Where?", picture(2), picture(3))],
+    ],
+}
+
+
+def exported(model: FlashSlothForConditionalGeneration, inputs: dict[str, Any]) -> Any:
+    return torch.export.export(model, (), {**inputs, "use_cache": False}, strict=False).module()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("chats", CHATS)
+def test_the_prompts_pass(
+    make_tiny_model: TinyModelMaker, tiny_processor: FlashSlothProcessor, attention: str, chats: str
+) -> None:
+    model = make_tiny_model(attention=attention)
+    inputs = encode(tiny_processor, CHATS[chats])
+    run = exported(model, inputs)
+    real = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        expected = model(**inputs).logits[real]
+        torch.testing.assert_close(run(**inputs, use_cache=False).logits[real], expected, rtol=1e-4, atol=1e-4)
+        other = {**inputs, "pixel_values": inputs["pixel_values"].flip(-1)}
+        expected = model(**other).logits[real]
+        torch.testing.assert_close(run(**other, use_cache=False).logits[real], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_several_views(tiny_tokenizer: Any, make_tiny_model: TinyModelMaker) -> None:
+    config = make_config(tiny_tokenizer, image_grid=2)
+    inputs = encode(make_processor(tiny_tokenizer, config), [user("What is this?", picture(1))])
+    model = make_tiny_model(image_grid=2)
+    with torch.no_grad():
+        found = exported(model, inputs)(**inputs, use_cache=False).logits
+        torch.testing.assert_close(found, model(**inputs).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_checks_stay_where_nothing_is_exported(
+    tiny_model: FlashSlothForConditionalGeneration, tiny_processor: FlashSlothProcessor
+) -> None:
+    inputs = encode(tiny_processor, [user("What is this?", picture(1))])
+    exported(tiny_model, inputs)
+    with pytest.raises(ValueError, match="does not mark exactly"):
+        tiny_model(**{**inputs, "image_index": inputs["image_index"].roll(1, dims=1)})
