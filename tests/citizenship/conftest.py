@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import fetch_mixins
 import pytest
 from cannot_apply import why_not
-from transformers.models.auto import image_processing_auto, modeling_auto
+
+# Imported by their full names: older versions of transformers ask for torchvision at the shorter ones.
+modeling_auto = import_module("transformers.models.auto.modeling_auto")
+image_processing_auto = import_module("transformers.models.auto.image_processing_auto")
 
 _TABLES = (
     (modeling_auto.MODEL_MAPPING_NAMES, "FlashSlothModel"),

@@ -208,6 +208,7 @@ REFUSED = {
     "prefill_chunk_size": {"prefill_chunk_size": 4},
     "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 2},
     "assistant_model": {"assistant_model": object()},
+    "assistant_early_exit": {"assistant_early_exit": 1},
     "prefill_chunk_size in a config": {"generation_config": GenerationConfig(prefill_chunk_size=4)},
 }
 

@@ -12,6 +12,7 @@ import torch
 from tiny import IMAGE_SIZE, encode, picture, user
 from transformers.utils import PaddingStrategy
 
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 PROMPT = "A chat. USER: <image>\nWhat is this?<learnable> ASSISTANT:"
@@ -101,6 +102,17 @@ def test_visual_tokens_are_told_and_counted(tiny_processor: FlashSlothProcessor)
     planned = tiny_processor._get_num_multimodal_tokens(image_sizes=[(30, 40), (1000, 1)])
     assert planned["num_image_tokens"] == [VISUAL_TOKENS] * 2
     assert planned["num_image_patches"] == [1, 1]
+
+
+def test_the_model_takes_what_the_processor_gives(
+    tiny_model: FlashSlothForConditionalGeneration, tiny_processor: FlashSlothProcessor
+) -> None:
+    inputs = encode(tiny_processor, [user("What?", picture())])
+    told = encode(tiny_processor, [user("What?", picture())], return_mm_token_type_ids=True)
+    assert torch.equal(tiny_model(**told).logits, tiny_model(**inputs).logits)
+    for use_cache in (True, False):
+        settings = {"max_new_tokens": 3, "use_cache": use_cache}
+        assert torch.equal(tiny_model.generate(**told, **settings), tiny_model.generate(**inputs, **settings))
 
 
 def test_where_pictures_stand_in_the_expanded_prompt(tiny_processor: FlashSlothProcessor) -> None:

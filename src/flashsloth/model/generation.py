@@ -28,6 +28,7 @@ _REFUSED = {
     "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
     "prompt_lookup_num_tokens": "it would copy placeholders of the prompt into the answer",
     "assistant_model": "a draft model is not given the positions of pictures and queries",
+    "assistant_early_exit": "a draft of the first layers would not pass through EmbQ",
 }
 """Settings of `generate` that would lose pictures, and why."""
 

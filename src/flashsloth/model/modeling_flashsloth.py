@@ -171,6 +171,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, FlashSlothImageFeatures] | None = None,
         cache: Cache | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> FlashSlothModelOutput:
         """Run one pass: a prompt, a part of one, or a step of generation.
@@ -187,6 +188,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             sample_index: int64 [B, T], where several samples are packed into a row (see `training/packing.py`): their
                 turns then see their own pictures alone. What keeps attention apart is `attention_mask`.
             cache, past_key_values: keys and values of earlier passes, by either of transformers' names.
+            mm_token_type_ids: taken, since the processor may give them, and not needed: `image_index` says more.
 
         Raises:
             ValueError: where pictures, placeholders and position tensors do not agree.
@@ -421,6 +423,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         skip_logits: bool | None = None,
         cache: Cache | None = None,
         shift_labels: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> FlashSlothCausalLMOutput:
         """As :meth:`FlashSlothModel.forward`, then the head.
