@@ -27,6 +27,7 @@ from flashsloth.training.checkpoints import last_whole, new_files, step_of
 from flashsloth.training.collation import ConversationCollator, PatchCollator
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
+from flashsloth.training.data.overlap import overlap_of
 from flashsloth.training.encoder_options import encoder_options
 from flashsloth.training.engines import whole_weights
 from flashsloth.training.feature_store import features_on_disk, read_from
@@ -163,6 +164,10 @@ def _answers_trainer(stage: _Stage, learner: Any, common: dict[str, Any]) -> Sta
     run, processor = stage.run, stage.processor
     grid = stage.model.config.patch_grid if run.settings.patch_loss else None
     held_out = conversations(run.eval_data) if run.eval_data else None
+    if held_out is not None and ranks.is_first():
+        overlap = overlap_of(conversations(run.data), held_out)
+        if overlap.samples:
+            logger.warning("%s", overlap.warning())
     return StageTrainer(
         **common,
         model=learner,

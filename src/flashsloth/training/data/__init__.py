@@ -14,6 +14,7 @@ world_data.py    the drawn world; packed_world.py: drawn before
 mixture.py       the sources of a stage as one dataset: `conversations`, `patches`
 order.py         which samples an epoch takes, in which order
 batches.py       which of them each optimizer step, micro-batch and device takes
+overlap.py       held-out samples that are learned from too
 workers.py       the processes that prepare batches; worker_process.py: their own side; parcels.py: batches on their way
 ledger.py        the samples that were left out; guarded.py leaves them out
 """
