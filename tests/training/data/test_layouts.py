@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pickle
@@ -9,13 +10,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from layout_files import ANSWERS, LAYOUTS, PARTS, QUESTION, data_url, from_value, messages, pictures_into, text_part
 from llava_files import encoded, picture, pictures_in, record, texts_of, turns, write_json, write_jsonl
 
 from flashsloth.media import open_picture
 from flashsloth.training.collation import SampleEncoder
-from flashsloth.training.data import BadSampleError, open_source
+from flashsloth.training.data import BadSampleError, DataError, open_source
 from flashsloth.training.data.conversation import messages_of
 from flashsloth.training.data.file_kind import source_of
 from flashsloth.training.data.layouts import read_record
@@ -298,3 +300,41 @@ def test_pictures_by_name_go_in_the_order_of_their_numbers() -> None:
     assert said(held) == [["[10]", "Which?", "[9]", "[0]"], "dog"]
     front = {"image": named, "conversations": messages(lambda _: "Which?", 0)["messages"]}
     assert said(front) == [["[0]", "[9]", "[10]", "Which?"], "dog"]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_no_damage_to_a_file_ends_in_anything_but_an_error_of_data(folder: Path, name: str) -> None:
+    if "parquet" in LAYOUTS[name].write.__qualname__:
+        pytest.importorskip("pyarrow")
+    file = LAYOUTS[name].write(folder)
+    whole, random = file.read_bytes(), np.random.default_rng(len(name))
+    for _ in range(20):
+        file.write_bytes(_damaged(whole, random))
+        try:
+            data = opened(file)
+            data.sizes()
+        except DataError:
+            continue
+        for index in range(len(data)):
+            with contextlib.suppress(BadSampleError):
+                data[index]
+
+
+def _damaged(whole: bytes, random: np.random.Generator) -> bytes:
+    """Some bytes exchanged, left out or put in, or the end cut off."""
+    damaged = bytearray(whole)
+    for _ in range(random.integers(1, 4)):
+        place = int(random.integers(len(damaged) + 1))
+        kind = random.integers(4)
+        if kind == 0:
+            damaged[place : place + 1] = random.bytes(1)
+        elif kind == 1:
+            del damaged[place : place + int(random.integers(1, 100))]
+        elif kind == 2:
+            damaged[place:place] = INSERTED[random.integers(len(INSERTED))]
+        else:
+            del damaged[place:]
+    return bytes(damaged)
+
+
+INSERTED = (b'"', b"{", b"[", b"]", b"}", b",", b"\n", b"null", b"\xff", b"<image>")

@@ -91,6 +91,22 @@ def test_columns_may_be_in_capitals_and_those_of_no_layout_stay_unread(tmp_path:
     assert data._group(0).column_names == ["Image", "Question", "Answer"]
 
 
+def test_a_damaged_row_group_is_bad_samples(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.parquet", [record(number, pictures=0) for number in range(9)])
+    column = parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    whole = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    whole[start : start + 16] = b"\xff" * 16
+    path.write_bytes(whole)
+    data = ParquetData(str(path))
+    for index in (3, 4, 5):
+        with pytest.raises(BadSampleError, match="its row group 1 cannot be read") as error:
+            data[index]
+        assert "\n" not in str(error.value)
+    assert [texts_of(data[index])[0] for index in (0, 8)] == ["What is in 0?", "What is in 8?"]
+    assert (data.sizes().text_bytes > 0).tolist() == [True] * 3 + [False] * 3 + [True] * 3
+
+
 def test_a_struct_of_nothing_is_no_picture(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": data, "path": None}, "question": "Hi", "answer": "Ho"} for data in (encoded(0), None)]
     data = ParquetData(str(write(tmp_path / "data.parquet", rows)))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from flashsloth.media.limits import cause
 from flashsloth.training.data.conversation import Conversation
 from flashsloth.training.data.foreign_file import refuse_foreign
 from flashsloth.training.data.layouts import FIELDS, could_be
@@ -82,8 +83,12 @@ class ParquetData(RecordData):
         number, group = self.groups[block]
         if number not in self._open:
             self._open[number] = _open_parquet(self.paths[number])
-        # Arrow's threads would not live on in a worker that was forked.
-        table = self._open[number].read_row_group(group, columns=self.columns[number], use_threads=False)
+        try:  # Arrow's threads would not live on in a worker that was forked
+            table = self._open[number].read_row_group(group, columns=self.columns[number], use_threads=False)
+        except (*_failures(), OSError) as error:
+            raise BadSampleError(
+                f"its row group {group} cannot be read: {cause(error)}", "unreadable_record"
+            ) from error
         self._kept[block] = table
         while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
             self._kept.popitem(last=False)
@@ -96,12 +101,26 @@ class ParquetData(RecordData):
 
     def sizes(self) -> Sizes:
         found: list[tuple[int, int]] = []
-        for path, columns in zip(self.paths, self.columns, strict=True):
-            parquet = _open_parquet(path)
-            for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=_small(parquet, columns)):
-                found += [text_size(record) for record in batch.to_pylist()]
+        opened = -1
+        for (number, group), rows in zip(self.groups, self.blocks.tolist(), strict=True):
+            if number != opened:
+                parquet, opened = _open_parquet(self.paths[number]), number
+            first = len(found)
+            small = _small(parquet, self.columns[number])
+            try:
+                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=small):
+                    found += [text_size(record) for record in batch.to_pylist()]
+            except (*_failures(), OSError, ValueError):
+                found += [(0, 0)] * (first + rows - len(found))  # they are met again, and named, when they are read
         sizes = np.array(found, dtype=np.int64).reshape(-1, 2)
         return Sizes(sizes[:, 0], sizes[:, 1])
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What Arrow raises on a damaged file."""
+    import pyarrow
+
+    return (pyarrow.ArrowException,)
 
 
 def _picture(found: Any) -> Any:
