@@ -62,7 +62,7 @@ class PathOfItsOwn:
         "data:image/png," + urllib.parse.quote(PNG),
         "data:text/plain;charset=utf-8;base64," + BASE64,
     ],
-    ids=str,
+    ids=lambda source: f"{type(source).__name__}-{len(source) if hasattr(source, '__len__') else 'file'}",
 )
 def test_encoded_pictures(source: Any) -> None:
     assert open_picture(source).tobytes() == corners().tobytes()
