@@ -12,6 +12,7 @@ What a header claims is checked before anything is decoded: bytes that are not i
 a picture may be, codecs that do not stop where they are told to.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import imagecodecs  # noqa: F401  # tifffile unpacks LZW, ZSTD and odd bit depths with it, if it is there
@@ -40,7 +41,7 @@ UNSIGNED, FLOAT = 1, 3
 CODECS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # none, LZW, deflate twice, PackBits, LZMA, ZSTD: all bounded
 INK_SET, CMYK_INKS, ORIENTATION, ICC_PROFILE, XMP, EXTRA_SAMPLES = 332, 1, 274, 34675, 700, 338
 PREMULTIPLIED, STRAIGHT = 1, 2  # values of EXTRA_SAMPLES
-MAX_SAMPLE_BYTES = 512 * MIB  # decoded, before they are 8 bits
+MAX_SAMPLE_BYTES = 384 * MIB  # decoded, before they are 8 bits: the largest picture in 16-bit RGBA, and in float 33 MP
 MAX_SEGMENTS = 1 << 18
 MAX_CHANNELS = 16
 LAB_SIGN = 0x80
@@ -75,6 +76,7 @@ class DeepTiff(DecodedElsewhere):
         elif page.planarconfig == 2:
             samples = np.moveaxis(samples, 0, 2)
         image = _image(page, samples)
+        del samples  # before a copy is turned
         return image if self._turn is None else image.transpose(self._turn)
 
 
@@ -144,7 +146,10 @@ def _image(page: Any, samples: np.ndarray) -> Image.Image:
         pixels = WHITE_8_BIT - pixels
     mode = "LAB" if page.photometric in (CIE_LAB, ICC_LAB) else {1: "L", 3: "RGB", 4: "CMYK"}[pixels.shape[2]]
     size = pixels.shape[1], pixels.shape[0]
-    image = Image.frombytes(mode, size, pixels.tobytes())
+    if mode in ("L", "RGB"):
+        image = Image.fromarray(pixels[:, :, 0] if mode == "L" else pixels)
+    else:
+        image = Image.frombytes(mode, size, pixels.tobytes())
     if alpha is None:
         return image
     if mode in ("CMYK", "LAB"):
@@ -169,26 +174,30 @@ def _alpha(page: Any, samples: np.ndarray, colours: int) -> tuple[int, np.ndarra
 
 
 def _to_8_bits(samples: np.ndarray, page: Any) -> np.ndarray:
-    """Samples of any type -> uint8 of the same shape, by the module's table."""
-    bits = page.bitspersample
-    if page.sampleformat == UNSIGNED and bits < 32:
-        if bits > 8:
-            return (samples >> (bits - 8)).astype(np.uint8)
-        table = np.rint(np.arange(1 << bits) * (WHITE_8_BIT / ((1 << bits) - 1))).astype(np.uint8)
-        return table[samples.astype(np.uint8)]
-    least, greatest = float(samples.min()), float(samples.max())
-    whites = (WHITE_8_BIT, WHITE_16_BIT) if samples.dtype.kind in "iu" else (1, WHITE_8_BIT, WHITE_16_BIT)
-    low, high = shown_range(least, greatest, whites)
-    if page.sampleformat == UNSIGNED and high > WHITE_16_BIT and greatest >= 1 << (bits - 8):
-        return (samples >> (bits - 8)).astype(np.uint8)
-    if samples.dtype.kind in "iu" and (low, high) == (0, WHITE_16_BIT):
-        return (samples >> 8).astype(np.uint8)
+    """Samples of any type -> uint8 of the same shape, by the module's table, some rows at a time."""
+    narrow = _narrowing(samples, page)
     levels = np.empty(samples.shape, np.uint8)
     rows = max(1, BAND_SAMPLES // max(1, samples[0].size))
     for top in range(0, len(samples), rows):
-        wide = samples[top : top + rows].astype(np.float64)
-        levels[top : top + rows] = np.rint((wide - low) * (WHITE_8_BIT / ((high - low) or 1)))
+        levels[top : top + rows] = narrow(samples[top : top + rows])
     return levels
+
+
+def _narrowing(samples: np.ndarray, page: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes 0..255 of samples like these."""
+    bits, whole = page.bitspersample, samples.dtype.kind in "biu"
+    if page.sampleformat == UNSIGNED and bits < 32:
+        if bits > 8:
+            return lambda band: band >> (bits - 8)
+        table = np.rint(np.arange(1 << bits) * (WHITE_8_BIT / ((1 << bits) - 1))).astype(np.uint8)
+        return lambda band: table[band.astype(np.uint8)]
+    least, greatest = float(samples.min()), float(samples.max())
+    low, high = shown_range(least, greatest, (WHITE_8_BIT, WHITE_16_BIT) if whole else (1, WHITE_8_BIT, WHITE_16_BIT))
+    if page.sampleformat == UNSIGNED and high > WHITE_16_BIT and greatest >= 1 << (bits - 8):
+        return lambda band: band >> (bits - 8)
+    if whole and (low, high) == (0, WHITE_16_BIT):
+        return lambda band: band >> 8
+    return lambda band: np.rint((band.astype(np.float64) - low) * (WHITE_8_BIT / ((high - low) or 1)))
 
 
 def _looked_up(page: Any, indices: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """The most that a picture may be. Within the defaults, opening one takes less than a gigabyte.
+    """The most that a picture may be. Within the defaults, opening one takes a gigabyte or little more.
 
     max_bytes: bytes of the encoded file.
     max_pixels: width × height. The default is 8192 × 6144, the largest that 50-megapixel phones take.
