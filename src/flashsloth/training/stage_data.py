@@ -128,7 +128,7 @@ class PooledLoader(DataLoader):
         assert self.batch_sampler is not None
         pool = self.make_pool(BatchMaker(self.dataset, self.collate_fn))
         try:
-            yield from pool.batches(self.batch_sampler)  # type: ignore[arg-type]
+            yield from pool.batches(self.batch_sampler)
         finally:
             pool.close()
 
