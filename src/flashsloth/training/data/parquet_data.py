@@ -69,7 +69,7 @@ class ParquetData(RecordData):
         row = index - int(self.ends[block] - self.blocks[block])
         try:
             record = table.slice(row, 1).to_pylist()[0]
-        except ValueError as error:  # text that is not UTF-8
+        except _failures() as error:  # text that is not UTF-8
             raise BadSampleError(f"cannot be read: {error}", "unreadable_record") from error
         return {field: None if value == NO_PICTURE else value for field, value in record.items()}
 
@@ -85,7 +85,7 @@ class ParquetData(RecordData):
             self._open[number] = _open_parquet(self.paths[number])
         try:  # Arrow's threads would not live on in a worker that was forked
             table = self._open[number].read_row_group(group, columns=self.columns[number], use_threads=False)
-        except (*_failures(), OSError) as error:
+        except _failures() as error:
             raise BadSampleError(
                 f"its row group {group} cannot be read: {cause(error)}", "unreadable_record"
             ) from error
@@ -110,17 +110,17 @@ class ParquetData(RecordData):
             try:
                 for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=small):
                     found += [text_size(record) for record in batch.to_pylist()]
-            except (*_failures(), OSError, ValueError):
+            except _failures():
                 found += [(0, 0)] * (first + rows - len(found))  # they are met again, and named, when they are read
         sizes = np.array(found, dtype=np.int64).reshape(-1, 2)
         return Sizes(sizes[:, 0], sizes[:, 1])
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What Arrow raises on a damaged file."""
+    """What Arrow raises on a damaged file; ValueError is of names and texts that are not UTF-8."""
     import pyarrow
 
-    return (pyarrow.ArrowException,)
+    return (pyarrow.ArrowException, OSError, ValueError)
 
 
 def _picture(found: Any) -> Any:
@@ -133,14 +133,15 @@ def _picture(found: Any) -> Any:
 def _open_parquet(path: Path) -> Any:
     refuse_foreign(path)
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise DataError("Parquet needs pyarrow: pip install 'flashsloth[parquet]'") from error
     try:
-        return parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
+        opened = parquet.ParquetFile(path)
+        opened.schema_arrow  # noqa: B018 - read here, so that a damaged one is found here
+    except _failures() as error:
+        raise DataError(f"{path} cannot be read as Parquet: {cause(error)}") from error
+    return opened
 
 
 def _columns(path: Path, parquet: Any) -> list[str]:
