@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -228,3 +230,8 @@ def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_of_the_project_is_right(path: Path) -> None:
     assert load_recipe(path).stages
+
+
+def test_pydantic_is_imported_by_commands_that_read_such_files_alone() -> None:
+    code = "import sys; from flashsloth.cli import main; main(['--help']); sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0

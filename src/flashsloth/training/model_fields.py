@@ -30,8 +30,9 @@ def check_model_fields(fields: dict[str, Any]) -> None:
     mistakes = []
     for key in fields:
         if key not in (*known, "model_type"):
-            near = difflib.get_close_matches(str(key), known, n=1)
-            mistakes.append(f"{key}: unknown key, {f'did you mean {near[0]}?' if near else f'expected one of {known}'}")
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+            mistakes.append(f"{key}: unknown key, {hint}")
     for part in PARTS:
         group = fields.get(part, {})
         if not isinstance(group, dict):
@@ -51,7 +52,7 @@ def _slips(group: dict[str, Any]) -> list[tuple[str, str]]:
     kind: Any = CONFIG_MAPPING[name]
     if not dataclasses.is_dataclass(kind):
         return []
-    known = [*(field.name for field in dataclasses.fields(kind)), *kind.attribute_map]
+    known = [*(field.name for field in dataclasses.fields(kind)), *CONFIG_MAPPING[name].attribute_map]
     unknown = [str(key) for key in group if key not in known]
     return [(key, near) for key in unknown for near in difflib.get_close_matches(key, known, n=1, cutoff=ALIKE)]
 
