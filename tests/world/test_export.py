@@ -49,3 +49,39 @@ def test_wrong_exports_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ExportError, match="not a folder"):
         export_split(World(), tmp_path / "file", 1)
+
+
+def test_a_set_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "data"
+    export_split(World(seed=1), target, 3)
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    with pytest.raises(ExportError, match="holds a set already"):
+        export_split(World(seed=2), target, 1)
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+    path = export_split(World(seed=2), target, 1, replace=True)
+    assert sorted(file.name for file in target.rglob("*") if file.is_file()) == ["000000.png", "conversations.json"]
+    assert [record["image"] for record in json.loads(path.read_text(encoding="utf-8"))] == ["images/000000.png"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_is_no_set_is_never_replaced(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ExportError, match="not empty and holds no set"):
+        export_split(World(), tmp_path, 1, replace=True)
+    export_split(World(), tmp_path / "data", 1)
+    (tmp_path / "data" / "letter.txt").write_text("dear")
+    with pytest.raises(ExportError, match=r"other things as well \(letter.txt\)"):
+        export_split(World(), tmp_path / "data", 1, replace=True)
+    assert (tmp_path / "data" / "letter.txt").read_text() == "dear"
+
+
+def test_nothing_stays_of_an_export_that_fails(tmp_path):
+    class Failing(World):
+        def sample(self, index):
+            if index == 2:
+                raise OSError("disk full")
+            return super().sample(index)
+
+    with pytest.raises(OSError, match="disk full"):
+        export_split(Failing(), tmp_path / "data", 4)
+    assert list(tmp_path.iterdir()) == []

@@ -32,6 +32,7 @@ from flashsloth.benchmark.suite import Worker
 from flashsloth.benchmark.throughput import Throughput
 from flashsloth.benchmark.worker_process import WorkerError
 from flashsloth.version import __version__
+from flashsloth.whole_file import write_whole
 
 FORMAT = 1
 DEVICE_FILE = "device.json"
@@ -151,7 +152,7 @@ def measure_device(
 def save_device_results(results: DeviceResults, folder: Path) -> Path:
     """Write `device.json`."""
     path = folder / DEVICE_FILE
-    path.write_text(json.dumps(results.to_dict(), indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(results.to_dict(), indent=1) + "\n")
     return path
 
 

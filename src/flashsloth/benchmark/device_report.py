@@ -15,6 +15,7 @@ from flashsloth.benchmark.device_training import DeviceTraining
 from flashsloth.benchmark.report import markdown_table, rich_table
 from flashsloth.benchmark.subjects import SUBJECTS
 from flashsloth.benchmark.tables import Table
+from flashsloth.whole_file import write_whole
 
 MARKDOWN_FILE = "device.md"
 GIGA = 1e9
@@ -43,7 +44,7 @@ def write_device_report(results: DeviceResults, folder: Path) -> list[Path]:
     for table in device_tables(results):
         parts += [f"## {table.title}", markdown_table(table)]
     text = folder / MARKDOWN_FILE
-    text.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(text, "\n\n".join(parts) + "\n")
     return [save_device_results(results, folder), text]
 
 

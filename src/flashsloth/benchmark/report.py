@@ -13,6 +13,7 @@ from rich.text import Text
 
 from flashsloth.benchmark.results import RESULTS_FILE, Results, save_results
 from flashsloth.benchmark.tables import Table, all_tables, job_line, machine_line, remarks
+from flashsloth.whole_file import write_whole
 
 MARKDOWN_FILE = "results.md"
 WIDE_COLUMNS = 110
@@ -41,7 +42,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     stored, text = folder / RESULTS_FILE, folder / MARKDOWN_FILE
     save_results(results, stored)
     plots = draw_plots(results, folder)
-    text.write_text(markdown(results, [(path.name, title) for path, title in plots.items()]), encoding="utf-8")
+    write_whole(text, markdown(results, [(path.name, title) for path, title in plots.items()]))
     return [stored, text, *plots]
 
 

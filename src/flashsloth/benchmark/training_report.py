@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flashsloth.benchmark.training_bench import Counted, Measured, TrainingResults
 from flashsloth.benchmark.training_job import ALL_TOKENS, FLASHSLOTH, STAGE_NAMES
+from flashsloth.whole_file import write_whole
 
 RESULTS_NAME, REPORT_NAME = "training.json", "training.md"
 GIGA = 1e9
@@ -47,8 +48,8 @@ def write_training_report(results: TrainingResults, folder: Path) -> list[Path]:
     """JSON and Markdown; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / RESULTS_NAME, folder / REPORT_NAME]
-    files[0].write_text(json.dumps(results.to_dict(), indent=1), encoding="utf-8")
-    files[1].write_text(markdown(results), encoding="utf-8")
+    write_whole(files[0], json.dumps(results.to_dict(), indent=1))
+    write_whole(files[1], markdown(results))
     return files
 
 

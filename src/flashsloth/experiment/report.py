@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flashsloth.experiment.results import ALL, Row, Spread
 from flashsloth.experiment.variants import Experiment
+from flashsloth.whole_file import write_whole
 from flashsloth.world import KINDS
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -34,7 +35,7 @@ def write_report(experiment: Experiment, rows: list[Row], folder: Path) -> Path:
         raise ValueError(f"{file} lacks the marks {BEGIN} and {END}: put them where the table is to stand")
     plots = draw_plots(rows, folder, experiment.name)
     pictures = "\n".join(f"![{title}]({path.name})" for title, path in plots)
-    file.write_text(f"{before}{BEGIN}\n\n{table(experiment, rows)}\n\n{pictures}\n\n{END}{after}", encoding="utf-8")
+    write_whole(file, f"{before}{BEGIN}\n\n{table(experiment, rows)}\n\n{pictures}\n\n{END}{after}")
     return file
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashsloth.whole_file import write_whole
+
 COLUMNS = ("image", "question", "answer")
 TRAIN_FILE, HELD_OUT_FILE = "train.json", "held_out.json"
 LINES_SUFFIX = ".jsonl"
@@ -187,7 +189,7 @@ def _held_out_names(names: list[str], share: float) -> set[str]:
 
 def _write(file: Path, rows: list[Row]) -> None:
     text = json.dumps([row.record() for row in rows], ensure_ascii=False, indent=1)
-    file.write_text(text + "\n", encoding="utf-8")
+    write_whole(file, text + "\n")
 
 
 __all__ = ["COLUMNS", "Row", "Split", "TableError", "read_table", "write_training_data"]
