@@ -32,6 +32,7 @@ class FlashSlothProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[
     """transformers' options by part, with FlashSloth's own for pictures."""
 
     images_kwargs: FlashSlothImageProcessorKwargs
+    _defaults = {}  # type: ignore[misc]  # noqa: RUF012 - older versions of transformers read it
 
 
 _TEXT = frozenset(TextKwargs.__annotations__)
@@ -77,7 +78,13 @@ def read_options(processor: ProcessorMixin, options: Mapping[str, Any]) -> tuple
     """
     _check_names(options)
     own = {name: options[name] for name in _OWN if options.get(name) is not None}
-    others = {name: value for name, value in options.items() if name not in (*_OWN, *_OTHER_INPUTS)}
+    shared = {name: bool(options.get(name) or (options.get("text_kwargs") or {}).get(name)) for name in _SHARED}
+    others = {
+        # Copies, since some versions of transformers empty the dicts that they are given.
+        name: {key: each for key, each in value.items() if key not in _SHARED} if isinstance(value, dict) else value
+        for name, value in options.items()
+        if name not in (*_OWN, *_SHARED, *_OTHER_INPUTS)
+    }
     tokenizer: Any = processor.tokenizer
     try:
         merged = processor._merge_kwargs(
@@ -89,7 +96,6 @@ def read_options(processor: ProcessorMixin, options: Mapping[str, Any]) -> tuple
     refused = sorted(name for name in text if name not in _USED and text[name])
     if refused:
         raise ValueError(f"{', '.join(refused)}: FlashSloth's processor has no such thing to give. Leave it out")
-    shared = {name: bool(text.get(name) or merged.get(name)) for name in _SHARED}
     truncation = _value(text.get("truncation")) not in (None, False, "do_not_truncate")
     max_length = text.get("max_length")
     if truncation and max_length is None:
