@@ -184,6 +184,14 @@ def test_the_example_of_planes_in_16_bits() -> None:
         assert np.abs(found - COLOURS * 255).max() <= WITHIN
 
 
+def test_an_image_that_pillow_opened_wrongly_is_refused() -> None:
+    data = tiff(whole(COLOURS, 16), photometric="rgb", planarconfig="separate")
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(PictureError, match="pass the file's path or bytes"):
+        open_picture(image)
+    with Image.open(io.BytesIO(tiff(whole(COLOURS, 16), photometric="rgb"))) as image:
+        assert open_picture(image).size == (WIDTH, HEIGHT)
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_orientation_profile_and_big_tiff(orientation: int) -> None:
     data = tiff(

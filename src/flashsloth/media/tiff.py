@@ -44,7 +44,7 @@ def open_tiff(name: str, file: Any) -> ImageFile.ImageFile:
     except SyntaxError as error:  # damaged, or a layout that is not in Pillow's table
         reason = cause(error)
     else:
-        if not _misread(picture.tag_v2):
+        if not misread(picture.tag_v2):
             _mend_palette(picture)
             if ORIENTATION in picture.tag_v2:  # which goes before XMP's; alone, Pillow applies that one itself
                 picture.info.pop("xmp", None)
@@ -58,7 +58,7 @@ def open_tiff(name: str, file: Any) -> ImageFile.ImageFile:
     return DeepTiff(file)
 
 
-def _misread(tags: Any) -> bool:
+def misread(tags: Any) -> bool:
     """Whether Pillow opens a picture of these tags and gives other pixels than it holds."""
     photometric, samples, bits = tags.get(PHOTOMETRIC, 0), tags.get(SAMPLES, 1), max(tags.get(BITS, (1,)))
     compression, kind = tags.get(COMPRESSION, UNCOMPRESSED), max(tags.get(SAMPLE_FORMAT, (UNSIGNED,)))
