@@ -32,9 +32,9 @@ class FlashSlothProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[
     """transformers' options by part, with FlashSloth's own for pictures."""
 
     images_kwargs: FlashSlothImageProcessorKwargs
-    _defaults = {}  # type: ignore[misc]  # noqa: RUF012 - older versions of transformers read it
 
 
+setattr(FlashSlothProcessorKwargs, "_defaults", {})  # noqa: B010 - no TypedDict declares what older transformers read
 _TEXT = frozenset(TextKwargs.__annotations__)
 _IMAGES = frozenset(FlashSlothImageProcessorKwargs.__annotations__)
 OPTION_NAMES = frozenset((*_TEXT, *_IMAGES, *_SHARED, *_OWN, *_PARTS, *_OTHER_INPUTS))
