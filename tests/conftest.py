@@ -31,6 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Bytes by their number: what is in them, such as a colour profile's date, may differ from process to process."""
+    return f"{argname}-{len(val)}" if isinstance(val, bytes | bytearray) else None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what `@pytest.mark.needs(...)` says that this machine cannot do."""
     for marker in item.iter_markers("needs"):

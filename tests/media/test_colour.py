@@ -88,7 +88,9 @@ def test_16_bits_of_grey_and_colour() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("profile", [None, SRGB_PROFILE, _matrix_profile(SRGB_PRIMARIES, _srgb_curve)], ids=str)
+@pytest.mark.parametrize(
+    "profile", [None, SRGB_PROFILE, _matrix_profile(SRGB_PRIMARIES, _srgb_curve)], ids=["none", "srgb", "matrices"]
+)
 def test_no_profile_and_srgb_change_no_bit(profile: bytes | None, kind: str) -> None:
     data = encoded(PICTURE, kind, **({} if profile is None else {"icc_profile": profile}))
     with Image.open(io.BytesIO(data)) as plain:
