@@ -85,7 +85,7 @@ class _Unpacker(pickle.Unpickler):
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """A contiguous tensor's bytes, where they are."""
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
+    return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 def _length(channel: socket.socket) -> int:
