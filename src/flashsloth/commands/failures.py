@@ -71,7 +71,8 @@ def machines_refusal(error: BaseException) -> str | None:
     """What to say where the disk is full, stdout closed, or memory at its end; None where it is something else."""
     reason: BaseException | None = error
     while reason is not None:
-        place = f"{os.fsdecode(reason.filename)}: " if isinstance(getattr(reason, "filename", None), str) else ""
+        file = getattr(reason, "filename", None)
+        place = f"{os.fsdecode(file)}: " if isinstance(file, str | bytes) else ""
         if isinstance(reason, OSError) and reason.errno in FULL:
             return f"{place}{reason.strerror}: make room and try again"
         if isinstance(reason, OSError) and reason.errno == errno.EBADF:

@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import sys
+from typing import IO
 
 from flashsloth.commands.failures import CommandError
 
@@ -30,7 +31,7 @@ def prepare_streams() -> None:
             stream.reconfigure(errors=errors)
 
 
-def _held_open(descriptor: int, flags: int, mode: str) -> io.TextIOWrapper:
+def _held_open(descriptor: int, flags: int, mode: str) -> IO[str]:
     """A closed stream's place taken, so that no file of the command gets its number, and what C code prints with it."""
     opened = os.open(os.devnull, flags)
     if opened != descriptor:
