@@ -90,7 +90,7 @@ class Cost:
             raise BenchmarkError(f"no model can be made of this configuration ({cause(error)})") from error
         return cls(
             config,
-            read_tower(encoder, encoder.config),
+            read_tower(encoder, config.vision_tower_config()),
             read_tower(language_model, language_model.config),
             _encoder_sequence(config),
         )
