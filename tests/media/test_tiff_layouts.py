@@ -206,7 +206,7 @@ def test_orientation_profile_and_big_tiff(orientation: int) -> None:
 
 @pytest.mark.parametrize("layout", ["10-bit RGB", "planes of 16-bit RGB"])
 def test_without_tifffile_the_error_says_what_to_install(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "flashsloth.media.deep_tiff", None)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
     options = {"bitspersample": 10} if layout.startswith("10") else {"planarconfig": "separate"}
     data = tiff(whole(COLOURS, 10 if layout.startswith("10") else 16), photometric="rgb", **options)
     with pytest.raises(PictureError, match=r"pip install 'flashsloth\[pictures\]'"):

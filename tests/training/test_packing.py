@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def sample(seed: int, turns: int = 4, *, picture: bool = True, independent: bool
 
 def collator(processor: FlashSlothProcessor, attention: str = "eager", **changes: Any) -> ConversationCollator:
     packing = changes.pop("packing", False)
-    stage = dataclasses.replace(STAGES["instruction"], **{"template": "chat", **changes})
+    stage = STAGES["instruction"].model_copy(update={"template": "chat", **changes})
     return ConversationCollator(processor, stage, attention, packing)
 
 

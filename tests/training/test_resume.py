@@ -231,8 +231,8 @@ def test_a_checkpoint_of_other_weights_is_an_error(tmp_path: Path, monkeypatch: 
 def test_weights_are_saved_under_the_models_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that came from files of another layout is saved in that layout; its checkpoints must not be."""
 
-    def renamed(*arguments: Any) -> Any:
-        model, processor = start_model(*arguments)
+    def renamed(*arguments: Any, **options: Any) -> Any:
+        model, processor = start_model(*arguments, **options)
         model._weight_conversions = [WeightRenaming("connector", "model.projector")]
         return model, processor
 

@@ -15,9 +15,7 @@ a picture may be, codecs that do not stop where they are told to.
 from collections.abc import Callable
 from typing import Any
 
-import imagecodecs  # noqa: F401  # tifffile unpacks LZW, ZSTD and odd bit depths with it, if it is there
 import numpy as np
-import tifffile
 from PIL import Image
 
 from flashsloth.media.decoded import DecodedElsewhere
@@ -54,6 +52,8 @@ class DeepTiff(DecodedElsewhere):
     format = "TIFF"
 
     def _open(self) -> None:
+        import tifffile
+
         assert self.fp is not None
         self._page = page = tifffile.TiffFile(self.fp, is_lsm=False, is_scanimage=False).pages.first
         _check_layout(page)

@@ -51,9 +51,12 @@ def open_tiff(name: str, file: Any) -> ImageFile.ImageFile:
             return picture
         reason = "Pillow mixes up its channels or bytes"
     try:
-        from flashsloth.media.deep_tiff import DeepTiff
+        import imagecodecs  # noqa: F401  # tifffile unpacks LZW, ZSTD and odd bit depths with it, if it is there
+        import tifffile  # noqa: F401
     except ImportError as error:
         raise PictureError(f"{name}: a TIFF of an unusual layout, or damaged ({reason}); {INSTALL_TIFFFILE}") from error
+    from flashsloth.media.deep_tiff import DeepTiff
+
     file.seek(0)
     return DeepTiff(file)
 

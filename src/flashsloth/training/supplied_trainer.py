@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 from transformers import Trainer
 
 from flashsloth.training import ranks
@@ -128,6 +127,8 @@ class SuppliedTrainer(Trainer):
         return batches, count
 
     def _take(self, count: int) -> list[Any]:
+        from accelerate.utils import send_to_device  # an extra
+
         assert self._supply is not None
         if self.stop_request.is_asked:
             raise StoppedWaiting

@@ -57,8 +57,15 @@ def local_folder(name_or_path: Any, *, weights: bool = True, **hub: Any) -> Path
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, expected the folder it lies in")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(str(name_or_path))
+    except HFValidationError as error:
+        raise CheckpointError(
+            f"there is no folder {str(name_or_path)!r}: check the path, or give a name on the hub such as owner/name"
+        ) from error
     patterns = list(_FETCHED if weights else _SMALL)
     offline = offline_options(name_or_path)
     try:
