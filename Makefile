@@ -10,14 +10,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 QUICK := tests/adapters tests/inference tests/media tests/model tests/parity tests/training tests/test_nano.py
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
+CITIZENSHIP := tests/citizenship
 
-.PHONY: demo test test-lowered test-slow test-oldest test-newest lint types budgets clean
+.PHONY: demo test test-citizenship test-lowered test-slow test-oldest test-newest lint types budgets clean
 
 demo: $(VENV)/.demo  ## the small model answers questions about the pictures in examples/
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev  ## the whole test suite but its slow part, one process a core
-	$(BIN)/python -m pytest $(PARALLEL)
+test: $(VENV)/.dev  ## the whole test suite but its slow part and what the next target has, one process a core
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=$(CITIZENSHIP)
+
+test-citizenship: $(VENV)/.dev  ## transformers' own tests of models and processors, of the version that is installed
+	$(BIN)/python $(CITIZENSHIP)/fetch_mixins.py
+	CI=true $(BIN)/python -m pytest $(PARALLEL) $(CITIZENSHIP)
 
 test-lowered: $(VENV)/.dev  ## what depends on a processor, as on one without AVX512, and as on one with nothing
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(PARALLEL) $(PROCESSOR_TESTS) tests/inference tests/model

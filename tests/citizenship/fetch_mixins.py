@@ -3,7 +3,7 @@
 In: the network. Out: `build/transformers-tests/VERSION/upstream/`, a package of the files `tests/*.py` of transformers'
 source distribution. `build/` is not part of the repository: none of their files is ever committed.
 
-Run as a script before the tests: `python tests/citizenship/fetch_mixins.py`. It does nothing where they are there.
+Run as a script by `make test-citizenship`. It does nothing where they are there.
 """
 
 from __future__ import annotations

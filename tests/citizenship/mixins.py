@@ -30,7 +30,7 @@ _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 def mixin_module(name: str) -> ModuleType:
     """One of transformers' test modules, by its file's name; skips the calling module where it was not fetched."""
     if not fetch_mixins.are_there():
-        reason = "transformers' own tests are not here: run python tests/citizenship/fetch_mixins.py"
+        reason = "transformers' own tests are not here: run `make test-citizenship`"
         if os.environ.get("CI"):
             raise RuntimeError(reason)
         pytest.skip(reason, allow_module_level=True)

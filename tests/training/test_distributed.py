@@ -14,7 +14,7 @@ import torch
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
-STEPS = 20
+STEPS = 9
 SAMPLES_A_STEP = 4
 WITHIN = 1e-6
 WORDS = ("red", "a blue chair", "on the left of it", "yes")

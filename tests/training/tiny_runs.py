@@ -54,10 +54,10 @@ INSTRUCTION_HD = INSTRUCTION.replace("instruction", "instruction_hd")
 """Thirty or so samples: at four a step, an epoch is seven steps and a rest, so runs go through several epochs."""
 BATCH = "batch_size: 4, micro_batch_size: 1, workers: 0, log_every: 1, save_every: 5, steps: 60"
 
-MATPLOTLIB = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.font_manager")
-
+PRELOADED = "tests.training.preloaded"
+"""Found where tests run in the repository's root; elsewhere each run imports all of it itself."""
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["flashsloth.training.run", "flashsloth.cli", "flashsloth.world", *MATPLOTLIB])
+_processes.set_forkserver_preload([PRELOADED])
 
 
 def write_recipe(folder: Path, *stages: str, head: str = "") -> Path:
