@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,36 @@ assert type(AutoProcessor.from_pretrained(folder)).__name__ == "FlashSlothProces
 """
 
 
+ORDERS = (
+    "import transformers, flashsloth",
+    "from transformers import AutoModel, AutoProcessor; import transformers.models.auto.image_processing_auto\n"
+    "import flashsloth",
+    "import flashsloth.model.modeling_flashsloth",
+    "import flashsloth.model.image_processing_flashsloth",
+)
+FORKING = """
+import json, os, sys, traceback
+import torch, torch._dynamo, torch.distributed.tensor, torch.distributed.fsdp  # most of what transformers imports
+
+statuses = []
+for code in json.load(sys.stdin):
+    child = os.fork()
+    if child == 0:
+        sys.stdout = sys.stderr
+        try:
+            exec(code, {"__name__": "__main__"})
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stderr.flush()
+        os._exit(status)
+    statuses.append(os.waitpid(child, 0)[1])
+print(json.dumps(statuses))
+"""
+"""Each code in a process of its own, as new as one that has imported torch and nothing of transformers or ours."""
+
+
 def run(code: str, *arguments: str) -> str:
     """Run code in a Python of its own; its last word, or its error as ours."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
@@ -72,22 +104,14 @@ def test_nothing_heavy_is_imported() -> None:
     assert float(seconds) < CPU_SECONDS
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "import transformers, flashsloth",
-        "from transformers import AutoModel, AutoProcessor; import transformers.models.auto.image_processing_auto\n"
-        "import flashsloth",
-        "import flashsloth.model.modeling_flashsloth",
-        "import flashsloth.model.image_processing_flashsloth",
-    ],
-)
-def test_registered_in_every_order(first: str) -> None:
-    run(f"{first}\n{REGISTERED}")
-
-
-def test_auto_classes_load_a_checkpoint(saved: Path) -> None:
-    run(f"import flashsloth\n{USED}\n{REGISTERED}", str(saved))
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_registered_in_every_order_and_used(saved: Path) -> None:
+    codes = [f"{first}\n{REGISTERED}" for first in ORDERS]
+    codes.append(f"import sys; sys.argv[1:] = [{str(saved)!r}]; import flashsloth\n{USED}\n{REGISTERED}")
+    command = [sys.executable, "-c", FORKING]
+    done = subprocess.run(command, input=json.dumps(codes), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0] * len(codes), done.stderr
 
 
 def test_pipeline(saved: Path) -> None:
@@ -101,8 +125,12 @@ def test_pipeline(saved: Path) -> None:
 
 
 def test_every_module_imports_without_extras_and_without_what_only_posix_has() -> None:
-    script = Path(__file__).with_name("import_everything.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("import_everything.py"))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from some_results import make_results
 
-from flashsloth.benchmark import suite
+from flashsloth.benchmark import suite, worker_process
 from flashsloth.benchmark.results import RESULTS_FILE, load_results, save_results
 from flashsloth.benchmark.suite import Bench
+from flashsloth.benchmark.worker_process import WorkerProcess
 from flashsloth.cli import main
 
 
@@ -22,8 +25,20 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bench, "run", refuse)
 
 
+SMALL_MACHINE = """
+from flashsloth.benchmark import machine, worker
+machine.MATRIX_SHAPES = {"cpu": ((8, 32, 64),)}
+machine.READ_BYTES = machine.MOMENT_BYTES = {"cpu": 1 << 16}
+machine.WAY_SECONDS = 0.01
+worker.main()
+"""
+"""The worker itself, which measures its machine in no time."""
+
+
 def test_the_quick_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "MACHINE_PATIENCE", 0)  # what is measured here means nothing
+    command = [sys.executable, "-c", SMALL_MACHINE]
+    monkeypatch.setattr(worker_process, "WorkerProcess", partial(WorkerProcess, command=command))
     arguments = ["--quick", "--repeats", "1", "--new-tokens", "4", "--batch", "2", "--threads", "1"]
     assert main(["bench", *arguments, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
+from transformers import PreTrainedTokenizerFast
 
 from flashsloth.cli import main
 
@@ -26,11 +28,11 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> str:
-    from flashsloth.inference.load import shipped_folder
-
+def recipe(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> str:
+    shallow = {"text_config": {**tiny.TEXT, "num_hidden_layers": 2}, "embq_layer": 1}
+    tiny.make_config(tiny_tokenizer, **shallow).save_pretrained(tmp_path / "model")
     file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE.replace("{model}", str(shipped_folder())), encoding="utf-8")
+    file.write_text(RECIPE.replace("{model}", str(tmp_path / "model")), encoding="utf-8")
     return str(file)
 
 
@@ -59,8 +61,8 @@ def test_as_json(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_does_not_fit_is_said(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", recipe, "--memory", "0.01"]) == 0
-    assert "! does not fit: plan for 90% of 0.01 GB" in capsys.readouterr().out
+    assert main(["plan", recipe, "--memory", "0.001"]) == 0
+    assert "! does not fit: plan for 90% of 0.001 GB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

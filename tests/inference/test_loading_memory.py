@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_python
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -79,8 +78,8 @@ def model_of(layers: int, width: int, folder: Path) -> Path:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_model_is_never_held_twice(dtype: str, tmp_path: Path) -> None:
     folders = model_of(1, 64, tmp_path / "small"), model_of(LAYERS, WIDTH, tmp_path / "large")
-    command = [sys.executable, "-c", SCRIPT, *map(str, folders), dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_python(SCRIPT, *map(str, folders), dtype)
+    assert done.returncode == 0, done.stderr
     stored = (folders[1] / "model.safetensors").stat().st_size
     weights = stored * getattr(torch, dtype).itemsize // torch.bfloat16.itemsize
     assert weights > LARGE

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked import run_python
 from PIL import Image
 from tiny import picture
 
@@ -91,7 +90,8 @@ def test_a_long_strip_needs_little_memory() -> None:
         "    processor(Image.new('RGB', size), return_tensors='np')\n"
         "print(peak() - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr
     assert int(done.stdout) < MEMORY
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from accelerate.utils import is_deepspeed_available
+from forked import processes as forked_processes
 
 NEEDS_DEEPSPEED = [
     pytest.mark.slow,
@@ -53,11 +54,6 @@ INSTRUCTION = (
 INSTRUCTION_HD = INSTRUCTION.replace("instruction", "instruction_hd")
 """Thirty or so samples: at four a step, an epoch is seven steps and a rest, so runs go through several epochs."""
 BATCH = "batch_size: 4, micro_batch_size: 1, workers: 0, log_every: 1, save_every: 5, steps: 60"
-
-PRELOADED = "tests.training.preloaded"
-"""Found where tests run in the repository's root; elsewhere each run imports all of it itself."""
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([PRELOADED])
 
 
 def write_recipe(folder: Path, *stages: str, head: str = "") -> Path:
@@ -136,7 +132,7 @@ def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None, p
     for rank, file in enumerate(files):
         file.touch()
         settings = (rank, processes, port, ["train", str(recipe), *arguments], file, hook, pause_after)
-        run.processes.append(_processes.Process(target=_train, args=settings))
+        run.processes.append(forked_processes.Process(target=_train, args=settings))
     for process in run.processes:
         process.start()
     return run
