@@ -20,14 +20,16 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 from flashsloth.model.non_finite import NonFiniteError
 
 QUESTION = "What is it?"
+FEW: dict[str, Any] = {"max_new_tokens": 4}
+LATER = 32
 WAYS: dict[str, Callable[[FlashSloth], Any]] = {
-    "answer": lambda sloth: sloth.answer(picture(1), QUESTION),
-    "without a picture": lambda sloth: sloth.answer(None, QUESTION),
-    "drawn": lambda sloth: sloth.answer(picture(1), QUESTION, temperature=1.0),
-    "stream": lambda sloth: list(sloth.stream(picture(1), QUESTION)),
-    "many": lambda sloth: sloth.answer_many(picture(1), [QUESTION, "Why?"]),
-    "batch": lambda sloth: sloth.answer_batch([(picture(1), QUESTION), (None, "Why?"), (picture(2), QUESTION)]),
-    "chat": lambda sloth: sloth.chat(picture(1)).ask(QUESTION),
+    "answer": lambda sloth: sloth.answer(picture(1), QUESTION, **FEW),
+    "without a picture": lambda sloth: sloth.answer(None, QUESTION, **FEW),
+    "drawn": lambda sloth: sloth.answer(picture(1), QUESTION, temperature=1.0, **FEW),
+    "stream": lambda sloth: list(sloth.stream(picture(1), QUESTION, **FEW)),
+    "many": lambda sloth: sloth.answer_many(picture(1), [QUESTION, "Why?"], **FEW),
+    "batch": lambda sloth: sloth.answer_batch([(picture(1), QUESTION), (None, "Why?"), (picture(2), QUESTION)], **FEW),
+    "chat": lambda sloth: sloth.chat(picture(1), **FEW).ask(QUESTION),
 }
 LAYER = "language_model.layers.2.mlp.fc1"
 SMALL: dict[str, Any] = {"backend": None, "records": False, "slots": (1, 2, 4), "reading_rows": (1, 2), "workers": 2}
@@ -63,18 +65,19 @@ def test_what_is_seen(fresh: FlashSloth, name: str) -> None:
     with pytest.raises(NonFiniteError, match=name.replace(".", r"\.")):
         fresh.answer(picture(1), QUESTION)
     assert len(fresh.pictures) == 0
-    assert isinstance(fresh.answer(None, QUESTION), str)
+    assert isinstance(fresh.answer(None, QUESTION, **FEW), str)
 
 
 def test_a_later_step(fresh: FlashSloth) -> None:
     """Damage that only a generated token meets."""
-    ids = fresh.generator.run_one(fresh._job(None, QUESTION, Options()), Options())
+    options = Options(max_new_tokens=LATER)
+    ids = fresh.generator.run_one(fresh._job(None, QUESTION, options), options)
     prompt = fresh.writer.write([fresh.writer.user_message(QUESTION, 0)], None).input_ids
     token = next(token for token in ids[:-1] if token not in prompt)
     with torch.no_grad():
         fresh.model.get_input_embeddings().weight[token, 0] = torch.nan
     with pytest.raises(NonFiniteError, match=r"embed_tokens \(Embedding"):
-        fresh.answer(None, QUESTION)
+        fresh.answer(None, QUESTION, max_new_tokens=LATER)
 
 
 def test_the_command_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
