@@ -7,7 +7,8 @@ PROCESSOR_TESTS := tests/speed tests/parity tests/benchmark/test_machine.py
 ABILITIES := packed-float32,packed-bfloat16,int8,int4,bfloat16
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-QUICK := tests/adapters tests/inference tests/media tests/model tests/parity tests/training tests/test_nano.py
+QUICK := tests/parity tests/model tests/inference tests/adapters tests/test_nano.py tests/training/data \
+  $(addprefix tests/training/test_,adapters.py checkpoints.py packing.py recipe.py run.py)
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 CITIZENSHIP := tests/citizenship
@@ -25,8 +26,8 @@ test-citizenship: $(VENV)/.dev  ## transformers' own tests of models and process
 	CI=true $(BIN)/python -m pytest $(PARALLEL) $(CITIZENSHIP)
 
 test-lowered: $(VENV)/.dev  ## what depends on a processor, as on one without AVX512, and as on one with nothing
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(PARALLEL) $(PROCESSOR_TESTS) tests/inference tests/model
-	ATEN_CPU_CAPABILITY=default FLASHSLOTH_WITHOUT=$(ABILITIES) $(BIN)/python -m pytest $(PARALLEL) $(PROCESSOR_TESTS) tests/inference
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(PARALLEL) $(PROCESSOR_TESTS) tests/inference
+	ATEN_CPU_CAPABILITY=default FLASHSLOTH_WITHOUT=$(ABILITIES) $(BIN)/python -m pytest $(PARALLEL) $(PROCESSOR_TESTS)
 
 test-slow: $(VENV)/.dev  ## the slow part: true widths, minutes
 	$(BIN)/python -m pytest -m slow

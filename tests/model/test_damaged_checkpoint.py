@@ -163,7 +163,7 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "lm_head_bias": (3, "lm_head_bias is 3, expected bool"),
     "image_token_id": (True, "image_token_id is True, expected int"),
     "embq_layer": (None, "embq_layer is None, expected int"),
-    "id2label": (3, "has no attribute 'items'"),
+    "id2label": (3, "(has no attribute 'items'|'id2label')"),  # in the words of one version of transformers or another
 }
 
 

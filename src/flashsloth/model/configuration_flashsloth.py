@@ -219,6 +219,8 @@ def _check_parts(config: FlashSlothConfig) -> None:
                 )
         for name in (*sizes, *_OTHER_SIZES):
             size = getattr(found, name, None)
+            if isinstance(size, bool):  # an int of Python's, and older transformers take it for one
+                raise ValueError(f"{part}.{name} is {size}, expected a whole number")
             if isinstance(size, int) and not 1 <= size <= _MOST.get(name, size):
                 most = f"1 to {_MOST[name]}" if name in _MOST else "at least 1"
                 raise ValueError(f"{part}.{name} is {size}, expected {most}")

@@ -56,7 +56,7 @@ def fields_table() -> str:
 def _row(kind: type[RecipeModel], name: str) -> str:
     field, rule = kind.model_fields[name], kind.on_resume(name)
     assert rule is not None
-    default = field.get_default(call_default_factory=True)
+    default = field.get_default(call_default_factory=True, validated_data={})
     said = (
         "–" if default is PydanticUndefined else "" if isinstance(default, RecipeModel) else f"`{json.dumps(default)}`"
     )
