@@ -142,31 +142,40 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 SHORT = {"batch_size": 2, "steps": 8, "save_every": 100}
 
 
+EVALUATED = tiny_runs.with_batch(
+    tiny_runs.ALIGNMENT.replace("count: 30", "count: 8"), **{**SHORT, "log_every": 3, "eval_every": 4}
+).replace("data:", "eval_data: [{world: 1, count: 3, split: test, text: caption}], data:")
+"""Four steps an epoch: 4 and 8 are the ends of one."""
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What is logged where nothing stops the run."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    train(recipe_with(folder, EVALUATED))
+    return losses_and_evaluations(folder)
+
+
+def losses_and_evaluations(folder: Path) -> list[dict[str, Any]]:
+    names = ("loss", "eval_loss", "eval_right", "learning_rate", "grad_norm", "step")
+    return [
+        {name: entry[name] for name in names if name in entry}
+        for entry in load_log(folder)
+        if "loss" in entry or "eval_loss" in entry
+    ]
+
+
 @pytest.mark.parametrize("step", [1, 4, 5, 8])
 def test_stopping_puts_an_evaluation_off_and_log_sums_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: list[dict[str, Any]], step: int
 ) -> None:
-    short = tiny_runs.ALIGNMENT.replace("count: 30", "count: 8")  # four steps an epoch: 4 and 8 are the ends of one
-    stage = tiny_runs.with_batch(short, **{**SHORT, "log_every": 3, "eval_every": 4}).replace(
-        "data:", "eval_data: [{world: 1, count: 3, split: test, text: caption}], data:"
-    )
-    train(recipe_with(tmp_path / "whole", stage))
     with monkeypatch.context() as patched:
         stop_after(patched, step)
         with pytest.raises(TrainingInterrupted, match=f"after step {step} of 8"):
-            train(recipe_with(tmp_path / "other", stage))
-    train(recipe_with(tmp_path / "other", stage), resume=True)
-    names = ("loss", "eval_loss", "eval_right", "learning_rate", "grad_norm", "step")
-    logs = [
-        [
-            {name: entry[name] for name in names if name in entry}
-            for entry in load_log(tmp_path / run)
-            if "loss" in entry or "eval_loss" in entry
-        ]
-        for run in ("whole", "other")
-    ]
-    assert logs[0] == logs[1]
-    assert [entry["step"] for entry in logs[0]] == [3, 4, 6, 8]
+            train(recipe_with(tmp_path, EVALUATED))
+    train(recipe_with(tmp_path, EVALUATED), resume=True)
+    assert losses_and_evaluations(tmp_path) == evaluated
+    assert [entry["step"] for entry in evaluated] == [3, 4, 6, 8]
 
 
 def load_log(folder: Path) -> list[dict[str, Any]]:
