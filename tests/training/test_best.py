@@ -102,7 +102,7 @@ def test_the_best_is_kept_and_left_also_by_a_run_that_was_stopped(
 
     for step in (3, 7):  # one with the best before it, one after
         with monkeypatch.context() as patched:
-            stop_in(patched, step)
+            tiny_runs.stop_in(patched, step)
             with pytest.raises(TrainingInterrupted):
                 train(load_recipe(other), resume=True)
     train(load_recipe(other), resume=True)
@@ -115,23 +115,11 @@ def test_the_best_is_kept_and_left_also_by_a_run_that_was_stopped(
     }
 
 
-def stop_in(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Ask a run to stop in a step."""
-    learn = StageTrainer.training_step
-
-    def asked(self: StageTrainer, *arguments: Any, **options: Any) -> Any:
-        if self.state.global_step + 1 == step:
-            signal.raise_signal(signal.SIGTERM)
-        return learn(self, *arguments, **options)
-
-    monkeypatch.setattr(StageTrainer, "training_step", asked)
-
-
 def test_a_stage_that_gains_nothing_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = stage_of(best_by="loss", patience=2, least_gain=1000, save_every=100)
     recipe = tiny_runs.write_recipe(tmp_path, stage)
     with monkeypatch.context() as patched:
-        stop_in(patched, 5)  # after the second evaluation, the first without a gain
+        tiny_runs.stop_in(patched, 5)  # after the second evaluation, the first without a gain
         with pytest.raises(TrainingInterrupted):
             train(load_recipe(recipe))
     train(load_recipe(recipe), resume=True)

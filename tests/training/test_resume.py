@@ -127,18 +127,6 @@ def recipe_with(folder: Path, *stages: str, head: str = "") -> Any:
     return load_recipe(tiny_runs.write_recipe(folder, *stages, head=head))
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Ask a run to stop in a step."""
-    learn = StageTrainer.training_step
-
-    def asked(self: StageTrainer, *arguments: Any, **options: Any) -> Any:
-        if self.state.global_step + 1 == step:
-            signal.raise_signal(signal.SIGTERM)
-        return learn(self, *arguments, **options)
-
-    monkeypatch.setattr(StageTrainer, "training_step", asked)
-
-
 SHORT = {"batch_size": 2, "steps": 8, "save_every": 100}
 
 
@@ -170,7 +158,7 @@ def test_stopping_puts_an_evaluation_off_and_log_sums_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: list[dict[str, Any]], step: int
 ) -> None:
     with monkeypatch.context() as patched:
-        stop_after(patched, step)
+        tiny_runs.stop_in(patched, step)
         with pytest.raises(TrainingInterrupted, match=f"after step {step} of 8"):
             train(recipe_with(tmp_path, EVALUATED))
     train(recipe_with(tmp_path, EVALUATED), resume=True)
@@ -188,7 +176,7 @@ def test_samples_that_were_learned_from_are_not_read_again(tmp_path: Path, monke
     monkeypatch.setattr(Joined, "__getitem__", lambda self, index: (read.append(index), take(self, index))[1])
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, **SHORT)
     with monkeypatch.context() as patched:
-        stop_after(patched, 6)
+        tiny_runs.stop_in(patched, 6)
         with pytest.raises(TrainingInterrupted):
             train(recipe_with(tmp_path, stage))
     learned = read[:12]  # two samples a step
@@ -203,13 +191,13 @@ def test_a_second_call_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Mo
     stages = tuple(tiny_runs.with_batch(stage, **SHORT) for stage in (tiny_runs.ALIGNMENT, tiny_runs.INSTRUCTION))
     recipe = recipe_with(tmp_path, *stages)
     with monkeypatch.context() as patched:
-        stop_after(patched, 6)
+        tiny_runs.stop_in(patched, 6)
         with pytest.raises(TrainingInterrupted):
             train(recipe)
     with pytest.raises(RunExistsError, match=r"stopped in 0-alignment: go on from step 6 with --resume, start another"):
         train(recipe)
     with monkeypatch.context() as patched:
-        stop_after(patched, 1)
+        tiny_runs.stop_in(patched, 1)
         patched.setattr("flashsloth.training.run.set_seed", lambda seed: None)
         patched.setattr("flashsloth.training.stage_training.set_seed", lambda seed: None)
         with pytest.raises(TrainingInterrupted):
@@ -221,7 +209,7 @@ def test_a_second_call_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_checkpoint_of_other_weights_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, **SHORT)
     with monkeypatch.context() as patched:
-        stop_after(patched, 2)
+        tiny_runs.stop_in(patched, 2)
         with pytest.raises(TrainingInterrupted):
             train(recipe_with(tmp_path, stage))
     checkpoint = last_whole(tmp_path / "out" / "0-alignment" / "steps")
@@ -251,7 +239,7 @@ def test_weights_are_saved_under_the_models_own_names(tmp_path: Path, monkeypatc
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, **SHORT)
     train(recipe_with(tmp_path / "whole", stage))
     with monkeypatch.context() as patched:
-        stop_after(patched, 3)
+        tiny_runs.stop_in(patched, 3)
         with pytest.raises(TrainingInterrupted):
             train(recipe_with(tmp_path / "other", stage))
     train(recipe_with(tmp_path / "other", stage), resume=True)

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -19,6 +20,8 @@ from typing import Any
 import pytest
 from accelerate.utils import is_deepspeed_available
 from forked import processes as forked_processes
+
+from flashsloth.training.trainer import StageTrainer
 
 NEEDS_DEEPSPEED = [
     pytest.mark.slow,
@@ -189,3 +192,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def stop_in(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ask a run in this process to stop in a step."""
+    learn = StageTrainer.training_step
+
+    def asked(self: StageTrainer, *arguments: Any, **options: Any) -> Any:
+        if self.state.global_step + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+        return learn(self, *arguments, **options)
+
+    monkeypatch.setattr(StageTrainer, "training_step", asked)
