@@ -34,6 +34,16 @@ def exif_with_orientation(value: int) -> Image.Exif:
     return exif
 
 
+def packed_zeros(mebibytes: int) -> bytes:
+    """What zlib unpacks to so many MiB of zeros, put together from one MiB that was packed."""
+    packer = zlib.compressobj(9)
+    head = packer.compress(bytes(2)) + packer.flush(zlib.Z_FULL_FLUSH)  # from here on a block stands for itself
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    rest = packer.compress(bytes((1 << 20) - 2)) + packer.flush(zlib.Z_FINISH)
+    adler = ((mebibytes << 20) % 65521) << 16 | 1
+    return head + (mebibytes - 1) * block + rest[:-4] + struct.pack(">I", adler)
+
+
 def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
