@@ -2,8 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One process more than cores: tests wait for processes of their own.
-PARALLEL = -n $$($(BIN)/python -c 'import os; print(min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 8) + 1)') --dist worksteal
+PARALLEL := -n auto --dist worksteal
 PROCESSOR_TESTS := tests/speed tests/parity tests/benchmark/test_machine.py
 ABILITIES := packed-float32,packed-bfloat16,int8,int4,bfloat16
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt

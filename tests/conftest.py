@@ -21,6 +21,8 @@ from flashsloth.speed.abilities import Ability, missing
 
 LACKING = {*missing(), *(() if torch.cuda.is_available() else ("cuda",))}
 """What tests may need of a processor, or of an accelerator, and this machine does not have."""
+MOST_CORES = 8
+"""That a run of the suite takes."""
 LACKS = "this machine lacks "
 
 
@@ -30,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so `nohup pytest &` and others begin
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` is: one more than cores, since tests wait for processes of their own; each takes 1.5 GB."""
+    return min(os.cpu_count() or 1, MOST_CORES) + 1
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
