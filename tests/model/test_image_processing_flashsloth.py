@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,40 @@ def test_settings_for_one_call() -> None:
     assert np.array_equal(raw[0, 0], expected.astype(np.float32))
 
 
+def test_floats_are_fractions_whether_rescaled_or_not() -> None:
+    """Bytes without `do_rescale` stay bytes; floats, of which 0 to 1 is asked, are not made bytes of."""
+    processor, pixels = FlashSlothImageProcessorPil(), np.asarray(picture(7))
+    fractions = pixels / 255
+    expected = processor(pixels, return_tensors="np")["pixel_values"]
+    for given in (fractions, fractions.astype(np.float32), torch.tensor(fractions), torch.tensor(fractions).bfloat16()):
+        for settings in ({}, {"do_rescale": False}):
+            assert np.abs(processor(given, return_tensors="np", **settings)["pixel_values"] - expected).max() <= 0.009
+    assert processor(pixels, do_rescale=False, return_tensors="np")["pixel_values"].max() > 255
+
+
+def test_deep_grey_is_narrowed_and_what_pillow_mixes_up_is_refused() -> None:
+    """Pillow's `convert("RGB")` makes all of the first white, and noise of the second."""
+    levels = np.linspace(0, 65535, 40 * 30).reshape(30, 40).astype(np.uint16)
+    processor = FlashSlothImageProcessorPil(size={"height": 30, "width": 30})
+    deep, plain = (
+        processor(Image.fromarray(grey), return_tensors="np")["pixel_values"]
+        for grey in (levels, (levels >> 8).astype(np.uint8))
+    )
+    assert np.array_equal(deep, plain)
+    planes = io.BytesIO()
+    tifffile = pytest.importorskip("tifffile", reason="tifffile (flashsloth[pictures]) is not installed")
+    tifffile.imwrite(planes, np.zeros((3, 8, 8), np.uint16), photometric="rgb", planarconfig="separate")
+    with Image.open(planes) as image, pytest.raises(ValueError, match="a TIFF whose pixels Pillow mixes up"):
+        processor(image)
+
+
+def test_none_is_the_processors_own_setting() -> None:
+    processor, image = FlashSlothImageProcessorPil(image_grid=2), picture(3)
+    nothing = dict.fromkeys(("do_rescale", "do_normalize", "image_mean", "rescale_factor", "size", "image_grid"))
+    plain, told = (processor(image, return_tensors="np", **given)["pixel_values"] for given in ({}, nothing))
+    assert np.array_equal(plain, told)
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     processor = FlashSlothImageProcessorPil(
         size={"height": 28, "width": 28}, image_grid=2, image_aspect_ratio="pad", image_mean=[0.1, 0.2, 0.3]
@@ -176,6 +211,7 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "channels": (np.zeros((5, 5, 2), np.uint8), {}, "5×5×2"),
     "no picture": (3, {}, "int is not a picture"),
     "nothing": ([], {}, "no picture"),
+    "an option of another type": (picture(), {"image_std": "half"}, "image_std"),
 }
 
 

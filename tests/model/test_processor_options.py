@@ -179,6 +179,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "given twice": ({"padding": True, "text_kwargs": {"padding": False}}, "padding was passed two times"),
     "another padding": ({"padding": "most"}, "'most'"),
     "length of another kind": ({"max_length": -1}, "max_length"),
+    "multiple of another kind": ({"pad_to_multiple_of": "8"}, "pad_to_multiple_of is '8'"),
+    "multiple of no whole number": ({"pad_to_multiple_of": 2.5}, "pad_to_multiple_of is 2.5"),
+    "a word for a length": ({"text_kwargs": {"max_length": "64"}}, "max_length is '64'"),
     "pairs of texts": ({"text_pair": "b"}, "text_pair"),
     "overflow": ({"return_overflowing_tokens": True}, "return_overflowing_tokens"),
     "videos": ({"videos": [1]}, "videos"),
@@ -196,6 +199,7 @@ def test_what_cannot_be_followed_is_refused(tiny_processor: FlashSlothProcessor,
 
 def test_what_asks_for_nothing_is_not_refused(tiny_processor: FlashSlothProcessor) -> None:
     nothing = {"videos": None, "audio": None, "pad_to_multiple_of": None, "return_token_type_ids": False, "stride": 0}
+    nothing |= dict.fromkeys(("text_kwargs", "images_kwargs", "image_grid", "do_rescale"))
     found = tiny_processor(images=picture(), text=PROMPT, return_tensors="pt", max_length=None, **nothing)
     expected = tiny_processor(images=picture(), text=PROMPT, return_tensors="pt")
     assert set(found) == set(expected)

@@ -10,13 +10,12 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from flashsloth.media.formats import decoding, parse
 from flashsloth.media.limits import DEFAULT_LIMITS, MediaLimits, PictureError, refusing
 from flashsloth.media.pixels import channels_last, image_from_array, plain_rgb, rgb_on_white
 from flashsloth.media.sources import encoded_picture
-from flashsloth.media.tiff import misread
+from flashsloth.media.tiff import is_misread
 
 CONVERSION_FAILURES = (ValueError, OSError, ImportError)  # ImportError: colours without littlecms
 TENSOR_FAILURES = (TypeError, RuntimeError)  # sparse, quantized, or without data
@@ -83,7 +82,7 @@ def _undecoded(source: Any, limits: MediaLimits) -> tuple[str, Image.Image]:
     """(name, image) whose size is within the limits and whose pixels may still be encoded."""
     if isinstance(source, Image.Image):
         limits.check_size("PIL image", *source.size)
-        if isinstance(source, TiffImageFile) and misread(source.tag_v2):
+        if is_misread(source):
             raise PictureError("PIL image: a TIFF whose pixels Pillow mixes up; pass the file's path or bytes instead")
         return "PIL image", source
     if isinstance(source, np.ndarray):

@@ -61,6 +61,11 @@ def open_tiff(name: str, file: Any) -> ImageFile.ImageFile:
     return DeepTiff(file)
 
 
+def is_misread(image: Any) -> bool:
+    """Whether `image` is one of Pillow's own whose pixels Pillow mixes up."""
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and misread(image.tag_v2)
+
+
 def misread(tags: Any) -> bool:
     """Whether Pillow opens a picture of these tags and gives other pixels than it holds."""
     photometric, samples, bits = tags.get(PHOTOMETRIC, 0), tags.get(SAMPLES, 1), max(tags.get(BITS, (1,)))

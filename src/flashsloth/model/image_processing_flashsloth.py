@@ -19,6 +19,7 @@ Legend: N pictures, W views a picture, H and X the picture's height and width.
 from typing import Any
 
 import numpy as np
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
@@ -26,6 +27,8 @@ from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_S
 from transformers.processing_utils import ImagesKwargs
 
 from flashsloth.media import open_picture
+from flashsloth.media.pixels import DEEP_GREY_MODES
+from flashsloth.media.tiff import is_misread
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID
 from flashsloth.model.resizing import columns_on_square, resize_on_square, side_by_side, widen_on_square
 
@@ -85,6 +88,14 @@ class FlashSlothImageProcessorPil(PilBackend):
         """Views a picture, with the processor's own settings."""
         return 1 if self.image_grid == STANDARD_GRID else 1 + self.image_grid**2
 
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """As transformers' own; an option that is None is the processor's own setting."""
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        try:
+            return super().preprocess(images, *args, **given)
+        except StrictDataclassError as error:  # of several lines, and no ValueError
+            raise ValueError(" ".join(str(error).split())) from error
+
     def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Make the views of every picture; see the module's docstring."""
         flat = _flat(images)
@@ -95,14 +106,14 @@ class FlashSlothImageProcessorPil(PilBackend):
         side = _square_side(kwargs["size"])
         if kwargs["image_aspect_ratio"] not in ASPECTS:
             raise ValueError(f"image_aspect_ratio is {kwargs['image_aspect_ratio']!r}, expected one of {ASPECTS}")
-        table = _normalisation_table(kwargs)
+        tables = [_normalisation_table(kwargs, fractions=fractions) for fractions in (False, True)]
         grid = kwargs["image_grid"]
         if grid < STANDARD_GRID:
             raise ValueError(f"image_grid is {grid}, expected at least {STANDARD_GRID}")
         num_views = 1 if grid == STANDARD_GRID else 1 + grid**2
         pixel_values = np.empty((len(flat), num_views, 3, side, side), np.float32)
         for image, views in zip(flat, pixel_values, strict=True):
-            _make_views(_rgb(image), table, kwargs, views)
+            _make_views(_rgb(image), tables[_is_fractions(image)], kwargs, views)
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=kwargs.get("return_tensors"))
 
 
@@ -142,8 +153,9 @@ def _flat(images: Any) -> list[Any]:
 
 
 def _rgb(image: Any) -> Image.Image:
-    """A PIL RGB picture of whatever `flashsloth.media` opens; PIL's own are converted as the published code does."""
-    if not isinstance(image, Image.Image):
+    """A PIL RGB picture of whatever `flashsloth.media` opens; PIL's own are converted as the published code does,
+    but for those that Pillow makes white or mixes up: grey of more than 8 bits, and some TIFF."""
+    if not isinstance(image, Image.Image) or image.mode in DEEP_GREY_MODES or is_misread(image):
         return open_picture(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -176,11 +188,22 @@ def _square_side(size: Any) -> int:
     return int(height)
 
 
-def _normalisation_table(settings: dict[str, Any]) -> np.ndarray:
-    """What each byte becomes in each channel: float32 [3, 256], rounded where transformers' image processors round."""
+def _is_fractions(image: Any) -> bool:
+    """Whether a picture is an array or a tensor of floats, which are 0 to 1."""
+    kind = getattr(image, "dtype", None)
+    return bool(getattr(kind, "is_floating_point", getattr(kind, "kind", "") == "f"))
+
+
+def _normalisation_table(settings: dict[str, Any], *, fractions: bool) -> np.ndarray:
+    """What each byte becomes in each channel: float32 [3, 256], rounded where transformers' image processors round.
+
+    Without `do_rescale` bytes stay 0 to 255, and `fractions`, of which bytes were made for resizing, 0 to 1.
+    """
     values = np.arange(MAX_CHANNEL + 1, dtype=np.float64)
     if settings["do_rescale"]:
         values = values * settings["rescale_factor"]
+    elif fractions:
+        values = values / MAX_CHANNEL
     values = values.astype(np.float32)
     table = np.repeat(values[None], 3, axis=0)
     if settings["do_normalize"]:

@@ -8,6 +8,7 @@ not known, or that FlashSloth cannot follow, is refused by name; one that asks f
 # No `from __future__ import annotations`: transformers reads the annotations below as the types they name.
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
@@ -76,6 +77,7 @@ def read_options(processor: ProcessorMixin, options: Mapping[str, Any]) -> tuple
         ValueError: for an option that is unknown, given twice, of a value that is none of its own, or that FlashSloth
             cannot follow.
     """
+    options = {name: value for name, value in options.items() if value is not None}
     _check_names(options)
     own = {name: options[name] for name in _OWN if options.get(name) is not None}
     shared = {name: bool(options.get(name) or (options.get("text_kwargs") or {}).get(name)) for name in _SHARED}
@@ -103,8 +105,8 @@ def read_options(processor: ProcessorMixin, options: Mapping[str, Any]) -> tuple
     text_options = TextOptions(
         padding=_padding(text.get("padding")),
         padding_side=text.get("padding_side"),
-        pad_to_multiple_of=text.get("pad_to_multiple_of"),
-        max_length=max_length,
+        pad_to_multiple_of=_tokens("pad_to_multiple_of", text.get("pad_to_multiple_of") or None),
+        max_length=_tokens("max_length", max_length),
         truncation=truncation,
         return_tensors=text.get("return_tensors"),
         return_attention_mask=text.get("return_attention_mask") is not False,
@@ -114,7 +116,7 @@ def read_options(processor: ProcessorMixin, options: Mapping[str, Any]) -> tuple
     if text_options.padding_side not in (None, "left", "right"):
         raise ValueError(f"padding_side is {text_options.padding_side!r}, expected 'left' or 'right'")
     images, grid = merged["images_kwargs"], processor.image_processor.image_grid
-    if images.get("image_grid", grid) != grid:
+    if images.get("image_grid") not in (None, grid):
         raise ValueError(
             f"image_grid is {images['image_grid']}, but this processor writes prompts for image_grid {grid}: load "
             f"model and processor with image_grid={images['image_grid']}"
@@ -135,6 +137,15 @@ def _check_names(options: Mapping[str, Any]) -> None:
     for name in _OTHER_INPUTS:
         if options.get(name):
             raise ValueError(f"{name} was given, but FlashSloth reads pictures and text: leave it out")
+
+
+def _tokens(name: str, value: Any) -> int | None:
+    """A number of tokens, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected a whole number of tokens over 0, or None")
+    return int(value)
 
 
 def _padding(value: Any) -> str | None:
