@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from flashsloth.training.metrics import answer_accuracy, answers_right, patch_accuracy
+from flashsloth.training.metrics import answer_accuracy, answers_right, kinds_of_answers, patch_accuracy
 
 IGNORED = -100
 
@@ -27,6 +28,19 @@ def test_accuracy_is_counted_by_kind() -> None:
         SimpleNamespace(predictions=predicted, label_ids=labels)
     )
     assert scores == {"right": 0.75, "right_color": 1.0, "right_count": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "labels", "scored"),
+    [
+        (["color", "count"], [IGNORED, 5, IGNORED, 7], ["color", "count"]),
+        (["color", "count"], [IGNORED, 5, 7, 8], ["text"]),
+        (["answer", "answer"], [5, 7, 8, IGNORED], ["answer"]),
+    ],
+    ids=["apart", "in one piece", "in one piece, of one kind"],
+)
+def test_answers_that_a_template_runs_together_are_one(kinds: list[str], labels: list[int], scored: list[str]) -> None:
+    assert kinds_of_answers(kinds, labels) == scored
 
 
 def test_patches_that_show_nothing_do_not_count() -> None:

@@ -128,6 +128,9 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         ("world: 3, count: 100", "world: 3, count: 5, split: dev", 'split: found "dev", expected train or test'),
         ("json: captions.json", "json: captions.json, count: 5", "data.0.count: found 5, but it does not go with json"),
         ("json: captions.json", "json: captions.json, weight: 0", "data.0.weight: found 0, expected a number above 0"),
+        ("json: captions.json", "json: captions.json, weight: 1e300", "weight: found 1e+300, expected a number above 0"),
+        ("json: captions.json", "json: captions.json, independent: true", "independent: needs questions to tell apart"),
+        ("steps: 10", "settings: {}", "stages.instruction.settings: unknown key"),
         (
             "name: small",
             "export_dtype: fp17",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from forked import run_python
 
-from flashsloth.training.data import Ledger, TooManyBadSamplesError
+from flashsloth.training.data import BadSampleError, DataError, Ledger, TooManyBadSamplesError
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
 from flashsloth.world import World, export_split
@@ -82,8 +82,28 @@ def test_losses_do_not_depend_on_format_or_workers(folder: Path, plain: list[flo
 
 
 def test_packed_losses_are_those_of_unpacked_samples(folder: Path, plain: list[float]) -> None:
-    packed = losses(folder, "packed", f"jsonl: {folder}/data.jsonl", packing="true", micro_batch_size=4)
+    """Held-out samples are scored row by row, and never packed."""
+    held_out = "[{world: 1, count: 4, split: test, most_turns: 2}]"
+    changes = {"packing": "true", "micro_batch_size": 4, "eval_data": held_out}
+    packed = losses(folder, "packed", f"jsonl: {folder}/data.jsonl", **changes)
     assert packed == pytest.approx(plain, abs=1e-4)
+
+
+def test_a_held_out_text_is_looked_at_before_anything_is_learned(folder: Path) -> None:
+    held_out = f"[{{json: {folder}/long.json, images: {folder}}}]"
+    turns = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "because " * 999}]
+    (folder / "long.json").write_text(json.dumps([{"id": "a", "conversations": turns}]), encoding="utf-8")
+    with pytest.raises(BadSampleError, match=r"long\.json, sample 0 \(id 'a'\): has \d+ tokens, max_length is 999"):
+        losses(folder, "long", f"jsonl: {folder}/data.jsonl", eval_data=held_out, max_length=999)
+
+
+def test_a_held_out_picture_that_cannot_be_read_loses_nothing(folder: Path) -> None:
+    held_out = f"[{{json: {folder}/held.json, images: {folder}}}]"
+    records = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    (folder / "held.json").write_text(json.dumps([records[0], records[7]]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"held\.json, sample 1 .*a damaged or unusual PNG"):
+        losses(folder, "held", f"jsonl: {folder}/data.jsonl", eval_data=held_out, eval_every=1, steps=1)
+    assert (folder / "held" / "0-instruction" / "steps" / "checkpoint-1").is_dir()
 
 
 def test_the_log_shows_how_many_were_left_out(folder: Path, plain: list[float]) -> None:

@@ -8,12 +8,15 @@ Legend: N pictures, W views a picture.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from flashsloth.media import PictureError
 from flashsloth.model.chat_template import PLAIN_TEMPLATE
 from flashsloth.model.conversation import Message, pictures_of
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
@@ -104,6 +107,21 @@ class SampleEncoder:
         return row
 
 
+@contextmanager
+def named(sample: Sample) -> Iterator[None]:
+    """Say which sample it is that cannot be batched.
+
+    Raises:
+        BadSampleError: with its place.
+    """
+    try:
+        yield
+    except BadSampleError as error:
+        raise (error if sample.where is None else error.at(sample.where)) from error.__cause__
+    except PictureError as error:
+        raise BadSampleError(str(error), "unreadable_picture", sample.where) from error
+
+
 class ConversationCollator:
     """Batches of conversations, with and without pictures, of one turn or many.
 
@@ -121,7 +139,7 @@ class ConversationCollator:
         self.fillers = {"input_ids": processor.tokenizer.pad_token_id or 0, "labels": IGNORED_LABEL}
 
     def __call__(self, samples: list[Sample | EncodedSample]) -> dict[str, Any]:
-        encoded = [sample if isinstance(sample, EncodedSample) else self.encode(sample) for sample in samples]
+        encoded = [sample if isinstance(sample, EncodedSample) else self._encoded(sample) for sample in samples]
         lengths = [len(sample.row["input_ids"]) for sample in encoded]
         rows = fill_rows(lengths, self.max_length) if self.packing else [[number] for number in range(len(encoded))]
         batch = self._texts([[encoded[number].row for number in row] for row in rows])
@@ -135,6 +153,10 @@ class ConversationCollator:
         if shown:
             batch[PATCHES_KEY] = _stacked(shown)
         return batch
+
+    def _encoded(self, sample: Sample) -> EncodedSample:
+        with named(sample):
+            return self.encode(sample)
 
     def _texts(self, rows: list[list[Row]]) -> dict[str, Any]:
         """Everything but pictures, of the samples of each row."""
@@ -163,4 +185,4 @@ def _stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
 
 
-__all__ = ["ConversationCollator", "EncodedSample", "PatchCollator", "SampleEncoder", "one_by_one"]
+__all__ = ["ConversationCollator", "EncodedSample", "PatchCollator", "SampleEncoder", "named", "one_by_one"]

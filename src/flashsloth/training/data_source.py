@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flashsloth.strict_model import Problem, found
-from flashsloth.training.recipe_fields import FROM_HERE, Count, Positive, RecipeModel, Seed, Share, fixed
+from flashsloth.training.recipe_fields import FROM_HERE, Count, RecipeModel, Seed, Share, fixed
 
 SOURCE_KEYS = ("json", "jsonl", "csv", "parquet", "shards", "world", "packed")
 DATA_KEYS = (
@@ -25,6 +25,8 @@ GOES_WITH = {
     "most_turns": ("world", "packed"),
 }
 """Keys that say something of some sources alone."""
+MOST_PASSES = 1_000_000
+"""Over a source, in an epoch: an epoch's order is kept in memory."""
 _ORDER = fixed("steps would learn from other samples")
 _Name = Annotated[str, Field(min_length=1)]
 
@@ -47,7 +49,7 @@ with warnings.catch_warnings():
         """WebDataset's tar files: a file, a folder, or a pattern such as `cc-{00000..00055}.tar`."""
         images: Annotated[_Name | None, _ORDER] = None
         """The folder its picture paths start from; without it, the folder of the file."""
-        weight: Annotated[Positive, _ORDER] = 1.0
+        weight: Annotated[float, Field(gt=0, le=MOST_PASSES), _ORDER] = 1.0
         """How often an epoch takes each sample: 2 for twice, 0.5 for every other one, the others next time."""
         world: Annotated[int | None, Field(ge=0, le=3), _ORDER] = None
         """Level of the drawn world."""

@@ -16,6 +16,8 @@ import torch
 
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL
 
+SEVERAL = "text"
+"""The kind of what a template writes in one piece, where its answers are of several kinds."""
 _PROPERTIES = ("shape", "color", "character", "center")
 
 
@@ -28,14 +30,25 @@ def most_likely(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     return scores.argmax(dim=-1) if scores.is_floating_point() else scores
 
 
+def answer_spans(labels: np.ndarray) -> list[tuple[int, int]]:
+    """Where the answers of a sample stand: what is supervised without a break, int64 [T]."""
+    learned = np.concatenate([[False], labels != IGNORED_LABEL, [False]])
+    edges = np.flatnonzero(learned[1:] != learned[:-1]).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def kinds_of_answers(kinds: list[str], labels: list[int]) -> list[str]:
+    """The kinds of a sample's answers as they are scored: one where a template writes all of them in one piece."""
+    if len(answer_spans(np.asarray(labels))) == len(kinds):
+        return kinds
+    return kinds[:1] if len(set(kinds)) == 1 else [SEVERAL]
+
+
 def answers_right(predicted: np.ndarray, labels: np.ndarray) -> list[list[bool]]:
     """Which answers of each sample are right; int64 [B, T] both, `predicted[t]` made after seeing position t."""
     right = []
     for row, wanted in zip(predicted[:, :-1], labels[:, 1:], strict=True):
-        learned = wanted != IGNORED_LABEL
-        starts = np.flatnonzero(learned & ~np.concatenate([[False], learned[:-1]]))
-        ends = np.flatnonzero(learned & ~np.concatenate([learned[1:], [False]])) + 1
-        right.append([bool((row[a:b] == wanted[a:b]).all()) for a, b in zip(starts, ends, strict=True)])
+        right.append([bool((row[a:b] == wanted[a:b]).all()) for a, b in answer_spans(wanted)])
     return right
 
 
@@ -70,4 +83,11 @@ def patch_accuracy(prediction: Any) -> dict[str, float]:
     return scores
 
 
-__all__ = ["answer_accuracy", "answers_right", "most_likely", "patch_accuracy", "patch_predictions"]
+__all__ = [
+    "answer_accuracy",
+    "answers_right",
+    "kinds_of_answers",
+    "most_likely",
+    "patch_accuracy",
+    "patch_predictions",
+]

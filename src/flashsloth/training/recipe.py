@@ -16,11 +16,13 @@ from flashsloth.strict_model import Place, Problem, dotted, listed, read_model
 from flashsloth.training.data_source import DataSource
 from flashsloth.training.overrides import OverrideError, override
 from flashsloth.training.recipe_fields import FREE, RecipeError, RecipeModel, Seed, fixed
-from flashsloth.training.stage_run import AUTO, StageRun, arranged_stage
+from flashsloth.training.stage_run import AUTO, ROW, StageRun, arranged_stage
 from flashsloth.training.stages import STAGES
 from flashsloth.yaml_file import read_yaml
 
 Reporter = Literal["tensorboard", "wandb"]
+ROW_DEPTH = 2
+"""Of the group of a stage's row, in `stages.0.settings`."""
 _START = "the run began with another model"
 
 
@@ -130,7 +132,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 def place_in(stages: Any, place: Place) -> str:
     """A place of a recipe's model as the file has it; a stage that stands there once by its name."""
-    keys = [key for key in place if key != "settings"]
+    keys = [key for depth, key in enumerate(place) if (depth, key) != (ROW_DEPTH, ROW)]
     if len(keys) > 1 and keys[0] == "stages" and isinstance(stages, list):
         names = [str(stage.get("stage")) if isinstance(stage, dict) else "" for stage in stages]
         name = names[int(keys[1])]

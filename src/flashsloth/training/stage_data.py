@@ -15,7 +15,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.collation import SampleEncoder
+from flashsloth.training.collation import SampleEncoder, named
 from flashsloth.training.data import (
     LEDGER_NAME,
     DataError,
@@ -26,6 +26,7 @@ from flashsloth.training.data import (
     conversations,
 )
 from flashsloth.training.data.workers import WorkerPool
+from flashsloth.training.metrics import kinds_of_answers
 from flashsloth.training.recipe import StageRun
 
 
@@ -44,6 +45,21 @@ def training_conversations(
             raise DataError(f"leave_out names sample {max(numbers)} of {part.name}, whose last is {len(part) - 1}")
     ledger = Ledger(folder / LEDGER_NAME, len(data), stage.max_bad_fraction)
     return GuardedData(data, SampleEncoder(processor, stage.settings), ledger, left_out)
+
+
+def held_out_kinds(data: Joined, encode: SampleEncoder) -> list[list[str]]:
+    """The kinds of the answers of each held-out sample. Every text is written down once, so that one that cannot be
+    asked about is found before anything is learned; pictures stay closed.
+
+    Raises:
+        DataError: naming a sample, for held-out ones are not left out.
+    """
+    kinds = []
+    for index in range(len(data)):
+        sample = data[index]
+        with named(sample):
+            kinds.append(kinds_of_answers(sample.kinds, encode.text(sample)["labels"]))
+    return kinds
 
 
 def step_loader(
@@ -117,11 +133,17 @@ class PooledLoader(DataLoader):
 
     Args:
         loader: whose.
+        collator: makes them of samples.
         make_pool: of its dataset and collator.
     """
 
-    def __init__(self, loader: DataLoader, make_pool: Callable[[BatchMaker], WorkerPool]) -> None:
-        super().__init__(loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=loader.collate_fn)
+    def __init__(
+        self,
+        loader: DataLoader,
+        collator: Callable[[list[Any]], dict[str, Any]],
+        make_pool: Callable[[BatchMaker], WorkerPool],
+    ) -> None:
+        super().__init__(loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=collator)
         self.make_pool = make_pool
 
     def __iter__(self) -> Any:
@@ -133,4 +155,4 @@ class PooledLoader(DataLoader):
             pool.close()
 
 
-__all__ = ["BatchMaker", "PooledLoader", "Supply", "step_loader", "training_conversations"]
+__all__ = ["BatchMaker", "PooledLoader", "Supply", "held_out_kinds", "step_loader", "training_conversations"]

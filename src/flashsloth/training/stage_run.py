@@ -31,6 +31,8 @@ PACKING_ATTENTION = ("sdpa", "eager")
 """Implementations that take the mask which keeps packed samples apart."""
 MOST_WORKERS = 1024
 ENCODER_PART = "vision_encoder"
+ROW = "settings"
+"""The group that the row's keys are put into; no key of a file."""
 ROW_KEYS = [name for name in Stage.model_fields if name != "objective"]
 """Keys of a stage that change its row."""
 _ORDER = "steps would learn from other samples"
@@ -133,6 +135,11 @@ class StageRun(RecipeModel):
             if source.leave_out and not self.settings.learns_answers:
                 said = f"is for stages that learn answers, not for {self.stage}"
                 yield Problem(("data", number, "leave_out"), said)
+        for key, sources in (("data", self.data), ("eval_data", self.eval_data)):
+            for number, source in enumerate(sources):
+                if source.independent and self.settings.learns_answers and self.settings.template == "plain":
+                    said = "needs questions to tell apart, which template plain leaves out: choose chat"
+                    yield Problem((key, number, "independent"), said, (("settings", "template"),))
 
     def _evaluation_problems(self) -> Iterator[Problem]:
         if self.best_by is not None and not self.eval_data:
@@ -199,12 +206,12 @@ def arranged_stage(raw: Any) -> Any:
     settings = row.model_dump()
     if raw.get("adapter") is not None:
         settings["trains"] = [part for part in settings["trains"] if part != HEAD]
-    stage = {key: value for key, value in raw.items() if key not in ROW_KEYS}
-    stage["settings"] = {**settings, **{key: value for key, value in raw.items() if key in ROW_KEYS}}
+    stage = {key: value for key, value in raw.items() if key not in (*ROW_KEYS, ROW)}
+    stage[ROW] = {**settings, **{key: value for key, value in raw.items() if key in (*ROW_KEYS, ROW)}}
     for key in ("data", "eval_data"):
         if isinstance(stage.get(key), dict):
             stage[key] = [stage[key]]  # a source by itself
     return {key: value for key, value in stage.items() if value is not None or key not in ("eval_data", "engine")}
 
 
-__all__ = ["AUTO", "StageRun", "arranged_stage"]
+__all__ = ["AUTO", "ROW", "StageRun", "arranged_stage"]

@@ -24,7 +24,7 @@ from flashsloth.training.adapters import learner_of
 from flashsloth.training.arguments import STEPS_FOLDER, training_arguments
 from flashsloth.training.best import BEST_NAME
 from flashsloth.training.checkpoints import last_whole, new_files, step_of
-from flashsloth.training.collation import ConversationCollator, PatchCollator
+from flashsloth.training.collation import ConversationCollator, PatchCollator, SampleEncoder
 from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
 from flashsloth.training.data.overlap import overlap_of
@@ -39,7 +39,7 @@ from flashsloth.training.recipe import Recipe, StageRun
 from flashsloth.training.reporters import reporters
 from flashsloth.training.run_folder import CONFIG_NAME, CURVE_NAME, LOG_NAME, PARTS_NAME, stage_folder
 from flashsloth.training.soundness import all_tensors
-from flashsloth.training.stage_data import training_conversations
+from flashsloth.training.stage_data import held_out_kinds, training_conversations
 from flashsloth.training.stages import freeze_all_but
 from flashsloth.training.stop import TrainingInterrupted
 from flashsloth.training.throughput import TrainingCost, training_cost
@@ -168,15 +168,17 @@ def _answers_trainer(stage: _Stage, learner: Any, common: dict[str, Any]) -> Sta
         overlap = overlap_of(conversations(run.data), held_out)
         if overlap.samples:
             logger.warning("%s", overlap.warning())
+    kinds = [] if held_out is None else held_out_kinds(held_out, SampleEncoder(processor, run.settings))
     return StageTrainer(
         **common,
         model=learner,
         data_collator=ConversationCollator(processor, run.settings, run.attention, run.packing),
+        held_out_collator=ConversationCollator(processor, run.settings, run.attention),  # scores are of rows
         train_dataset=training_conversations(run, processor, stage.folder, grid),
         eval_dataset=held_out,
         processing_class=processor,
         preprocess_logits_for_metrics=most_likely,
-        compute_metrics=answer_accuracy([held_out[i].kinds for i in range(len(held_out))]) if held_out else None,
+        compute_metrics=None if held_out is None else answer_accuracy(kinds),
     )
 
 

@@ -18,6 +18,7 @@ from transformers import Trainer
 from flashsloth.training import ranks
 from flashsloth.training.batch_facts import BatchFacts, CountingCollator, take_facts
 from flashsloth.training.checkpoints import PREFIX
+from flashsloth.training.data.sample import DataError
 from flashsloth.training.data.worker_process import travelling
 from flashsloth.training.data.workers import StoppedWaiting, WorkerError, WorkerPool
 from flashsloth.training.meter import Meter
@@ -35,12 +36,14 @@ class SuppliedTrainer(Trainer):
     Args:
         run: the stage, as the recipe says it.
         whole_model: the FlashSloth that `model` is, or is a part of.
+        held_out_collator: makes batches of held-out samples, a row each; without it, the one for training does.
         options: Trainer's own.
     """
 
-    def __init__(self, run: StageRun, *, whole_model: Any, **options: Any) -> None:
+    def __init__(self, run: StageRun, *, whole_model: Any, held_out_collator: Any = None, **options: Any) -> None:
         collator = options.pop("data_collator")
         padding = whole_model.config.text_config.pad_token_id
+        self._held_out_collator = CountingCollator(held_out_collator or collator, padding)
         super().__init__(data_collator=CountingCollator(collator, padding), **options)
         self.run, self.whole_model = run, whole_model
         self.meter, self.stop_request = Meter(), StopRequest()
@@ -70,7 +73,9 @@ class SuppliedTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         loader = super().get_eval_dataloader(eval_dataset)
-        loader.base_dataloader = PooledLoader(loader.base_dataloader, self._make_pool_of_held_out)
+        loader.base_dataloader = PooledLoader(
+            loader.base_dataloader, self._held_out_collator, self._make_pool_of_held_out
+        )
         return loader
 
     def _make_pool(self, make: BatchMaker) -> WorkerPool:
@@ -95,7 +100,7 @@ class SuppliedTrainer(Trainer):
                 return super().evaluate(*args, **options)
         except StoppedWaiting:
             self.leave(max(ranks.gathered(self.stop_request.signal_number)))
-        except WorkerError as error:
+        except (WorkerError, DataError) as error:
             if not self.is_in_train or ranks.count() > 1:
                 raise
             self._trouble = error
