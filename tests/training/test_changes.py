@@ -60,6 +60,7 @@ def accepted(path: Path, *changes: str) -> list[tuple[str, int, Any, Any]]:
         ("stages.1.steps=9", "stages.instruction.steps", 20, 9),
         ("stages.1.adapter.learning_rate=1e-3", "stages.instruction.adapter.learning_rate", None, 1e-3),
         ("stages.1.feature_cache.max_gb=2", "stages.instruction.feature_cache.max_gb", 1.0, 2.0),
+        ("stages.1.precision=bf16", "stages.instruction.precision", "auto", "bf16"),
         ("stages.0.workers=3", "stages.alignment.workers", 1, 3),
         ("report_to=[tensorboard]", "report_to", [], ["tensorboard"]),
         ("output=elsewhere", "output", "runs/recipe", "elsewhere"),
@@ -96,17 +97,26 @@ def test_what_may_not_is_refused_by_name(recipe: Path, change: str, message: str
     assert "\n" not in str(refused.value)
 
 
-def test_all_that_is_refused_is_told_at_once(recipe: Path, tmp_path: Path) -> None:
+def test_all_that_is_refused_is_told_at_once(recipe: Path) -> None:
     with pytest.raises(RecipeChangedError, match=r"cannot go on with 2 changes; set it back") as refused:
         accepted(recipe, "seed=1", "stages.1.shuffle=false", "stages.1.workers=0")
     assert [line.split(":")[0].strip() for line in str(refused.value).splitlines()[1:]] == [
         "stages.instruction.shuffle",
         "seed",
     ]
-    longer = tmp_path / "longer.yaml"
-    longer.write_text(ADAPTED + "  - {stage: encoder, data: [{world: 1, count: 3}]}\n", encoding="utf-8")
+
+
+def test_stages_to_come_may_change_and_be_added(recipe: Path) -> None:
+    short = load_recipe(recipe)
+    recipe.write_text(ADAPTED + "  - {stage: encoder, data: [{world: 1, count: 3}]}\n", encoding="utf-8")
+    long = load_recipe(recipe)
+    (added,) = accepted_changes(short, long, REACHED, "now")
+    assert (added.field, added.before, added.after["stage"]) == ("stages.encoder", None, "encoder")
     with pytest.raises(RecipeChangedError, match=r"stages: the run has .*: the run began with other stages"):
-        accepted_changes(load_recipe(recipe), load_recipe(longer), REACHED, "now")
+        accepted_changes(long, short, REACHED, "now")
+    early = Reached(stage=0, step=9, folder="0-alignment")
+    (changed,) = accepted_changes(long, load_recipe(recipe, ["stages.1.batch_size=64"]), early, "now")
+    assert (changed.field, changed.after) == ("stages.instruction.batch_size", 64)
 
 
 # Real runs, in this process: stopped, and gone on with.
@@ -221,6 +231,20 @@ def test_more_steps_go_on_as_a_run_of_so_many(tmp_path: Path, monkeypatch: pytes
     assert logged(other, "learning_rate")[STOP:] == logged(longer, "learning_rate")[STOP:]
     with pytest.raises(RecipeChangedError, match=r"stages\.alignment\.steps: the run has 12, found 20: that stage is"):
         train(tiny(tmp_path / "other", "stages.0.steps=20", "stages.0.save_every=4"), resume=True)
+
+
+def test_it_goes_on_in_another_precision_and_into_an_added_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(tmp_path)
+    stopped(monkeypatch, recipe)
+    more = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=2, steps=1)
+    first = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=2, steps=STOP + 1)
+    file = tiny_runs.write_recipe(tmp_path, first, more)
+    changes = ["model.config.sap_dropout=0.0", "stages.0.precision=bf16", "stages.0.schedule=warmup_stable_decay"]
+    assert train(load_recipe(file, changes), resume=True) == recipe.output / "1-alignment"
+    fields = [change.field for change in read_history(recipe.output)]
+    assert fields == ["stages.0.schedule", "stages.0.steps", "stages.0.precision", "stages.1"]
 
 
 def test_a_run_that_is_killed_says_each_change_once(tmp_path: Path) -> None:

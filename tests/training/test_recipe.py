@@ -128,9 +128,17 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         ("world: 3, count: 100", "world: 3, count: 5, split: dev", 'split: found "dev", expected train or test'),
         ("json: captions.json", "json: captions.json, count: 5", "data.0.count: found 5, but it does not go with json"),
         ("json: captions.json", "json: captions.json, weight: 0", "data.0.weight: found 0, expected a number above 0"),
-        ("json: captions.json", "json: captions.json, weight: 1e300", "weight: found 1e+300, expected a number above 0"),
+        ("json: captions.json", "json: captions.json, weight: 1e300", "weight: found 1e+300, expected a number above"),
         ("json: captions.json", "json: captions.json, independent: true", "independent: needs questions to tell apart"),
         ("steps: 10", "settings: {}", "stages.instruction.settings: unknown key"),
+        ("steps: 10", "weight_decay: 5e4", "weight_decay: found 50000, which times learning_rate, 2e-05, is 1 or more"),
+        ("learning_rate: 2e-3", "trains: [sap, embq]", "trains: found embq, which template plain has no use for"),
+        (
+            "stage: alignment",
+            "stage: encoder",
+            "stages.encoder.data.0: found json, but stage encoder learns from drawn",
+        ),
+        ("learning_rate: 2e-3", "patch_loss: 1", "data.0: found json, but patch_loss learns from drawn pictures"),
         (
             "name: small",
             "export_dtype: fp17",

@@ -12,6 +12,7 @@ import pytest
 
 from flashsloth.training import record
 from flashsloth.training.changes import RecipeChangedError
+from flashsloth.training.data.joined_json import companion
 from flashsloth.training.recipe import load_recipe, resolved
 from flashsloth.training.record import (
     RunExistsError,
@@ -20,6 +21,7 @@ from flashsloth.training.record import (
     write_record,
 )
 from flashsloth.version import __version__
+from tests.training import tiny_runs
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*nano.yaml"))
 ADAPTED = """
@@ -88,6 +90,18 @@ def test_changed_data_is_refused_with_its_name(adapted: Path) -> None:
     (adapted.parent / "a.json").write_text('[{"id": "c"}]', encoding="utf-8")
     with pytest.raises(RecipeChangedError, match=r"data changed since the run began: .*a\.json; the order"):
         write_record(load_recipe(adapted), resumed=True)
+
+
+def test_answers_beside_questions_are_data_too(tmp_path: Path) -> None:
+    """VQAv2's annotations; other files in the same folder are not."""
+    for name, value in (("v2_questions", '{"info": {}, "questions": [{}]}'), ("v2_annotations", '{"annotations": []}')):
+        (tmp_path / f"{name}.json").write_text(value, encoding="utf-8")
+    (tmp_path / "list.json").write_text("[{}]", encoding="utf-8")
+    assert companion(tmp_path / "v2_questions.json") == tmp_path / "v2_annotations.json"
+    assert companion(tmp_path / "list.json") is None
+    stage = f"stage: instruction, data: [{{json: {tmp_path}/v2_questions.json}}]"
+    recipe = load_recipe(tiny_runs.write_recipe(tmp_path / "run", stage))
+    assert [Path(name).name for name in data_digests(recipe)] == ["v2_questions.json", "v2_annotations.json"]
 
 
 def test_a_very_large_file_is_known_by_its_ends(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,7 +206,9 @@ def test_a_second_call_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Mo
         train(recipe)
 
 
-def test_a_checkpoint_of_other_weights_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_other_weights_or_another_optimizer_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, **SHORT)
     with monkeypatch.context() as patched:
         tiny_runs.stop_in(patched, 2)
@@ -214,6 +216,10 @@ def test_a_checkpoint_of_other_weights_is_an_error(tmp_path: Path, monkeypatch: 
             train(recipe_with(tmp_path, stage))
     checkpoint = last_whole(tmp_path / "out" / "0-alignment" / "steps")
     assert checkpoint is not None
+    with monkeypatch.context() as patched:
+        patched.setattr("flashsloth.training.optimizer._is_table", lambda module: True)  # other groups of parameters
+        with pytest.raises(SaveError, match=r"checkpoint-2 holds the state of another optimizer than this version"):
+            train(recipe_with(tmp_path, stage), resume=True)
     weights = load_file(checkpoint / "model.safetensors")
     renamed = {name.replace("projector", "projektor"): values for name, values in weights.items()}
     save_file(renamed, checkpoint / "model.safetensors", metadata={"format": "pt"})

@@ -14,6 +14,7 @@ from flashsloth.adapters.folder import AdapterError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import arguments
+from flashsloth.training.data import DataError
 from flashsloth.training.engines import EngineError
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.run import RunExistsError, train
@@ -125,6 +126,15 @@ def test_what_a_later_stage_needs_is_asked_before_the_first(tmp_path: Path, monk
     with pytest.raises(AdapterError, match="needs bitsandbytes"):
         train(load_recipe(recipe, adapted))
     assert not (tmp_path / "out").exists()
+
+
+def test_data_of_a_later_stage_is_opened_before_the_first(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('[{"id": "a"', encoding="utf-8")
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE.format(output=tmp_path / "out"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"broken\.json"):
+        train(load_recipe(recipe, [f"stages.2.data=[{{json: {tmp_path}/broken.json}}]"]))
+    assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_words_of_the_world_are_one_token_and_everything_else_is_spelled() -> None:

@@ -16,12 +16,15 @@ from typing import Any
 
 from flashsloth.strict_model import Place, StrictModel, found
 from flashsloth.training.recipe import Recipe, RecipeError, place_in
-from flashsloth.training.recipe_fields import OnResume, RecipeModel
+from flashsloth.training.recipe_fields import FREE, OnResume, RecipeModel
 from flashsloth.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.json"
+STAGES_KEY = "stages"
+DATA_PLACES = (("data",), ("eval_data",))
+"""Of a stage: files are recorded for the whole run."""
 REMEDY = "set it back, or train into another folder with --set output=..."
 
 
@@ -126,9 +129,11 @@ def _differences(
             continue
         if isinstance(one, RecipeModel) and isinstance(other, RecipeModel):
             yield from _differences(one, other, (*place, name))
-        elif _are_groups(one) and _are_groups(other) and len(one) == len(other):
-            for number, pair in enumerate(zip(one, other, strict=True)):
+        elif _are_groups(one) and _are_groups(other) and _go_together(name, one, other):
+            for number, pair in enumerate(zip(one, other, strict=False)):
                 yield from _differences(*pair, (*place, name, number))
+            for number in range(len(one), len(other)):
+                yield (*place, name, number), None, other[number], FREE
         else:
             yield (*place, name), one, other, rule
 
@@ -137,13 +142,20 @@ def _are_groups(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, RecipeModel) for item in value)
 
 
+def _go_together(name: str, before: list[Any], after: list[Any]) -> bool:
+    """Whether lists are compared item by item; stages may have been added at the end."""
+    return len(before) == len(after) or (name == STAGES_KEY and len(before) < len(after))
+
+
 def _refusal(place: Place, after: Any, rule: OnResume, reached: Reached) -> str | None:
     """Why a change cannot be; None if it can."""
+    stage = int(place[1]) if place[0] == STAGES_KEY and len(place) > 1 else None
+    if stage is not None and stage > reached.stage and place[2:3] not in DATA_PLACES:
+        return None  # it has not begun
     if rule.kind == "fixed":
         return rule.why
-    if rule.kind == "free" or place[0] != "stages":
+    if rule.kind == "free" or stage is None:
         return None
-    stage = int(place[1])
     if stage < reached.stage:
         return "that stage is done; a run that starts from its folder (model.path) can take it further"
     if stage == reached.stage and place[2] == "steps" and after is not None and after < reached.step:

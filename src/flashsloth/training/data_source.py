@@ -74,6 +74,16 @@ with warnings.catch_warnings():
         independent: Annotated[bool, _ORDER] = False
         """Every question by itself instead of as turns of one conversation."""
 
+        @property
+        def kind(self) -> str:
+            """Which of :data:`SOURCE_KEYS` it is."""
+            return next(key for key in SOURCE_KEYS if getattr(self, key) is not None)
+
+        @property
+        def is_drawn(self) -> bool:
+            """Whether it is the drawn world, of whose pictures everything is known."""
+            return self.kind in ("world", "packed")
+
         def problems(self) -> Iterator[Problem]:
             named = [key for key in SOURCE_KEYS if getattr(self, key) is not None]
             if len(named) != 1:

@@ -74,11 +74,13 @@ def patch_predictions(logits: Any, labels: Any) -> torch.Tensor:
 
 
 def patch_accuracy(prediction: Any) -> dict[str, float]:
-    """Share of patches that show something whose class is named rightly, for each property."""
+    """Share of patches that show something whose class is named rightly, for each property that any of them has."""
     labels = dict(zip(_PROPERTIES, prediction.label_ids, strict=True))
     scores = {}
     for index, name in enumerate(_PROPERTIES):
         shown = labels[name] != 0
+        if not shown.any():
+            continue
         scores[f"right_{name}"] = float((prediction.predictions[..., index][shown] == labels[name][shown]).mean())
     return scores
 

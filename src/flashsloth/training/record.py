@@ -29,8 +29,9 @@ from typing import Any
 from flashsloth.file_lock import lock_file
 from flashsloth.training import ranks
 from flashsloth.training.changes import HISTORY_FILE, Change, RecipeChangedError, accepted_changes, write_history
+from flashsloth.training.data.joined_json import companion
 from flashsloth.training.data.several_files import several_files
-from flashsloth.training.recipe import Recipe, RecipeError, load_recipe, resolved
+from flashsloth.training.recipe import Recipe, RecipeError, StageRun, load_recipe, resolved
 from flashsloth.training.run_folder import reached
 from flashsloth.version import __version__, installed_versions
 from flashsloth.whole_file import write_whole
@@ -79,12 +80,15 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
     start = _start(resumed)
     past: dict[str, Any] = {}
     changes: list[Change] = []
+    begun = recipe.stages
     if resumed and (folder / RECIPE_FILE).is_file():
         began = load_recipe(folder / RECIPE_FILE)
-        changes = accepted_changes(began, recipe, reached(began.model_copy(update={"output": folder})), start["time"])
+        far = reached(began.model_copy(update={"output": folder}))
+        changes = accepted_changes(began, recipe, far, start["time"])
+        begun = recipe.stages[: far.stage + 1]
     if resumed and (folder / RUN_FILE).is_file():
         past = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        _check_data(past["data"], data)
+        _check_data(past["data"], data, {str(file) for file in data_files(begun)})
         _warn_of_differences(past["starts"][-1], start)
     folder.mkdir(parents=True, exist_ok=True)
     if not resumed:
@@ -129,15 +133,22 @@ def _lock(folder: Path) -> int:
 
 def data_digests(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Each file of data that the recipe names: its bytes and their SHA-256."""
-    sources = [source for stage in recipe.stages for source in (*stage.data, *stage.eval_data)]
-    digests: dict[str, dict[str, Any]] = {}
-    for source in sources:
+    files = data_files(recipe.stages)
+    return {str(file): {"bytes": file.stat().st_size, "sha256": _digest(file, limit)} for file, limit in files.items()}
+
+
+def data_files(stages: list[StageRun]) -> dict[Path, int]:
+    """Each file of data that some stages name, and the bytes beyond which it is known by its ends."""
+    files: dict[Path, int] = {}
+    for source in (source for stage in stages for source in (*stage.data, *stage.eval_data)):
         for key, (ending, limit) in FILE_KEYS.items():
             named = getattr(source, key)
             for file in [] if named is None else several_files(named, ending):
-                if str(file) not in digests:
-                    digests[str(file)] = {"bytes": file.stat().st_size, "sha256": _digest(file, limit)}
-    return digests
+                files.setdefault(file, limit)
+                beside = companion(file) if key == "json" else None
+                if beside is not None:
+                    files.setdefault(beside, limit)
+    return files
 
 
 def _digest(file: Path, limit: int) -> str:
@@ -152,8 +163,10 @@ def _digest(file: Path, limit: int) -> str:
         return f"ends:{digest.hexdigest()}"
 
 
-def _check_data(began: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = sorted(name for name in {**began, **now} if began.get(name) != now.get(name))
+def _check_data(began: dict[str, Any], now: dict[str, Any], begun: set[str]) -> None:
+    """Compare what there was and is; files that stages to come have brought, and none of those `begun`, are new."""
+    named = {*began, *(name for name in now if name in begun)}
+    changed = sorted(name for name in named if began.get(name) != now.get(name))
     if changed:
         raise RecipeChangedError(
             f"data changed since the run began: {', '.join(changed[:KEYS_SHOWN])}; the order of samples would not be "

@@ -20,6 +20,7 @@ from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import ranks
 from flashsloth.training.arguments import check_machine
 from flashsloth.training.checkpoints import SaveError, new_files
+from flashsloth.training.data import open_source
 from flashsloth.training.engines import let_go
 from flashsloth.training.manifest import MANIFEST, changed
 from flashsloth.training.outages import told_plainly
@@ -62,6 +63,7 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
         found = ranks.first_then_all(lambda: what_is_there(recipe))
         if found is not None and not resume:
             raise RunExistsError(found)
+        ranks.first_then_all(lambda: _open_data_to_come(recipe))
         write_record(recipe, resumed=found is not None)
         with told_plainly():
             return _train_stages(recipe, watch)
@@ -99,6 +101,21 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
                 model.save_pretrained(aside)
                 processor.save_pretrained(aside)
     return folder
+
+
+def _open_data_to_come(recipe: Recipe) -> None:
+    """Open once what later stages will learn from: its mistakes are told before days of training, not after them.
+
+    Shards are left out: they are read whole to be opened.
+
+    Raises:
+        DataError: if there is no such file, it holds something else, or none of its first pictures is there.
+    """
+    folders = [stage_folder(recipe, number) for number in range(len(recipe.stages))]
+    waiting = [stage for stage, folder in zip(recipe.stages, folders, strict=True) if not is_done(folder)][1:]
+    for source in (source for stage in waiting for source in (*stage.data, *stage.eval_data)):
+        if not source.is_drawn and source.shards is None:
+            open_source(source)
 
 
 def _check_unchanged(folder: Path) -> None:

@@ -74,9 +74,7 @@ class StageRun(RecipeModel):
     """Checkpoints that are kept while a stage runs; null for all."""
     log_every: Annotated[Count, FREE] = 10
     """Steps between lines of the log."""
-    precision: Annotated[Literal["auto", "bf16", "float32"], fixed("losses before and after would not compare")] = (
-        "auto"
-    )
+    precision: Annotated[Literal["auto", "bf16", "float32"], FROM_HERE] = "auto"
     """What is computed in; `auto` for bf16 on accelerators and float32 elsewhere. Weights are float32 in any case."""
     attention: Annotated[_Attention, FROM_HERE] = "sdpa"
     """transformers' name of the attention implementation."""
@@ -131,15 +129,24 @@ class StageRun(RecipeModel):
             yield Problem(("attention",), said, (("packing",),))
         if self.packing and not self.settings.learns_answers:
             yield Problem(("packing",), f"is for stages that learn answers, not for {self.stage}: leave it out")
-        for number, source in enumerate(self.data):
-            if source.leave_out and not self.settings.learns_answers:
+        yield from self._source_problems("data", self.data)
+        yield from self._source_problems("eval_data", self.eval_data)
+
+    def _source_problems(self, key: str, sources: list[DataSource]) -> Iterator[Problem]:
+        settings = self.settings
+        template, loss = ("settings", "template"), ("settings", "patch_loss")
+        learns_patches = not settings.learns_answers or (key == "data" and settings.patch_loss > 0)
+        for number, source in enumerate(sources):
+            if learns_patches and not source.is_drawn:
+                who = "patch_loss" if settings.learns_answers else f"stage {self.stage}"
+                said = f"found {source.kind}, but {who} learns from drawn pictures: needs world or packed"
+                yield Problem((key, number), said, (loss,))
+            if source.leave_out and not settings.learns_answers:
                 said = f"is for stages that learn answers, not for {self.stage}"
-                yield Problem(("data", number, "leave_out"), said)
-        for key, sources in (("data", self.data), ("eval_data", self.eval_data)):
-            for number, source in enumerate(sources):
-                if source.independent and self.settings.learns_answers and self.settings.template == "plain":
-                    said = "needs questions to tell apart, which template plain leaves out: choose chat"
-                    yield Problem((key, number, "independent"), said, (("settings", "template"),))
+                yield Problem((key, number, "leave_out"), said)
+            if source.independent and settings.learns_answers and settings.template == "plain":
+                said = "needs questions to tell apart, which template plain leaves out: choose chat"
+                yield Problem((key, number, "independent"), said, (template,))
 
     def _evaluation_problems(self) -> Iterator[Problem]:
         if self.best_by is not None and not self.eval_data:

@@ -41,6 +41,11 @@ PARTS: dict[str, str] = {
     "head": "lm_head",
 }
 """What a stage can train, by the module that holds it."""
+DECAY_SHARE = 0.1
+"""Of the steps, at the end, in which the schedule `warmup_stable_decay` falls to zero."""
+PATCH_LEARNERS: tuple[Part, ...] = ("vision_encoder",)
+QUERY_PARTS = ("query_tokens", "embq")
+"""Parts that work for a question's query tokens, which text without questions has none of."""
 
 
 class Stage(RecipeModel):
@@ -64,7 +69,7 @@ class Stage(RecipeModel):
     warmup: Annotated[BelowOne, FROM_HERE] = 0.03
     """Share of the steps in which the learning rate rises."""
     schedule: Annotated[Schedule, FROM_HERE] = "cosine"
-    """transformers' name of the learning-rate schedule."""
+    """transformers' name of the learning-rate schedule; `warmup_stable_decay` falls in the last tenth of the steps."""
     weight_decay: Annotated[NotNegative, FROM_HERE] = 0.0
     """AdamW's."""
     adam_beta2: Annotated[BelowOne, FROM_HERE] = 0.999
@@ -83,6 +88,17 @@ class Stage(RecipeModel):
             yield Problem(
                 ("patch_loss",), "goes beside the loss of answers, and this stage learns patches: leave it out"
             )
+
+        if not self.learns_answers and self.trains != PATCH_LEARNERS:
+            said = f"found {', '.join(self.trains)}, but patches teach {PATCH_LEARNERS[0]} alone"
+            yield Problem(("trains",), said)
+        idle = [part for part in self.trains if part in QUERY_PARTS]
+        if idle and self.learns_answers and self.template == "plain":
+            said = f"found {' and '.join(idle)}, which template plain has no use for: choose chat, or leave them out"
+            yield Problem(("trains",), said, (("template",),))
+        if self.weight_decay * self.learning_rate >= 1:
+            said = f"found {self.weight_decay:g}, which times learning_rate, {self.learning_rate:g}, is 1 or more: a "
+            yield Problem(("weight_decay",), f"{said}step would leave nothing of the weights", (("learning_rate",),))
 
     @property
     def learns_answers(self) -> bool:
@@ -128,4 +144,4 @@ def freeze_all_but(model: nn.Module, trains: tuple[str, ...]) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-__all__ = ["PARTS", "STAGES", "Stage", "freeze_all_but"]
+__all__ = ["DECAY_SHARE", "PARTS", "STAGES", "Stage", "freeze_all_but"]

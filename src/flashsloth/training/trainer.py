@@ -25,7 +25,7 @@ from transformers import PrinterCallback, TrainerCallback
 from flashsloth.benchmark.memory import peak_bytes
 from flashsloth.training import ranks
 from flashsloth.training.best import Best
-from flashsloth.training.checkpoints import PREFIX, new_checkpoint, shares_read, step_of
+from flashsloth.training.checkpoints import PREFIX, SaveError, new_checkpoint, shares_read, step_of
 from flashsloth.training.data import GuardedData
 from flashsloth.training.evaluating_trainer import EvaluatingTrainer
 from flashsloth.training.guards import (
@@ -42,6 +42,7 @@ from flashsloth.training.progress import Progress, Watcher
 from flashsloth.training.recipe import StageRun
 from flashsloth.training.resuming import Shares, check_fits, own_names, settings_of, take_recipes_settings
 from flashsloth.training.soundness import learned_tensors
+from flashsloth.training.stages import DECAY_SHARE
 from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,12 @@ class StageTrainer(EvaluatingTrainer):
         self.optimizer: Any = make_optimizer(self.model, self.run.settings, rate)
         self._settings = settings_of(self.optimizer)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.run.settings.schedule == "warmup_stable_decay":
+            falling = max(1, round(DECAY_SHARE * num_training_steps))
+            self.args.lr_scheduler_kwargs = {"num_decay_steps": falling}
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def compute_loss(self, *args: Any, **options: Any) -> Any:
         loss = super().compute_loss(*args, **options)
@@ -193,6 +200,16 @@ class StageTrainer(EvaluatingTrainer):
         if rate is None and self.cost is not None and self.state.max_steps >= STEPS_WORTH_MEASURING:
             rate = measure_matrix_rate(self.args.device, torch.bfloat16 if self.args.bf16 else torch.float32)
         return None if rate is None else ranks.summed([rate], self.args.device)[0]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (ValueError, KeyError) as error:  # torch's, of other groups of parameters
+            raise SaveError(
+                f"{checkpoint} holds the state of another optimizer than this version makes of the recipe "
+                f"({' '.join(str(error).split())}): resume with the version it was made with, or train into another "
+                f"folder from its weights (model.path)"
+            ) from error
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         check_fits(self.model, load_result, self._checkpoint)

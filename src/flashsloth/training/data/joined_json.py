@@ -11,7 +11,6 @@ belong together where they stand.
 
 from __future__ import annotations
 
-import json
 from array import array
 from hashlib import blake2b
 from pathlib import Path
@@ -22,11 +21,13 @@ import numpy as np
 from flashsloth.training.data.foreign_file import refuse_foreign
 from flashsloth.training.data.json_data import JsonData, SpanData
 from flashsloth.training.data.json_spans import Shape, json_members, shape_of
+from flashsloth.training.data.json_text import parse_json
 from flashsloth.training.data.layouts import check_record
 from flashsloth.training.data.record_data import PrivateFiles
 from flashsloth.training.data.sample import BadSampleError, DataError
 
 SUBTYPE = "data_subtype"
+_LISTS = ("images", "questions", "annotations")
 COCO_NAMES = "{subtype}/COCO_{subtype}_{number:012d}.jpg", "{subtype}/{number:012d}.jpg"
 """How COCO calls its pictures, before 2017 and since; with the folder of their split and without it."""
 
@@ -97,10 +98,12 @@ class WrappedData(SpanData):
     def entry(self, file: int, span: np.ndarray) -> dict[str, Any]:
         """The object that stands somewhere in one of the files."""
         start, stop = (int(value) for value in span)
+        text = self.files.read(file, start, stop - start)
         try:
-            return check_record(json.loads(self.files.read(file, start, stop - start)))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            entry = parse_json(text)
+        except (ValueError, RecursionError) as error:
             raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
+        return check_record(entry)
 
 
 class CocoData(WrappedData):
@@ -179,6 +182,17 @@ class VqaData(WrappedData):
         return next((name for name in names if (self.images / name).is_file()), names[0])
 
 
+def companion(file: Path) -> Path | None:
+    """The file beside a JSON file that its samples are put together from too; None for none. No list is read whole."""
+    try:
+        if shape_of(file) is not Shape.OBJECT:
+            return None
+        named = next((key for key, in_list, *_ in json_members(file) if in_list and key in _LISTS), "images")
+        return None if named == "images" else _counterpart(file, named == "questions")
+    except DataError:  # which is told of where the file is opened
+        return None
+
+
 def _counterpart(file: Path, is_questions: bool) -> Path:
     """The annotations beside a file of questions, or the questions beside one of annotations.
 
@@ -216,4 +230,4 @@ def _number(value: Any) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-__all__ = ["CocoData", "VqaData", "WrappedData", "open_json"]
+__all__ = ["CocoData", "VqaData", "WrappedData", "companion", "open_json"]

@@ -5,7 +5,6 @@ Which of the two a file is, its content says: lines called .json are read as lin
 
 from __future__ import annotations
 
-import json
 from array import array
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from flashsloth.training.data.foreign_file import refuse_foreign
 from flashsloth.training.data.json_spans import Shape, json_elements, jsonl_spans, printed_spans, shape_of
+from flashsloth.training.data.json_text import parse_json
 from flashsloth.training.data.record_data import PrivateFiles, RecordData, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 
@@ -53,7 +53,7 @@ class SpanData(RecordData):
         start, stop = (int(value) for value in self.spans[index])
         text = self.files.read(0, start, stop - start)
         try:
-            return json.loads(text)
+            return parse_json(text)
         except (ValueError, RecursionError) as error:
             raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
 

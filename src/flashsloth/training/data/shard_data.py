@@ -11,7 +11,6 @@ only tells of the picture (img2dataset's does), the text counts.
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from array import array
@@ -24,6 +23,7 @@ import numpy as np
 
 from flashsloth.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from flashsloth.training.data.conversation import Conversation
+from flashsloth.training.data.json_text import parse_json
 from flashsloth.training.data.layouts import check_record, identity, is_spoken
 from flashsloth.training.data.layouts.fields import PICTURE_FIELDS, pictures_named
 from flashsloth.training.data.picture_files import ENDINGS
@@ -101,7 +101,7 @@ class ShardData(RecordData):
         record: Any = {}
         if written is not None:
             try:
-                record = json.loads(written)
+                record = parse_json(written)
             except (ValueError, RecursionError) as error:
                 raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
         if text is None or not isinstance(record, dict) or is_spoken(record):
