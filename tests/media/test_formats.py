@@ -78,14 +78,31 @@ def test_the_first_frame_of_several(kind: str) -> None:
     assert open_picture(data).getcolors() == [(64, (255, 0, 0))]
 
 
+def offset_by_one(gif: bytes) -> bytes:
+    """A GIF of 2x2 pixels whose frame begins at (1, 1)."""
+    start = gif.index(b",\0\0\0\0\x02\0\x02\0")
+    return gif[:start] + b",\x01\0\x01\0\x02\0\x02\0" + gif[start + 9 :]
+
+
 def test_a_first_frame_smaller_than_its_gif() -> None:
-    """Outside the frame nothing was drawn; where the GIF has a transparent colour, that is white."""
-    whole = encoded(Image.new("P", (2, 2)), "GIF", transparency=0)
-    start = whole.index(b",\0\0\0\0\x02\0\x02\0")
-    offset_by_one = whole[:start] + b",\x01\0\x01\0\x02\0\x02\0" + whole[start + 9 :]
-    opened = open_picture(offset_by_one)
+    """Outside the frame nothing was drawn: white, as of a transparent colour, and not the palette's first."""
+    opened = open_picture(offset_by_one(encoded(Image.new("P", (2, 2)), "GIF", transparency=0)))
     assert opened.size == (3, 3)
     assert opened.getcolors() == [(9, (255, 255, 255))]
+    red = offset_by_one(encoded(Image.new("RGB", (2, 2), "red"), "GIF"))
+    found = np.asarray(open_picture(red))
+    assert (found[1:, 1:] == (255, 0, 0)).all()
+    assert (found[0] == 255).all()
+    assert (found[:, 0] == 255).all()
+
+
+def test_a_tiff_whose_first_page_is_a_preview_is_refused() -> None:
+    """As in most cameras' raw files. Alone, such a page is the picture."""
+    preview = {"tiffinfo": {254: 1}}
+    assert open_picture(encoded(corners(), "TIFF", **preview)).size == corners().size
+    several = encoded(corners(), "TIFF", save_all=True, append_images=[corners()], **preview)
+    assert "a reduced copy" in refusal(several)
+    assert open_picture(encoded(corners(), "TIFF", save_all=True, append_images=[corners()])).size == corners().size
 
 
 @pytest.mark.parametrize(
@@ -113,9 +130,17 @@ def test_a_first_frame_smaller_than_its_gif() -> None:
         (encoded(corners(), "ICO"), "an icon (ICO); expected PNG"),
         (encoded(corners(), "SGI"), "an SGI picture; expected PNG"),
         (encoded(corners(), "DDS"), "a DDS texture; expected PNG"),
-        (encoded(corners(), "TGA"), "expected PNG"),
+        (encoded(corners(), "TGA"), "a TGA (Targa) picture; expected PNG"),
+        (encoded(corners(), "TGA")[:-26], "a TGA (Targa) picture"),  # as older programs end it
+        (encoded(corners(), "PCX"), "a PCX picture; expected PNG"),
+        (encoded(corners(), "ICNS", sizes=[(16, 16)]), "an icon (ICNS)"),
+        (b"P6 24 16 255\n", "a PNM picture"),
+        (b"\xff\x4f\xff\x51\x00\x2f", "a JPEG 2000 picture"),
+        (b"\x59\xa6\x6a\x95\0\0", "a Sun raster picture"),
+        (b"\0" * 128 + b"DICM", "a DICOM picture"),
+        (b"iVBORw0KGgoAAAANSUhEUg", "a PNG in base64; put data:image/png;base64, before it"),
         (b"BM is how this text begins", "BMP"),
-        (b"RIFF\x10\0\0\0WAVEfmt ", "expected PNG"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", "a sound (WAV); expected PNG"),
         (PNG_SIGNATURE, "PNG"),
         (PNG_SIGNATURE + b"\0" * 99, "PNG"),
     ],

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin
 from PIL import WebPImagePlugin as WebpImagePlugin
 
-from flashsloth.lfs_pointer import LFS_POINTER
-from flashsloth.lfs_pointer import SIGNATURE as LFS_SIGNATURE
 from flashsloth.media.heif import container_format, open_avif, open_heic
-from flashsloth.media.limits import PictureError, refusing, shown
+from flashsloth.media.limits import PictureError, refusing
+from flashsloth.media.other_kinds import other_kind
 from flashsloth.media.pixels import key_in_8_bits
 from flashsloth.media.quiet import quiet_decoders
 from flashsloth.media.tiff import open_tiff
@@ -48,32 +47,6 @@ SIGNATURES = {
     b"II+\x00": "TIFF",  # BigTIFF
     b"MM\x00+": "TIFF",
 }
-OTHER_KINDS = {  # in lower case
-    LFS_SIGNATURE: LFS_POINTER,
-    b"%pdf": "a PDF",
-    b"<svg": "an SVG drawing",
-    b"<?xml": "an XML or SVG document",
-    b"<!doctype html": "a web page",
-    b"<html": "a web page",
-    b"pk\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"\xff\x0a": "a JPEG XL picture",
-    b"\x00\x00\x00\x0cjxl ": "a JPEG XL picture",
-    b"\x00\x00\x00\x0cjp  ": "a JPEG 2000 picture",
-    b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
-    b"8bps": "a Photoshop document",
-    b"\x00\x00\x01\x00": "an icon (ICO)",
-    b"dds ": "a DDS texture",
-    b"qoif": "a QOI picture",
-    b"\x01\xda": "an SGI picture",
-    b"v/1\x01": "an OpenEXR picture",
-    b"#?radiance": "a Radiance HDR picture",
-    b"\x1ae\xdf\xa3": "a WebM or Matroska video",
-    b"%!ps": "a PostScript document",
-    **{b"p%d\n" % kind: "a PNM picture (PBM, PGM or PPM)" for kind in range(1, 8)},
-}
-SAMPLE_BYTES = 512  # enough of a file to tell what it is instead
-SHOWN_BYTES = 24
 
 PNG_DEPTH_OFFSET = 24  # bytes: signature (8), chunk head (8), width (4), height (4)
 PNG_FIRST_CHUNK, PNG_CHUNK_HEAD, PNG_CRC_BYTES, CICP_BYTES = 8, 8, 4, 4
@@ -105,12 +78,14 @@ def parse(name: str, data: bytes) -> ImageFile.ImageFile:
     """A lazy Pillow image of encoded bytes; `name` is for error messages."""
     kind = _format(data)
     if kind is None:
-        raise PictureError(f"{name}: {_other_kind(data)}; expected {FORMATS}")
+        raise PictureError(f"{name}: {other_kind(data)}; expected {FORMATS}; save a picture as one of these")
     if kind == "JPEG" and _jpeg_scans(data) > MAX_JPEG_SCANS:
         raise PictureError(f"{name}: a JPEG of more than {MAX_JPEG_SCANS} scans; expected a picture: re-save it")
     with decoding(name, kind):
         file = WholeFile(data)
         picture = PLUGINS[kind](file) if kind in PLUGINS else OPENERS[kind](name, file)
+    if kind == "GIF":
+        _note_drawn_part(picture)
     if kind == "PNG":
         _read_png_colours(picture, data)
     if kind == "BMP":
@@ -136,22 +111,6 @@ def _format(data: bytes) -> str | None:
     return next((kind for signature, kind in SIGNATURES.items() if data.startswith(signature)), None)
 
 
-def _other_kind(data: bytes) -> str:
-    """What bytes are that are no picture of ours, in words."""
-    if not data:
-        return "empty, 0 bytes"
-    sample = data[:SAMPLE_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
-    for signature, kind in OTHER_KINDS.items():
-        if sample.lower().startswith(signature):
-            return kind
-    if data[4:8] == b"ftyp":
-        return f"a video or another ISO media file (brand {shown(data[8:12].decode('latin-1'))})"
-    text = data[:SAMPLE_BYTES].decode("utf-8", errors="ignore")
-    if text and all(c.isprintable() or c.isspace() for c in text):
-        return f"text, which begins {shown(text[:SHOWN_BYTES])}, not a picture"
-    return f"an unknown kind of file, which begins with the bytes {data[:8].hex(' ')}"
-
-
 def _read_png_colours(picture: ImageFile.ImageFile, data: bytes) -> None:
     """Puts a cICP chunk's code points into `info["cicp"]`, which Pillow does not; they go before a profile."""
     position = PNG_FIRST_CHUNK
@@ -165,6 +124,14 @@ def _read_png_colours(picture: ImageFile.ImageFile, data: bytes) -> None:
             picture.info["cicp"] = tuple(data[position + PNG_CHUNK_HEAD : position + PNG_CHUNK_HEAD + CICP_BYTES])
             return
         position += PNG_CHUNK_HEAD + length + PNG_CRC_BYTES
+
+
+def _note_drawn_part(picture: ImageFile.ImageFile) -> None:
+    """Puts the box of a first frame that leaves some of a GIF's canvas out into `info["drawn"]`: outside it nothing is
+    drawn, which Pillow shows as the palette's first colour."""
+    box = picture.tile[0].extents if picture.tile else None
+    if box is not None and box != (0, 0, *picture.size):
+        picture.info["drawn"] = box
 
 
 def _read_bmp_extras(name: str, picture: ImageFile.ImageFile, data: bytes) -> None:

@@ -3,7 +3,8 @@
 In: a loaded Pillow image of any mode, or an array of pixels. Out: a new `PIL.Image.Image` of mode RGB that shares
 nothing with what came in. A picture that has no right answer is a `ValueError` with a one-line reason.
 
-    alpha               laid on white (alpha channels, palette alpha, and the one transparent colour of a PNG or GIF)
+    alpha               laid on white (alpha channels, palette alpha, the one transparent colour of a PNG or GIF, and
+                        what a GIF's first frame leaves out)
     16-bit grey         the high byte: 0..65535 -> 0..255 (12-bit TIFF likewise)
     32-bit, float grey  the smallest of 0..1 (float alone), 0..255, 0..65535 that holds every value is black to white;
                         values outside all of them (measurements) are stretched from their least to their greatest
@@ -51,6 +52,10 @@ def rgb_on_white(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         for mode in (STRAIGHT_ALPHA.get(image.mode, image.mode), "RGBA"):
             image = image if image.mode == mode else image.convert(mode)
+    if "drawn" in info:  # formats.py
+        part = image.convert("RGBA").crop(info["drawn"])
+        image = Image.new("RGBA", image.size)
+        image.paste(part, info["drawn"])
     image = in_srgb(image, info)
     if image.mode == "RGBA":
         rgb = Image.new("RGB", image.size, "white")

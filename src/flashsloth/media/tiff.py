@@ -22,6 +22,7 @@ from PIL import ImageFile, ImagePalette, TiffImagePlugin
 from flashsloth.media.limits import PictureError, cause
 
 FILL_ORDER, LAST_BIT_FIRST = 266, 2
+SUBFILE_KIND, REDUCED, SUB_PAGES = 254, 1, 330  # a bit of the kind: a smaller copy of another page
 WIDTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 258, 259, 262
 ORIENTATION, SAMPLES, PLANAR, COLOUR_MAP, EXTRA_SAMPLES, SAMPLE_FORMAT, SUBSAMPLING = 274, 277, 284, 320, 338, 339, 530
 UNCOMPRESSED, JPEG_OLD, JPEG, SEPARATE = 1, 6, 7, 2
@@ -44,6 +45,11 @@ def open_tiff(name: str, file: Any) -> ImageFile.ImageFile:
     except SyntaxError as error:  # damaged, or a layout that is not in Pillow's table
         reason = cause(error)
     else:
+        if picture.tag_v2.get(SUBFILE_KIND, 0) & REDUCED and (picture.tag_v2.next or SUB_PAGES in picture.tag_v2):
+            raise PictureError(
+                f"{name}: its first page is a reduced copy of another, as in cameras' raw files (DNG, NEF); expected "
+                f"the picture first: export it as JPEG or PNG"
+            )
         if not misread(picture.tag_v2):
             _mend_palette(picture)
             if ORIENTATION in picture.tag_v2:  # which goes before XMP's; alone, Pillow applies that one itself
