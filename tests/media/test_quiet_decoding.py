@@ -3,9 +3,11 @@
 import io
 import logging
 import os
+import struct
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,7 +16,8 @@ from picture_files import corners, encoded
 from PIL import Image
 
 from flashsloth.media import PictureError, open_picture
-from flashsloth.media.quiet import quiet_decoders
+from flashsloth.media.quiet import PILLOWS_WARNINGS, quiet_decoders
+from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -86,6 +89,26 @@ def test_loggers_speak_again_and_in_other_threads(caplog: pytest.LogCaptureFixtu
         other.join()
     logger.error("afterwards")
     assert caplog.messages == ["elsewhere", "afterwards"]
+
+
+def test_pillow_warns_nobody_here_and_everybody_afterwards() -> None:
+    damaged = bytearray(encoded(corners(), "TIFF"))
+    damaged[damaged.index(struct.pack("<HH", 258, 3)) + 4] = 255  # more bits a sample than the file has bytes
+    palette = encoded(corners().quantize(4), "PNG", transparency=bytes([0, 100]))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for data in (bytes(damaged), palette):
+            for policy in ("careful", "official"):
+                with suppress(PictureError):
+                    open_picture(data, image_policy=policy)
+        FlashSlothImageProcessorPil()(Image.open(io.BytesIO(palette)))
+        assert not said
+        Image.open(io.BytesIO(palette)).convert("RGB")
+        assert len(said) == 1
+    with quiet_decoders(), warnings.catch_warnings():
+        kept = warnings.filters  # a copy, which is put aside before the filters are mended
+    assert not any(filter is PILLOWS_WARNINGS for filter in warnings.filters)
+    assert PILLOWS_WARNINGS in kept
 
 
 def test_an_error_inside_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from flashsloth.media.formats import decoding, parse
 from flashsloth.media.limits import DEFAULT_LIMITS, MediaLimits, PictureError, refusing
 from flashsloth.media.pixels import channels_last, image_from_array, plain_rgb, rgb_on_white
+from flashsloth.media.quiet import quiet_decoders
 from flashsloth.media.sources import encoded_picture
 from flashsloth.media.tiff import is_misread
 
@@ -73,7 +74,8 @@ def open_picture(
     with refusing(failed, *CONVERSION_FAILURES, advice="save it as 8-bit RGB"):
         if image_policy == "careful":
             return rgb_on_white(picture)
-        rgb = plain_rgb(picture)
+        with quiet_decoders():
+            rgb = plain_rgb(picture)
     rgb.info = {}
     return rgb
 

@@ -1,29 +1,38 @@
 """Keeps the decoders' libraries from talking to the terminal while a picture of ours is decoded.
 
-In: a block that decodes. Out: its exceptions, and nothing on the standard error. Two talk: libtiff, in C, through
-handlers that belong to the whole process, and the loggers of Pillow's TIFF reader and of tifffile. The handlers are
-taken away when the first of any number of threads enters and put back when the last one leaves; nothing else that any
-thread writes is touched, as it would be if the file descriptor were redirected. The loggers are silent in the threads
-that decode here and nowhere else.
+In: a block that decodes. Out: its exceptions, and nothing on the standard error. Three talk: libtiff, in C, through
+handlers that belong to the whole process; Pillow, through Python's warnings, of what is no fault or ends in an
+exception too; and the loggers of Pillow's TIFF reader and of tifffile. The handlers are taken away, and Pillow's
+warnings ignored, when the first of any number of threads enters, and all is put back when the last one leaves; nothing
+else that any thread writes is touched, as it would be if the file descriptor were redirected. The loggers are silent in
+the threads that decode here and nowhere else.
 
 Where Pillow hides its libtiff (a static build), the handlers cannot be reached, and libtiff says what it says.
 """
 
 import ctypes
 import logging
+import re
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any, cast
 
 from PIL import Image
 
 HANDLERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
 LOGGERS = ("PIL.TiffImagePlugin", "tifffile")
+PILLOWS_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+"""As `warnings.filters` has it: what is done, message, category, module, line."""
 
 _lock = threading.Lock()
 _decoding = 0  # threads inside, of which the first takes the handlers and the last puts them back
 _taken: list[int | None] = []
+_filters: list[
+    Any
+] = []  # the list of filters that has Pillow's in it, which a `catch_warnings` may have put aside since
 _here = threading.local()
 
 
@@ -46,6 +55,7 @@ def _enter() -> None:
         _decoding += 1
         if _decoding == 1:
             _taken[:] = [setter(None) for setter in _handler_setters()]
+            _ignore_pillows_warnings()
             for name in LOGGERS:
                 logging.getLogger(name).addFilter(_elsewhere)
 
@@ -57,8 +67,21 @@ def _leave() -> None:
         if _decoding == 0:
             for setter, handler in zip(_handler_setters(), _taken, strict=True):
                 setter(handler)
+            _heed_pillows_warnings()
             for name in LOGGERS:
                 logging.getLogger(name).removeFilter(_elsewhere)
+
+
+def _ignore_pillows_warnings() -> None:
+    global _filters
+    _filters = cast("list[Any]", warnings.filters)
+    _filters.insert(0, PILLOWS_WARNINGS)
+
+
+def _heed_pillows_warnings() -> None:
+    for filters in (_filters, cast("list[Any]", warnings.filters)):
+        if PILLOWS_WARNINGS in filters:
+            filters.remove(PILLOWS_WARNINGS)
 
 
 def _elsewhere(record: logging.LogRecord) -> bool:

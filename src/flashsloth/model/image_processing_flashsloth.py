@@ -28,6 +28,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from flashsloth.media import open_picture
 from flashsloth.media.pixels import DEEP_GREY_MODES
+from flashsloth.media.quiet import quiet_decoders
 from flashsloth.media.tiff import is_misread
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID
 from flashsloth.model.resizing import columns_on_square, resize_on_square, side_by_side, widen_on_square
@@ -157,7 +158,8 @@ def _rgb(image: Any) -> Image.Image:
     but for those that Pillow makes white or mixes up: grey of more than 8 bits, and some TIFF."""
     if not isinstance(image, Image.Image) or image.mode in DEEP_GREY_MODES or is_misread(image):
         return open_picture(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    with quiet_decoders():  # Pillow warns of palettes with alpha
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _check_fixed(settings: dict[str, Any]) -> None:
