@@ -92,6 +92,18 @@ def test_changed_data_is_refused_with_its_name(adapted: Path) -> None:
         write_record(load_recipe(adapted), resumed=True)
 
 
+@pytest.mark.parametrize("text", ["", "{{:", "[]", "5", '{"data": {}, "starts": []}', '[{"a": 1}]', "\udcff"])
+@pytest.mark.parametrize("name", ["run.json", "history.json"])
+def test_a_record_that_is_damaged_is_named(adapted: Path, name: str, text: str) -> None:
+    write_record(load_recipe(adapted), resumed=False)
+    file = load_recipe(adapted).output / name
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    if (name, text) == ("history.json", "[]"):
+        return  # nothing changed so far
+    with pytest.raises(RecipeChangedError, match=rf"{name} is not what a run wrote .*: put it back, or remove it"):
+        write_record(load_recipe(adapted, ["stages.0.workers=3"]), resumed=True)
+
+
 def test_answers_beside_questions_are_data_too(tmp_path: Path) -> None:
     """VQAv2's annotations; other files in the same folder are not."""
     for name, value in (("v2_questions", '{"info": {}, "questions": [{}]}'), ("v2_annotations", '{"annotations": []}')):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,27 @@ def accepted_changes(began: Recipe, now: Recipe, reached: Reached, time: str) ->
     return taken
 
 
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Read what a run wrote down of itself.
+
+    Raises:
+        RecipeChangedError: in place of what comes of a file that somebody else wrote into, or that is damaged.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RecipeChangedError(
+            f"{file} is not what a run wrote ({type(error).__name__}: {' '.join(str(error).split())}): put it back, or "
+            f"remove it, and --resume goes on without what it says"
+        ) from error
+
+
 def read_history(folder: Path) -> list[Change]:
     """What a run went on with so far."""
     file = folder / HISTORY_FILE
-    return [Change(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
+    with as_written(file):
+        return [Change(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
 
 
 def write_history(folder: Path, changes: list[Change]) -> None:
@@ -178,6 +196,7 @@ __all__ = [
     "Reached",
     "RecipeChangedError",
     "accepted_changes",
+    "as_written",
     "read_history",
     "write_history",
 ]

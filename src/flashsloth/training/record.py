@@ -28,7 +28,14 @@ from typing import Any
 
 from flashsloth.file_lock import lock_file
 from flashsloth.training import ranks
-from flashsloth.training.changes import HISTORY_FILE, Change, RecipeChangedError, accepted_changes, write_history
+from flashsloth.training.changes import (
+    HISTORY_FILE,
+    Change,
+    RecipeChangedError,
+    accepted_changes,
+    as_written,
+    write_history,
+)
 from flashsloth.training.data.joined_json import companion
 from flashsloth.training.data.several_files import several_files
 from flashsloth.training.recipe import Recipe, RecipeError, StageRun, load_recipe, resolved
@@ -87,7 +94,7 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
         changes = accepted_changes(began, recipe, far, start["time"])
         begun = recipe.stages[: far.stage + 1]
     if resumed and (folder / RUN_FILE).is_file():
-        past = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        past = _read_run(folder / RUN_FILE)
         _check_data(past["data"], data, {str(file) for file in data_files(begun)})
         _warn_of_differences(past["starts"][-1], start)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +106,15 @@ def _write_record(recipe: Recipe, resumed: bool) -> None:
     start["changes"] = [asdict(change) for change in changes]
     starts = [*past.get("starts", []), start]
     write_whole(folder / RUN_FILE, json.dumps({"data": data, "starts": starts}, indent=1) + "\n")
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    """What `run.json` says: of the data, and of at least one start."""
+    with as_written(file):
+        past = json.loads(file.read_text(encoding="utf-8"))
+        data, last = past["data"], past["starts"][-1]
+        _ = (data.get, last["versions"].get, last["processes"], _commit(last["source"]))
+        return dict(past)
 
 
 @contextmanager
