@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -145,12 +146,18 @@ app.add_typer(evaluations, name="eval", rich_help_panel=STUDY)
 app.add_typer(data_commands, name="data", rich_help_panel=STUDY)
 
 
+@cache
+def command() -> Any:
+    """What parses command lines, made from the table once."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
     try:
-        code = app(args=given, prog_name="flashsloth", standalone_mode=False)
+        code = command().main(args=given, prog_name="flashsloth", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

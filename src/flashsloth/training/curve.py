@@ -17,6 +17,8 @@ SMOOTHED_SHARE = 0.05
 """Of a curve's points, how many the running mean takes together, around each."""
 FEW_POINTS = 40
 """So many and fewer are drawn as they are."""
+WIDTH, WIDTH_WITH_SCORES, HEIGHT = 7.0, 11.0, 4.0
+"""Of the picture, in inches."""
 
 
 def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -27,21 +29,24 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     train = np.array([(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
     held_out = np.array([(entry["step"], entry["eval_loss"]) for entry in log if "eval_loss" in entry])
     names = sorted({key for entry in log for key in entry if key.startswith(RIGHT)})
-    figure = Figure(figsize=(11, 4) if names else (7, 4), layout="constrained")
+    width = WIDTH_WITH_SCORES if names else WIDTH
+    figure = Figure(figsize=(width, HEIGHT))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2 if names else 1, squeeze=False)[0]
+    axes = figure.subplots(1, 2 if names else 1, squeeze=False, gridspec_kw=_margins(width))[0]
     if len(train):
         _draw_training(axes[0], train[:, 0], train[:, 1])
     if len(held_out):
         axes[0].plot(held_out[:, 0], held_out[:, 1], "o-", color="#d1495b", markersize=3, label="held out")
-    axes[0].set(xlabel="optimizer steps", ylabel="loss", title=title)
+    axes[0].set(xlabel="optimizer steps", ylabel="loss")
+    axes[0].ticklabel_format(axis="y", scilimits=(-2, 4))  # no number wider than its margin
+    axes[0].set_title(title, y=1.0)  # where it would be put after all labels had been measured
     if len(train) or len(held_out):
         axes[0].legend(frameon=False)
     for name in names:
         points = np.array([(entry["step"], entry[name]) for entry in log if name in entry])
         label = name.removeprefix(RIGHT).removeprefix("_") or "all"
-        width = 2.5 if label == "all" else 1.2
-        axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=width, clip_on=False)
+        linewidth = 2.5 if label == "all" else 1.2
+        axes[1].plot(points[:, 0], 100 * points[:, 1], marker=".", label=label, linewidth=linewidth, clip_on=False)
     if names:
         axes[1].set(xlabel="optimizer steps", ylabel="right on held-out pictures, %", ylim=(0, 100))
         axes[1].legend(frameon=False, fontsize=8, ncols=2)
@@ -49,6 +54,18 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     figure.savefig(path, dpi=120, format="png")
+
+
+def _margins(width: float) -> dict[str, float]:
+    """Room for labels, in parts of the picture: fixed, since to measure them is to draw everything twice."""
+    left, right, below, above, between = 0.75, 0.15, 0.55, 0.35, 0.25  # inches, but for the last
+    return {
+        "left": left / width,
+        "right": 1 - right / width,
+        "bottom": below / HEIGHT,
+        "top": 1 - above / HEIGHT,
+        "wspace": between,
+    }
 
 
 def _draw_training(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
