@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,6 +22,8 @@ from flashsloth.training.stage_data import BatchMaker
 from tests.training import tiny_runs
 
 SIGTERM_EXIT = 143
+CLONE_NEWNS = 0x00020000
+"""Linux: a mount namespace of its own."""
 STAGE = tiny_runs.with_batch(tiny_runs.ALIGNMENT, workers=2, steps=24, batch_size=2, save_every=100)
 STEPS_FOLDER = Path("out") / "0-alignment" / "steps"
 MAKE = BatchMaker.__call__
@@ -150,8 +154,8 @@ def test_a_batch_that_kills_its_workers_ends_the_run_with_a_checkpoint(tmp_path:
     assert run.end() == [0], run.said()
 
 
-SMALL_SHARED_MEMORY = """
-import os, subprocess, sys
+NO_SHARED_MEMORY = """
+import subprocess, sys
 from pathlib import Path
 mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/dev/shm"], capture_output=True)
 if mounted.returncode:
@@ -163,24 +167,62 @@ try:
             file.write(b"0" * 4096)
 except OSError:
     pass
+"""
+GO_ON = """
+import os
 os.execv(sys.executable, [sys.executable, "-m", "flashsloth.cli", "train", sys.argv[1]])
 """
 CANNOT_MOUNT = 77
+STEPS_WITHOUT = 4
 
 
-@pytest.mark.parametrize("limits", [[], ["prlimit", "--nofile=64:64"]], ids=["no shared memory", "and few open files"])
-def test_a_run_needs_no_shared_memory(tmp_path: Path, limits: list[str]) -> None:
-    """Not a byte of it: torch's workers would hang, and Python's queues could not even be made."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None or any(shutil.which(word) is None for word in limits[:1]):
-        pytest.skip("only root may mount over /dev/shm, with unshare and prlimit")
+def skip_unless_root(*programs: str) -> None:
+    if os.geteuid() != 0 or any(shutil.which(program) is None for program in programs):
+        pytest.skip(f"only root may mount over /dev/shm, with {', '.join(programs)}")
+
+
+def recipe_with(folder: Path, workers: int) -> Path:
     held_out = "eval_data: [{world: 1, count: 3, split: test, text: caption}], data:"
-    stage = STAGE.replace("data:", held_out).replace("workers: 2", "workers: 24" if limits else "workers: 3")
-    recipe = tiny_runs.write_recipe(tmp_path, stage.replace("steps: 24", "steps: 4"))
-    command = ["unshare", "-m", *limits, sys.executable, "-c", SMALL_SHARED_MEMORY, str(recipe)]
+    stage = STAGE.replace("data:", held_out).replace("workers: 2", f"workers: {workers}")
+    return tiny_runs.write_recipe(folder, stage.replace("steps: 24", f"steps: {STEPS_WITHOUT}"))
+
+
+def lose_shared_memory(rank: int) -> None:
+    """Give this process a file system of its own, in which not a byte can be written to /dev/shm."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) or subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode:
+        os._exit(CANNOT_MOUNT)
+    try:
+        exec(NO_SHARED_MEMORY, {})
+    except SystemExit:
+        os._exit(CANNOT_MOUNT)
+    with pytest.raises(OSError, match="No space left"):
+        multiprocessing.Lock()
+
+
+def test_a_run_needs_no_shared_memory(tmp_path: Path) -> None:
+    """Not a byte of it: torch's workers would hang, and Python's queues could not even be made."""
+    skip_unless_root("mount")
+    recipe = recipe_with(tmp_path, workers=3)
+    run = tiny_runs.start(recipe, hook=lose_shared_memory)
+    ended = run.end()
+    if ended == [CANNOT_MOUNT]:
+        pytest.skip("this system lets nobody mount over /dev/shm")
+    assert ended == [0], run.said()
+    assert [step for step, _ in tiny_runs.losses(recipe, "0-alignment")] == list(range(1, STEPS_WITHOUT + 1))
+    assert "data workers instead of" not in run.said()
+
+
+def test_a_run_needs_no_shared_memory_and_few_open_files_from_its_start(tmp_path: Path) -> None:
+    """Also what is imported: a Python of its own, in which nothing was."""
+    skip_unless_root("unshare", "mount", "prlimit")
+    recipe = recipe_with(tmp_path, workers=24)
+    code = NO_SHARED_MEMORY + GO_ON
+    command = ["unshare", "-m", "prlimit", "--nofile=64:64", sys.executable, "-c", code, str(recipe)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=tiny_runs.SECONDS, env=environment)
     if done.returncode in (1, CANNOT_MOUNT) and "Traceback" not in done.stderr and not (tmp_path / "out").exists():
         pytest.skip("this system lets nobody mount over /dev/shm")
     assert done.returncode == 0, done.stderr
-    assert [step for step, _ in tiny_runs.losses(recipe, "0-alignment")] == [1, 2, 3, 4]
-    assert ("data workers instead of 24: a process may have 64 files open" in done.stderr) == bool(limits)
+    assert [step for step, _ in tiny_runs.losses(recipe, "0-alignment")] == list(range(1, STEPS_WITHOUT + 1))
+    assert "data workers instead of 24: a process may have 64 files open" in done.stderr
