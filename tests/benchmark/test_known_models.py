@@ -15,7 +15,7 @@ from talkative import save_talkative
 
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.known_models import find_model
-from flashsloth.model.checkpoint import CheckpointError, published_config
+from flashsloth.model.checkpoint import CheckpointError, convert, published_config
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 PUBLISHED_FOLDER = Path(__file__).parents[1] / "parity" / "tiny"
@@ -47,6 +47,29 @@ def test_a_folder_of_ours_needs_no_weights(tmp_path: Path) -> None:
     found = find_model(str(folder))
     assert found.config.num_patches == 36
     assert (found.name, found.stored) == (str(folder), torch.float32)
+
+
+def test_a_folder_whose_weights_have_other_sizes_is_refused(tmp_path: Path) -> None:
+    folder = save_talkative(tmp_path)
+    file = folder / "config.json"
+    said = json.loads(file.read_text(encoding="utf-8"))
+    said["text_config"]["num_hidden_layers"] = 40
+    file.write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="num_hidden_layers is 40, but the weights have"):
+        find_model(str(folder))
+
+
+def test_an_adapter_is_planned_as_its_base(tmp_path: Path) -> None:
+    base, adapter = save_talkative(tmp_path), tmp_path / "adapter"
+    adapter.mkdir()
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**settings, "base_model_name_or_path": str(base)}), encoding="utf-8"
+    )
+    found = find_model(str(adapter))
+    assert (found.name, found.config.to_dict()) == (str(adapter), find_model(str(base)).config.to_dict())
+    with pytest.raises(CheckpointError, match="is an adapter: `flashsloth merge` makes"):
+        convert(adapter, tmp_path / "out")
 
 
 def test_a_published_folder_is_read_by_its_headers() -> None:

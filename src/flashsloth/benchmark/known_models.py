@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from flashsloth.adapters.folder import is_adapter, read_adapter
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.inference.load import HUB_NAME, SHIPPED, shipped_folder
 from flashsloth.inference.precision import DTYPES
-from flashsloth.model.checkpoint.preflight import config_of
+from flashsloth.model.checkpoint.names import to_ours
+from flashsloth.model.checkpoint.preflight import check_sizes, config_of
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, read_json, stored_tensors
@@ -45,19 +47,27 @@ def find_model(name: str | None, **overrides: Any) -> KnownModel:
 
     Raises:
         BenchmarkError: if there is no such model, or it is no FlashSloth.
-        CheckpointError: if its files cannot be read.
+        AdapterError: if it is an adapter whose base is not to be had.
+        CheckpointError: if its files cannot be read, or the weights have other sizes than the configuration.
     """
     if name in PUBLISHED_SIZES:
         return KnownModel(name, FlashSlothConfig(**{**PUBLISHED_SIZES[name], **overrides}), PUBLISHED_DTYPE)
     is_shipped = name is None or (name == SHIPPED and not Path(name).exists())
     folder = shipped_folder() if name is None or is_shipped else _folder_of(name)
+    if is_adapter(folder):  # it is folded into its base, which takes what it took before
+        folder = read_adapter(folder).base_folder()
     flat = read_json(folder / CONFIG)
+    tensors = _stored(folder)
     if is_published_dict(flat):
-        config = published_config(folder, tensors=_headers(folder, name), **overrides)
+        tensors = tensors or _headers(folder, name)
+        config = published_config(folder, tensors=tensors, **overrides)
     elif flat.get("model_type") == FlashSlothConfig.model_type:
         config = config_of(folder, **overrides)
     else:
         raise BenchmarkError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
+    if tensors:
+        named = {to_ours(old) or old: tensor for old, tensor in tensors.items()} if is_published_dict(flat) else tensors
+        check_sizes(folder, config, named)
     stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return KnownModel(SHIPPED if name is None else name, config, DTYPES.get(stored, torch.float32))
 
@@ -71,9 +81,14 @@ def _folder_of(name: str) -> Path:
     return local_folder(folder if folder.exists() else name, weights=False)
 
 
+def _stored(folder: Path) -> dict[str, StoredTensor]:
+    """What the folder's weight files hold; nothing where only a configuration is there."""
+    return stored_tensors(folder) if any(folder.glob("*.safetensors*")) else {}
+
+
 def _headers(folder: Path, name: str | None) -> dict[str, StoredTensor]:
     """What the weight files hold: those in the folder, or else those on the hub."""
-    if name is None or Path(name).expanduser().exists() or any(folder.glob("*.safetensors")):
+    if name is None or Path(name).expanduser().exists():
         return stored_tensors(folder)
     from huggingface_hub import get_safetensors_metadata
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ADAPTER_CONFIG = "adapter_config.json"
 OURS, PUBLISHED = "flashsloth", "published"
 _MODEL_CLASS = "FlashSlothForConditionalGeneration"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
@@ -96,6 +97,8 @@ def convert(
     target = Path(target)
     with appearing_folder(target) as work:
         check_json_files(folder)
+        if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
+            raise CheckpointError(f"{folder} is an adapter: `flashsloth merge` makes a checkpoint of it and its base")
         tensors = _safetensors_of(folder, work)
         flat = read_json(folder / CONFIG)
         if is_published_dict(flat):
