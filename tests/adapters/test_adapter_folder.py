@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,24 @@ def test_a_base_file_that_is_not_ours_is_refused(copied: Path) -> None:
     (copied / BASE_FILE).write_text(json.dumps({"name": "x", "sum": 1}), encoding="utf-8")
     with pytest.raises(AdapterError, match=r"holds \['name', 'sum'\], expected"):
         read_adapter(copied)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r": 10**9}, "r is 1000000000, but adapter_model.safetensors has rank 3"),
+        ({"rank_pattern": {"q_proj": 10**9}}, "r is 1000000000, but"),
+        ({"r": 4.5}, "r is 4.5, expected a whole number"),
+        ({"r": None}, "r is None, expected a whole number"),
+        ({"lora_alpha": "x"}, "lora_alpha is 'x', expected a number"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan, expected a number"),
+        ({"target_modules": 5}, "target_modules is 5, expected names"),
+        ({"alpha_pattern": "x"}, "alpha_pattern is 'x', expected a number a layer"),
+    ],
+)
+def test_settings_that_peft_would_stumble_over_are_named(copied: Path, settings: dict[str, Any], message: str) -> None:
+    file = copied / "adapter_config.json"
+    said = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**said, **settings}), encoding="utf-8")
+    with pytest.raises(AdapterError, match=re.escape(message)):
+        read_adapter(copied).tensors()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_FILE = "base.json"
 PEFT_EXTRA = "pip install 'flashsloth[train]'"
 UNQUANTIZED = "none"
+_DOWN = ".lora_A."
+"""In the name of a matrix [rank, width]."""
 
 
 class AdapterError(ValueError):
@@ -70,9 +73,14 @@ class AdapterFolder:
         if not file.is_file():
             raise AdapterError(f"{self.path} has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}: copy the whole folder")
         try:
-            return read_header(file)
+            tensors = read_header(file)
         except CheckpointError as error:
             raise AdapterError(str(error)) from error
+        stored = max((tensor.shape[0] for tensor in tensors if _DOWN in tensor.name and tensor.shape), default=0)
+        said = max([self.settings["r"], *(self.settings.get("rank_pattern") or {}).values()])
+        if stored and said > stored:
+            raise AdapterError(f"{self.path / ADAPTER_CONFIG}: r is {said}, but {file.name} has rank {stored}")
+        return tensors
 
     def check_values(self) -> None:
         """Refuse weights that are no floating-point numbers, or not finite.
@@ -131,7 +139,37 @@ def read_adapter(name_or_path: str | os.PathLike[str]) -> AdapterFolder:
     settings = read_json(folder / ADAPTER_CONFIG)
     if settings.get("peft_type") != "LORA":
         raise AdapterError(f"{folder} holds an adapter of type {settings.get('peft_type')!r}, expected 'LORA'")
+    _check_settings(folder / ADAPTER_CONFIG, settings)
     return AdapterFolder(folder, settings, _base_of(folder, settings))
+
+
+def _check_settings(file: Path, settings: dict[str, Any]) -> None:
+    """Refuse what PEFT would take any kind of error for, or memory.
+
+    Raises:
+        AdapterError: naming the first.
+    """
+    ranks, alphas = ((settings.get(f"{name}_pattern") or {}) for name in ("rank", "alpha"))
+    targets = settings.get("target_modules")
+    names = targets if isinstance(targets, list) else [targets]
+    checks = (
+        ("r", _is_rank(settings.get("r")), "a whole number, at least 1"),
+        ("lora_alpha", _is_number(settings.get("lora_alpha")), "a number"),
+        ("target_modules", all(isinstance(name, str) for name in names), "names of layers"),
+        ("rank_pattern", isinstance(ranks, dict) and all(map(_is_rank, ranks.values())), "a rank a layer"),
+        ("alpha_pattern", isinstance(alphas, dict) and all(map(_is_number, alphas.values())), "a number a layer"),
+    )
+    for name, is_right, expected in checks:
+        if not is_right:
+            raise AdapterError(f"{file}: {name} is {settings.get(name)!r}, expected {expected}")
+
+
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _base_of(folder: Path, settings: dict[str, Any]) -> Base | None:
