@@ -202,6 +202,8 @@ COMPANIONS: dict[str, tuple[str, str, Any, str]] = {
     "tokenizer": ("tokenizer.json", "model", 3, "no usable processor"),
     "added tokens": ("tokenizer.json", "added_tokens", [], "the tokenizer's .* in the processor, expected"),
     "end": ("generation_config.json", "eos_token_id", "x", "generation_config.json: eos_token_id is 'x'"),
+    "generation": ("generation_config.json", "max_new_tokens", -3, "generation_config.json: `max_new_tokens` must be"),
+    "quantized": ("config.json", "quantization_config", {"quant_method": "gptq"}, "quantization_config .'gptq'., but"),
     "suppressed": ("generation_config.json", "suppress_tokens", [10**9], "suppress_tokens is .1000000000"),
     "suppressed, no list": ("generation_config.json", "suppress_tokens", 3, "suppress_tokens is 3"),
 }

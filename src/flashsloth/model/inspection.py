@@ -18,7 +18,7 @@ from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.checkpoint.names import forgiven, to_ours
 from flashsloth.model.checkpoint.preflight import check_sizes, config_of, expected_shapes, joined, shape_problems
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
-from flashsloth.model.checkpoint.soundness import odd_types, odd_values
+from flashsloth.model.checkpoint.soundness import odd_quantization, odd_types, odd_values
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
 from flashsloth.model.checkpoint.vocabulary import tokenizer_ids
 from flashsloth.model.checkpoint.weight_files import (
@@ -114,7 +114,8 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
     named = {(to_ours(name) or name) if published else name: tensor for name, tensor in tensors.items()}
     trained = _embq_is_trained(named)
     faults = [*remarks, *_tensor_faults(folder, config, named)]
-    if "quantization_config" not in flat:
+    faults += odd_quantization(flat, tensors.values())
+    if flat.get("quantization_config") is None:
         faults += [*odd_types(tensors.values()), *odd_values(tensors.values())]
     remarks = [*faults, *_type_remarks(named), *_companion_remarks(folder, config, published=published)]
     if not trained:

@@ -26,7 +26,7 @@ from flashsloth.model.checkpoint.preflight import (
     joined,
 )
 from flashsloth.model.checkpoint.published import is_published, is_published_dict, published_config
-from flashsloth.model.checkpoint.soundness import ADVICE, odd_types, odd_weights
+from flashsloth.model.checkpoint.soundness import ADVICE, odd_quantization, odd_types, odd_weights
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder, read_config_dict, split_hub_options
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, load_tensors, stored_tensors
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -62,8 +62,11 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
     tolerates_shapes = others.pop("ignore_mismatched_sizes", False)
     others |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     published = is_published_dict(flat)
-    if "quantization_config" not in flat:
-        _refuse(name_or_path, odd_types(_stored(name_or_path).values()))
+    stored = _stored(name_or_path)
+    if flat.get("quantization_config") is None:
+        _refuse(name_or_path, odd_types(stored.values()))
+    elif stored and (problems := odd_quantization(flat, stored.values())):
+        raise CheckpointError(f"{name_or_path}: {problems[0]}")
     with without_report():
         if published:
             folder = local_folder(name_or_path, **hub)

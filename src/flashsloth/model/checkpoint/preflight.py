@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flashsloth.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from flashsloth.media.limits import cause
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.checkpoint.names import forgiven
@@ -65,6 +66,9 @@ def check_json_files(folder: Path) -> None:
     for name in JSON_FILES:
         if (folder / name).exists():
             read_json(folder / name)
+    template = folder / "chat_template.jinja"
+    if template.is_file() and is_lfs_pointer(template):
+        raise CheckpointError(f"{template} is {LFS_POINTER}")
 
 
 def config_of(name_or_path: Any, **options: Any) -> FlashSlothConfig:
@@ -236,6 +240,12 @@ def check_generation(folder: Path, vocab_size: int) -> None:
         is_list = name != "suppress_tokens" or value is None or isinstance(value, list)
         if not is_list or not all(type(token) is int and token < vocab_size for token in tokens):
             raise CheckpointError(f"{file}: {name} is {value!r}, expected token ids below {vocab_size}")
+    from transformers import GenerationConfig
+
+    try:
+        GenerationConfig(**settings)
+    except Exception as error:  # values of other types meet an error of any kind
+        raise CheckpointError(f"{file}: {cause(error)}") from error
 
 
 def joined(problems: list[str]) -> str:

@@ -25,6 +25,20 @@ ADVICE = "copy or download it again, or go back to a training checkpoint that wa
 """What to do about weights that are not."""
 
 
+def odd_quantization(config: Mapping[str, Any], tensors: Iterable[StoredTensor]) -> list[str]:
+    """A line where a configuration says that the weights are quantized, and they are not.
+
+    Args:
+        config: as config.json has it.
+        tensors: what is stored.
+    """
+    said = config.get("quantization_config")
+    if said is None or odd_types(tensors):
+        return []
+    kind = said.get("quant_method") if isinstance(said, dict) else said
+    return [f"config.json has a quantization_config ({kind!r}), but the weights are plain numbers: take it out"]
+
+
 def odd_types(tensors: Iterable[StoredTensor]) -> list[str]:
     """Tensors of files that are no plain floating-point numbers, by their headers."""
     return [
