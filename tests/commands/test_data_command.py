@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from rich.console import Console
 
 from flashsloth.cli import main
 from flashsloth.commands import terminal
+from flashsloth.training.data_check import Examiner
 from flashsloth.world import World, export_split
 
 
@@ -274,3 +277,15 @@ def test_no_folder_of_pictures_is_one_line(clean: Path, capsys: pytest.CaptureFi
     assert out == ""
     assert err.count("\n") == 1
     assert "there is no folder of pictures at" in err
+
+
+def test_a_worker_that_is_killed_ends_the_check_in_one_line(
+    clean: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Examiner, "chunk", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    assert main(["data", "check", str(clean / "conversations.json"), "--workers", "1"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        "error: a process of those that share the work was killed, for its memory perhaps: take fewer --workers\n",
+    )

@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import traceback
+from concurrent.futures import BrokenExecutor
 
 OURS, USERS, INTERRUPTED = 1, 2, 130
 """Exit codes: our own fault or the machine's, the user's mistake, Ctrl-C (128 + SIGINT)."""
@@ -79,6 +80,8 @@ def machines_refusal(error: BaseException) -> str | None:
             return "stdout is closed; expected somewhere to write to, as /dev/null"
         if isinstance(reason, MemoryError) or (isinstance(reason, RuntimeError) and _MEMORY_TEXTS.search(str(reason))):
             return "not enough memory: take a smaller model, picture or batch, or --dtype bfloat16"
+        if isinstance(reason, BrokenExecutor):
+            return "a process of those that share the work was killed, for its memory perhaps: take fewer --workers"
         if not isinstance(reason, OSError | ValueError) and _FULL_TEXTS.search(str(reason)):
             return "No space left on device: make room and try again"
         reason = reason.__cause__ or reason.__context__

@@ -11,9 +11,9 @@ tokenizer every sample is written down.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -217,8 +217,11 @@ def _looking(examiner: Examiner, chunks: list[range], workers: int) -> Iterator[
     if workers < 1:
         yield map(examiner.chunk, chunks)
         return
-    with multiprocessing.Pool(workers, _start_worker, (examiner,)) as pool:
-        yield pool.imap(_look_in_worker, chunks)
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(examiner,))
+    try:  # an executor says it when one of its processes is killed; a multiprocessing.Pool waits for ever
+        yield pool.map(_look_in_worker, chunks)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _finding(where: Where, kind: str, reason: str) -> Finding:
