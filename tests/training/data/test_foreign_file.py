@@ -110,3 +110,8 @@ def test_samples_that_are_all_bad_for_one_reason_are_one_error(tmp_path: Path) -
     records = [record(number, conversations=[{"from": "robot", "value": "x"}]) for number in range(9)]
     said = refusal(write_jsonl(tmp_path / "data.jsonl", records))
     assert "none of 9 samples can be learned from; the first turn 0 is from 'robot'" in said
+
+
+def test_a_range_that_no_disk_holds_is_refused_before_it_is_written_out() -> None:
+    with pytest.raises(DataError, match=r"the range \{0\.\.99999999999\} has more than 1,000,000 numbers"):
+        several_files("cc-{0..99999999999}.tar", ".tar")

@@ -101,3 +101,20 @@ def test_an_object_of_something_else_is_named(tmp_path: Path, text: str, message
     with pytest.raises(DataError) as error:
         open_json(str(tmp_path / "data.json"))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("named_by", ["file", "url"])
+def test_pictures_of_coco_may_lie_in_the_folder_of_their_split(folder: Path, named_by: str) -> None:
+    """As COCO unpacks: the file names its pictures without the folder that they lie in."""
+    name = "captions_val2017.json" if named_by == "file" else "karpathy.json"
+    file = coco(folder).rename(folder / name)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    (folder / "unpacked" / "val2017").mkdir(parents=True)
+    for image in content["images"]:
+        (folder / image["file_name"]).rename(folder / "unpacked" / "val2017" / image["file_name"])
+        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image['file_name']}"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    data = open_json(str(file), str(folder / "unpacked"))
+    assert {path.parent for index in range(len(data)) for path in pictures_in(data[index])} == {
+        folder / "unpacked" / "val2017"
+    }

@@ -101,6 +101,29 @@ def test_parts_say_where_several_pictures_stand() -> None:
     assert said(literal) == [["[a]", "Is <image> a tag?"], "dog"]
 
 
+def test_messages_of_the_user_in_a_row_are_one_turn_where_one_has_parts() -> None:
+    """OpenAI's own examples put the question and the picture into a message each."""
+    shown = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a"}}]}
+    asked, answered = {"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dog."}
+    assert said({"messages": [asked, shown, answered]}) == [["[a]", "What?"], "A dog."]
+    assert said({"messages": [shown, asked, answered, asked, answered]}) == [
+        ["[a]", "What?"],
+        "A dog.",
+        ["What?"],
+        "A dog.",
+    ]
+    with pytest.raises(BadSampleError, match="turn 1 is the user's"):
+        said({"messages": [asked, asked, answered]})
+
+
+@pytest.mark.parametrize("source", [{"type": "base64", "media_type": "image/png", "data": "a"}, {"url": "a"}])
+def test_parts_may_keep_their_picture_in_a_source(source: dict[str, str]) -> None:
+    asked = [{"type": "image", "source": source}, text_part("What?")]
+    assert said(messages(lambda _: asked, 0)) == [["[a]", "What?"], "dog"]
+    with pytest.raises(BadSampleError, match="named neither there nor in images"):
+        said(messages(lambda _: [{"type": "image"}, text_part("What?")], 0))
+
+
 def test_a_system_text_is_kept_from_where_it_stands() -> None:
     spoken = [{"from": "system", "value": "Sing."}, *turns("Hi", "Ho")]
     assert said({"conversations": spoken, "system": "Be brief."}) == ["Sing.", ["Hi"], "Ho"]
@@ -133,7 +156,11 @@ def test_the_most_frequent_answer_counts_and_the_first_of_equals() -> None:
         (from_value(0, "Audio 1: <audio>a.flac</audio>\nWhat?"), "unseen_medium", "says <audio>"),
         (messages(lambda _: [{"type": "video", "video": "a"}], 0), "unseen_medium", "'video'"),
         (messages(lambda _: [{"type": "input_audio", "input_audio": {}}], 0), "unseen_medium", "'input_audio'"),
-        (messages(lambda _: [{"type": "image"}, text_part()], 0), "placeholder_mismatch", "of 0 that are named"),
+        (
+            messages(lambda _: [{"type": "image"}, text_part()], 0),
+            "placeholder_mismatch",
+            "named neither there nor in images",
+        ),
         (messages(lambda _: [{"type": "table", "x": 1}], 0), "broken_turns", "of type 'table', expected text or image"),
         (from_value(0, "<|vision_start|><|image_pad|>What?"), "placeholder_mismatch", "another model's mark"),
         (from_value(0, "<ImageHere>What?"), "placeholder_mismatch", "another model's mark"),

@@ -116,6 +116,7 @@ class CocoData(WrappedData):
         first = self._lists.first["annotations"]
         if "caption" not in first:
             raise DataError(f"{file} has annotations with {sorted(first)}, expected a caption in each")
+        self.split = file.stem.rpartition("_")[2]  # captions_train2017.json
         self.spans = self._lists.spans("annotations").copy()
         self.pictured = _rows(self._lists.ids("images"), self._lists.pictures("annotations"))
         self.picture_spans = self._lists.spans("images").copy()
@@ -125,7 +126,15 @@ class CocoData(WrappedData):
         if row < 0:
             raise BadSampleError("has an image_id that no image has", "missing_picture")
         picture = self.entry(0, self.picture_spans[row])
-        return {"id": said.get("id"), "image": picture.get("file_name"), "caption": said.get("caption")}
+        return {"id": said.get("id"), "image": self._picture(picture), "caption": said.get("caption")}
+
+    def _picture(self, picture: dict[str, Any]) -> Any:
+        """A picture's name, with the folder of its split where it lies in that: COCO's file names none."""
+        name, url = picture.get("file_name"), picture.get("coco_url")
+        if not isinstance(name, str) or "\0" in name or (self.images / name).is_file():
+            return name
+        splits = [self.split, *(url.split("/")[-2:-1] if isinstance(url, str) else ())]
+        return next((found for split in splits if (self.images / (found := f"{split}/{name}")).is_file()), name)
 
 
 class VqaData(WrappedData):

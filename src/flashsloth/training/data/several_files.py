@@ -13,6 +13,7 @@ from flashsloth.training.data.foreign_file import refuse_arrow
 from flashsloth.training.data.sample import DataError
 
 SPLITS = ("train", "test", "validation", "val", "dev")
+MOST_IN_A_RANGE = 1_000_000
 _SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?![A-Za-z])")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WILD = re.compile(r"[*?\[]")
@@ -81,6 +82,8 @@ def _numbered(text: str) -> list[str]:
     first, last = match.groups()
     if int(first) > int(last):
         raise DataError(f"{text}: the range {match.group()} goes down, expected the smaller number first")
+    if int(last) - int(first) >= MOST_IN_A_RANGE:
+        raise DataError(f"{text}: the range {match.group()} has more than {MOST_IN_A_RANGE:,} numbers")
     width = len(first)
     names = (f"{text[: match.start()]}{n:0{width}d}{text[match.end() :]}" for n in range(int(first), int(last) + 1))
     return [name for partial in names for name in _numbered(partial)]

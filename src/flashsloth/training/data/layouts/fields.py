@@ -8,7 +8,18 @@ from typing import Any
 from flashsloth.media.limits import shown
 from flashsloth.training.data.sample import BadSampleError
 
-PICTURE_FIELDS = ("image", "images", "image_path", "image_paths", "img", "img_path", "image_url", "file_name")
+PICTURE_FIELDS = (
+    "image",
+    "images",
+    "image_path",
+    "image_paths",
+    "img",
+    "img_path",
+    "image_url",
+    "file_name",
+    "jpg",
+    "png",
+)
 """Where a record may name its pictures; the first that is there counts."""
 _PICTURE_FIELDS = frozenset(PICTURE_FIELDS)
 SYSTEM_FIELDS = ("system", "system_prompt")

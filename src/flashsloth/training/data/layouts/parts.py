@@ -87,6 +87,8 @@ class PartsReader:
     def _picture(self, part: dict[str, Any], where: str) -> int:
         """The number of a part's picture."""
         source = next((part[key] for key in PICTURE_KEYS if part.get(key) is not None), None)
+        if source is None and isinstance(part.get("source"), dict):  # Anthropic's: a url, or base64 as data
+            source = part["source"].get("data") or part["source"].get("url")
         if isinstance(source, dict) and "url" in source:
             source = source["url"]
         if source is not None:
@@ -94,6 +96,10 @@ class PartsReader:
             return len(self.own) - 1
         index = part.get("index")
         number = self.awaited if index is None else index
+        if index is None and number >= len(self.beside):
+            raise BadSampleError(
+                f"{where} is a picture that is named neither there nor in images beside the turns", _MISMATCH
+            )
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(self.beside):
             raise BadSampleError(
                 f"{where} is picture {unexpected(number)} of {len(self.beside)} that are named beside the turns",

@@ -16,7 +16,7 @@ from flashsloth.training.data.layouts.turns import said_in
 from flashsloth.training.data.sample import BadSampleError
 
 QUESTIONS = ("question", "problem", "query", "instruction", "prompt")
-ANSWERS = ("answer", "multiple_choice_answer", "answers", "solution", "response", "completion", "output")
+ANSWERS = ("answer", "multiple_choice_answer", "answers", "solution", "response", "completion", "output", "label")
 BESIDE = "input"
 """Alpaca's: what the instruction is about."""
 NOT_LAID_OUT = ("choices", "options", "history")

@@ -51,6 +51,7 @@ def read(record: dict[str, Any]) -> Said:
     pictures = pictures_named(record)
     if {type(content) for _, content in said} != {str}:
         reader = PartsReader(pictures)
+        said = _joined(said)
         said = [(role, reader.content(content, place)) for place, (role, content) in enumerate(said)]
         return PARTS, _with_system(record, said), reader.pictures()
     return layout, _with_system(record, said), pictures
@@ -81,6 +82,21 @@ def _turn(turn: Any, place: int) -> tuple[str, Any]:
     if not isinstance(content, (str, list, tuple, dict)):
         raise BadSampleError(f"turn {place} has {type(content).__name__} as its {text_key}, expected a text")
     return role, content
+
+
+def _joined(said: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Messages of the user that follow one another as one turn: OpenAI's examples put the picture into its own."""
+    turns: list[tuple[str, Any]] = []
+    for role, content in said:
+        if role == "user" and turns and turns[-1][0] == role:
+            turns[-1] = (role, [*_parts(turns[-1][1]), *_parts(content)])
+        else:
+            turns.append((role, content))
+    return turns
+
+
+def _parts(content: Any) -> list[Any]:
+    return list(content) if isinstance(content, (list, tuple)) else [content]
 
 
 def _with_system(record: dict[str, Any], said: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
