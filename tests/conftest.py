@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import tiny
 import torch
@@ -27,9 +28,10 @@ LACKS = "this machine lacks "
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread, here and in every process that a test starts; and Ctrl-C as a terminal's program hears it."""
+    """One thread and no hub, here and in every process of a test; and Ctrl-C as a terminal's program hears it."""
     torch.set_num_threads(1)  # tiny matrices only lose by being shared among cores, most of all on a busy machine
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    huggingface_hub.constants.HF_HUB_OFFLINE = True  # which was read when it was imported
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so `nohup pytest &` and others begin
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
