@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be remo
 
 COUNTED = 0.1
 """How far the count may be from what a real step holds: masks and positions, which are looked at, are left out."""
-WIDE = {**tiny.TEXT, "intermediate_size": 4 * tiny.TEXT["hidden_size"]}  # type: ignore[operator]
+WIDE = {**tiny.TEXT, "num_hidden_layers": 3, "intermediate_size": 4 * tiny.TEXT["hidden_size"]}  # type: ignore[operator]
 TEXTS: dict[str, dict[str, Any]] = {
     "phi": WIDE,
     "llama": {**WIDE, "model_type": "llama", "num_key_value_heads": 2},
