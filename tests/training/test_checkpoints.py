@@ -21,6 +21,7 @@ from flashsloth.training.checkpoints import (
     REMOVING,
     WRITING,
     SaveError,
+    WriteError,
     last_whole,
     new_checkpoint,
     new_files,
@@ -315,6 +316,22 @@ def test_all_processes_stop_where_one_cannot_write(tmp_path: Path, engine: str, 
         assert "Traceback" not in run.said(rank)
     again = tiny_runs.start(recipe, "--resume", processes=2)
     assert again.end() == [0, 0], again.said()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Exception("No space left on device (os error 28)"), "No space left on device"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "as on a full disk"),
+    ],
+    ids=["tokenizers", "torch"],
+)
+def test_a_full_disk_is_heard_of_from_every_library(tmp_path: Path, error: Exception, said: str) -> None:
+    with pytest.raises(WriteError, match=rf"the model could not be written into .*{said}"), new_files(tmp_path, "a"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), new_files(tmp_path, "a"):  # which is no matter of disks
+        raise KeyError
 
 
 def test_a_share_that_is_damaged_is_named_and_an_earlier_checkpoint_taken(tmp_path: Path) -> None:

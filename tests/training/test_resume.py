@@ -341,7 +341,7 @@ TWO_NODES = [["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [ONE_NODE, TWO_NODES], ids=["one node", "two nodes"])
 def test_torchrun_starts_again_where_a_process_died(tmp_path: Path, nodes: list[list[str]]) -> None:
-    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=4)
+    stage = tiny_runs.with_batch(tiny_runs.ALIGNMENT, batch_size=4, steps=STEPS)
     whole, other = (tiny_runs.write_recipe(tmp_path / name, stage) for name in ("whole", "other"))
     reference = tiny_runs.start(whole, processes=2)
     assert reference.end() == [0, 0], reference.said()

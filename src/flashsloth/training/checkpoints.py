@@ -37,6 +37,8 @@ WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, CheckpointException)
 """What comes out of writing to a disk that is full or gone: torch says RuntimeError, and has one of its own for shares
 (which is no Exception); so has safetensors."""
 _NAME = re.compile(rf"{PREFIX}(\d+)")
+_TORCH_CUT = "inline_container"
+"""In torch's words for a file of which not all was written."""
 _UNITS = 1e9
 
 
@@ -186,7 +188,9 @@ def _written_aside(
     failure: BaseException | None = None
     try:
         yield
-    except WRITE_ERRORS as error:
+    except (Exception, CheckpointException) as error:
+        if not isinstance(error, WRITE_ERRORS) and type(error) is not Exception:  # tokenizers' own
+            raise
         if not together:
             raise _not_written(what, folder, _one_line(error)) from error
         failure = error
@@ -245,7 +249,8 @@ def _remove(folder: Path) -> None:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, CheckpointException):
         return "; ".join(f"process {rank}: {failure[0]}" for rank, failure in error.failures.items())
-    return " ".join(str(error).split())
+    said = " ".join(str(error).split())
+    return f"a file could not be written whole, as on a full disk ({said})" if _TORCH_CUT in said else said
 
 
 __all__ = [

@@ -20,7 +20,8 @@ NAMES_SHOWN = 8
 """Samples that an error names; of more it says how many."""
 REMEDY = (
     "see what is in them with `flashsloth data show`, leave them out (leave_out: [numbers], beside their source in the "
-    "recipe) or lower the learning rate, then --resume"
+    "recipe) or lower the learning rate, then --resume; where that comes to the same, remove the last checkpoint, and "
+    "the one before it is gone on from"
 )
 
 
