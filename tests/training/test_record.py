@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,21 @@ def test_the_record_of_a_run(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert source is None or (len(source["commit"]) == 40 and source["dirty"] == bool(source["uncommitted"]))
     assert [Path(name).name for name in run["data"]] == ["a.json", "b.json"]
     assert run["data"][str(adapted.parent / "a.json")]["bytes"] == 13
+
+
+def test_the_sources_repository_is_looked_at_and_never_locked(tmp_path: Path) -> None:
+    """`git status` refreshes the index where a file was touched, under a lock that a killed run would leave."""
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "a").write_text("a", encoding="utf-8")
+    git("add", "a")
+    os.utime(tmp_path / "a", (1, 1))
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert record._git(tmp_path, "status", "--porcelain") == "A  a"
+    assert (tmp_path / ".git" / "index").read_bytes() == before
 
 
 def test_changed_data_is_refused_with_its_name(adapted: Path) -> None:
