@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from talkative import save_talkative
 
 from flashsloth.cli import main
-from flashsloth.commands.failures import CommandError
+from flashsloth.commands.failures import CommandError, judge
 from flashsloth.commands.streams import readable
 
 FEW = ["--max-new-tokens", "3", "--device", "cpu"]
@@ -166,3 +167,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path not in before]
     assert all(path.stat().st_size <= 600 and path.suffix == ".json" for path in left), left  # a pack's plan
     assert command == "pack" or not left
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+@pytest.mark.parametrize("numbers", [10, 100_000])
+def test_torch_says_in_other_words_that_a_disk_is_full(numbers: int) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.save(torch.zeros(numbers), "/dev/full")
+    assert judge(raised.value) == (1, "No space left on device: make room and try again")

@@ -25,6 +25,7 @@ FILE_MISTAKES = (FileNotFoundError, PermissionError, IsADirectoryError, NotADire
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_TEXTS = re.compile(
     r"os error (28|122|27)\b|No space left|File too large|quota exceeded|PytorchStreamWriter failed"
+    r"|enforce fail at inline_container|iostream error"
 )
 """How libraries say it that do not raise OSError: safetensors, torch."""
 _MEMORY_TEXTS = re.compile(r"can't allocate memory|out of memory|Unable to allocate")
