@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 import flashsloth
 from flashsloth.inference import FlashSloth, LoadError
 from flashsloth.inference.picture_cache import PictureCache, digest, state_of
+from flashsloth.media import MediaLimits
 
 QUESTIONS = ["What is this?", "Where is the red dog?", "Is it?"]
 LENGTH = 6
@@ -172,3 +174,8 @@ def test_a_model_keeps_within_its_bytes(fresh: FlashSloth, pictures: list) -> No
 def test_a_limit_that_is_none_is_refused(checkpoint: Path, limit: Any) -> None:
     with pytest.raises(LoadError, match="picture_cache is"):
         flashsloth.load(checkpoint, device="cpu", picture_cache=limit)
+
+
+def test_a_limit_may_be_numpys() -> None:
+    assert PictureCache(np.int64(7)).limit == 7
+    assert MediaLimits(max_pixels=np.int64(7), max_aspect=np.float32(2)).max_pixels == 7

@@ -14,6 +14,7 @@ Q query tokens, K patches of all pictures of a prompt, L tokens of its question.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -51,8 +52,9 @@ class Workload:
     def __post_init__(self) -> None:
         for name, least in (("pictures", 0), ("text_tokens", 1), ("new_tokens", 1), ("batch", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise BenchmarkError(f"{name} is {value!r}; expected a whole number, at least {least}")
+            object.__setattr__(self, name, int(value))
 
     @property
     def all_pictures(self) -> int:

@@ -17,7 +17,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, SupportsIndex
 
 from PIL import Image
 from torch import nn
@@ -40,9 +40,9 @@ class PictureCache:
     """
 
     def __init__(self, limit: int = DEFAULT_BYTES) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        if isinstance(limit, bool) or not isinstance(limit, SupportsIndex) or int(limit) < 0:
             raise LoadError(f"picture_cache is {limit!r}; expected a number of bytes, 0 for none")
-        self.limit = limit
+        self.limit = int(limit)  # numpy has whole numbers of its own
         self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()

@@ -6,6 +6,7 @@ In: byte counts and sizes, known before anything is decoded. Out: nothing, or a 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from numbers import Real
 
 MIB = 1 << 20
 SHOWN_CHARACTERS = 80  # of a user's string in an error
@@ -34,7 +35,7 @@ class MediaLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
                 raise ValueError(f"MediaLimits.{field.name} is {value!r}; expected a number over 0")
 
     def check_bytes(self, name: str, count: int) -> None:
