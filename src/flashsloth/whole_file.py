@@ -6,6 +6,7 @@ when something did.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,16 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write what shall stand at `path`; hidden, so that who lists a folder does not take it for a file."""
+    """Where to write what shall stand at `path`; hidden, so that who lists a folder does not take it for a file.
+
+    What a link leads to is replaced, not the link; a device or a pipe, which cannot be, is written to as it is.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
     unfinished = path.with_name(f".{path.name}.part")
     try:
         yield unfinished
