@@ -177,6 +177,17 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     }
 
 
+def test_a_source_that_is_wrong_by_itself_is_told_once(tmp_path: Path) -> None:
+    """Also where the stage has something to say about the kind of source that it would be."""
+    wrong = GOOD.replace("stage: alignment", "stage: encoder").replace(
+        "json: captions.json, images: pictures", "world: 9"
+    )
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(tmp_path, wrong))
+    assert "stages.encoder.data.0.world: found 9" in str(error.value)
+    assert "drawn pictures" not in str(error.value)
+
+
 def test_the_command_tells_each_mistake_in_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, GOOD.replace("learning_rate: 2e-3", "learning_rate: 0").replace("steps: 10", "steps: 0"))
     assert main(["train", str(path)]) == 2

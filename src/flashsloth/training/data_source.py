@@ -75,9 +75,9 @@ with warnings.catch_warnings():
         """Every question by itself instead of as turns of one conversation."""
 
         @property
-        def kind(self) -> str:
-            """Which of :data:`SOURCE_KEYS` it is."""
-            return next(key for key in SOURCE_KEYS if getattr(self, key) is not None)
+        def kind(self) -> str | None:
+            """Which of :data:`SOURCE_KEYS` it is; None while a recipe is checked that says none."""
+            return next((key for key in SOURCE_KEYS if getattr(self, key) is not None), None)
 
         @property
         def is_drawn(self) -> bool:

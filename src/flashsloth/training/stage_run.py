@@ -137,7 +137,7 @@ class StageRun(RecipeModel):
         template, loss = ("settings", "template"), ("settings", "patch_loss")
         learns_patches = not settings.learns_answers or (key == "data" and settings.patch_loss > 0)
         for number, source in enumerate(sources):
-            if learns_patches and not source.is_drawn:
+            if learns_patches and source.kind is not None and not source.is_drawn:
                 who = "patch_loss" if settings.learns_answers else f"stage {self.stage}"
                 said = f"found {source.kind}, but {who} learns from drawn pictures: needs world or packed"
                 yield Problem((key, number), said, (loss,))
