@@ -215,5 +215,7 @@ def test_the_encoders_inner_states(make_tiny_model: TinyModelMaker, grid: int) -
     assert seen.hidden_states[0].shape == (2 * views, model.config.num_patches, 32)
     assert torch.equal(seen.hidden_states[-1].unflatten(0, (2, views)).flatten(1, 2), seen.last_hidden_state)
     assert [one.shape[-1] for one in seen.attentions] == [model.config.num_patches] * model.config.num_vision_layers
+    with pytest.raises(ValueError, match=r"no options \['vision_feature_layer'\]"):  # LLaVA's
+        model.get_image_features(pixels, vision_feature_layer=-1)
     as_tuple = model.get_image_features(pixels, return_dict=False)
     assert torch.equal(as_tuple[0], plain.last_hidden_state)

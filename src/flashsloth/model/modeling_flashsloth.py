@@ -44,6 +44,7 @@ from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
 from flashsloth.version import warn_of_untested_versions
 
 _EMBQ_KWARG = "embedded_query_inputs"
+_ENCODER_OPTIONS = frozenset({"output_hidden_states", "output_attentions", "interpolate_pos_encoding"})
 
 
 class FlashSlothPreTrainedModel(PreTrainedModel):
@@ -118,8 +119,13 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             **kwargs: the encoder's: `output_hidden_states`, `output_attentions`; and `return_dict`.
 
         Raises:
-            ValueError: if the views or their size are not what the configuration says.
+            ValueError: if the views or their size are not what the configuration says, or for an option that no encoder
+                has: which layer counts is `config.vision_feature_layer`.
         """
+        if unknown := sorted(kwargs.keys() - _ENCODER_OPTIONS):
+            raise ValueError(
+                f"get_image_features has no options {unknown}, expected some of {sorted(_ENCODER_OPTIONS)}"
+            )
         tower_output = self._run_tower(pixel_values, **kwargs)
         image = self.pool_features(self._features(tower_output))
         image.hidden_states, image.attentions = tower_output.get("hidden_states"), tower_output.get("attentions")
@@ -270,7 +276,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         given = outputs.get("image") if outputs else None
         if given is not None and pixel_values is not None:
             raise ValueError("give pixel_values or mm_encoder_outputs['image'], not both: they are the same pictures")
-        if given is None and pixel_values is not None and len(pixel_values):
+        if given is None and pixel_values is not None and pixel_values.shape[0]:
             return self.get_image_features(pixel_values)
         if given is not None and given.pooler_output is None:
             return self.pool_features(given.last_hidden_state)
@@ -285,7 +291,11 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         cache: Cache | None,
     ) -> tuple[torch.Tensor | None, ...]:
         """Image index, query turns and question turns of ids that came without; None of each where none are needed."""
-        if is_exporting() or not holds_placeholders(input_ids, self.config):
+        if is_exporting():
+            if pixel_values is not None or outputs is not None:
+                raise ValueError("pictures are exported with the processor's position tensors alone: give all three")
+            return None, None, None
+        if not holds_placeholders(input_ids, self.config):
             return None, None, None
         if cache is not None and cache.get_seq_length() > 0:
             raise ValueError(

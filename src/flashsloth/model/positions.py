@@ -21,7 +21,8 @@ Drawn for one row, one picture, one turn (R = 3 visual tokens, Q = 2 queries):
     query_turn      0    0     0    0    0   0    0    0   1    1     0     0
 
 While a pass is exported (`torch.export`), nothing may hang on what a tensor holds: checks are left out then, and shapes
-are those of the most that may be there. What is computed is the same.
+are those of the most that may be there. What is computed is the same. Sizes are `shape[0]` and not `len`, which would
+make the exported program one of that very batch.
 
 Legend: B batch, T positions of this pass, N pictures, S samples (a row each, where none are packed), M most pictures of
 a sample, n turns, Q queries a turn, L longest question, P rows of F a picture, V vision width.
@@ -81,7 +82,7 @@ def place_visual_tokens(
         slots: bool [N, T], from :func:`visual_slots`.
     """
     if is_exporting():  # pictures and their positions come in one order, and none is cached
-        rows = torch.arange(len(inputs_embeds), device=slots.device)
+        rows = torch.arange(inputs_embeds.shape[0], device=slots.device)
         marked = ((image_row[:, None] == rows)[:, :, None] & slots[:, None]).any(dim=0)  # [B, T]
         return inputs_embeds.masked_scatter(marked[:, :, None], visual_tokens.to(inputs_embeds))
     picture, position = slots.nonzero(as_tuple=True)  # [k*R] each, pictures and positions in order
@@ -103,7 +104,7 @@ def rows_of_pictures(pictures: int, image_row: torch.Tensor | None, image_index:
                 f"image_index counts {counts.tolist()} pictures in its rows, but {pictures} were given: give every "
                 f"picture in the order of the prompts, or image_row where some stand in an earlier, cached pass"
             )
-        rows = torch.arange(len(counts), device=counts.device)
+        rows = torch.arange(counts.shape[0], device=counts.device)
         return torch.repeat_interleave(rows, counts, output_size=pictures)
     if image_row.shape != (pictures,):
         raise ValueError(f"image_row has shape {tuple(image_row.shape)}, expected [{pictures}], one row a picture")
@@ -259,7 +260,7 @@ def _features_per_sample(
     ordinal = picture_ordinals(image_sample)  # [N]
     pictures, patches, width = features.shape
     most = pictures if is_exporting() else int(ordinal.max())
-    if pictures == samples * most:
+    if not is_exporting() and pictures == samples * most:
         per_sample = features.reshape(samples, most * patches, width)
     else:
         padded = features.new_zeros(samples, most, patches, width)
