@@ -12,6 +12,7 @@ width, D language-model width, Q query tokens a turn.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import nullcontext
 from typing import Any
 
@@ -116,17 +117,20 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
 
         Args:
             pixel_values: float [N, W, 3, size, size], or [N, 3, size, size] for one view a picture.
-            **kwargs: the encoder's: `output_hidden_states`, `output_attentions`; and `return_dict`.
+            **kwargs: the encoder's: `output_hidden_states`, `output_attentions`; and `return_dict`. What else the
+                processor made may come with the pixels, and is not needed.
 
         Raises:
             ValueError: if the views or their size are not what the configuration says, or for an option that no encoder
                 has: which layer counts is `config.vision_feature_layer`.
         """
-        if unknown := sorted(kwargs.keys() - _ENCODER_OPTIONS):
+        unknown = kwargs.keys() - _ENCODER_OPTIONS - inspect.signature(self.forward).parameters.keys()
+        if unknown:
             raise ValueError(
-                f"get_image_features has no options {unknown}, expected some of {sorted(_ENCODER_OPTIONS)}"
+                f"get_image_features has no options {sorted(unknown)}, expected some of {sorted(_ENCODER_OPTIONS)}"
             )
-        tower_output = self._run_tower(pixel_values, **kwargs)
+        options = {name: value for name, value in kwargs.items() if name in _ENCODER_OPTIONS}
+        tower_output = self._run_tower(pixel_values, **options)
         image = self.pool_features(self._features(tower_output))
         image.hidden_states, image.attentions = tower_output.get("hidden_states"), tower_output.get("attentions")
         return image
