@@ -257,7 +257,7 @@ def test_our_own_fault_is_one_line_and_one(
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("shapes\ndo not match")
 
-    monkeypatch.setattr("flashsloth.inference.looking.Looker.look", broken)
+    monkeypatch.setattr("flashsloth.inference.vision.ImageEncoder.look", broken)
     monkeypatch.delenv("FLASHSLOTH_DEBUG", raising=False)
     capsys.readouterr()
     assert main(["ask", picture, "What?", "-m", checkpoint, *FEW]) == 1

@@ -15,7 +15,7 @@ from flashsloth.benchmark.activations import activation_bytes, look_bytes, promp
 from flashsloth.benchmark.cost import Cost, Workload
 from flashsloth.benchmark.live_memory import LiveMemory
 from flashsloth.benchmark.weights import Precision
-from flashsloth.inference.looking import PICTURES_AT_A_TIME
+from flashsloth.inference.vision import PICTURES_AT_A_TIME
 from flashsloth.model.configuration_flashsloth import PHI2_TEXT_CONFIG, SO400M_VISION_CONFIG, FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 

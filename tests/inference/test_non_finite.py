@@ -45,7 +45,7 @@ def fresh(request: pytest.FixtureRequest, checkpoint: Path) -> FlashSloth:
     """A model that may be damaged; answered by the plain path, the sped-up one, or the accelerator's engine."""
     sloth = flashsloth.load(checkpoint, device="cpu", optimize=request.param == "sped up")
     if request.param == "engine":
-        assert accelerate(sloth.generator, sloth.looker, AcceleratorSettings(**SMALL)) is not None
+        assert accelerate(sloth.generator, sloth.image_encoder, AcceleratorSettings(**SMALL)) is not None
     return sloth
 
 

@@ -46,7 +46,7 @@ def model_for(case: str, attention: str) -> FlashSlothForConditionalGeneration:
 
 
 @dataclass
-class Seen:
+class ImageFeatures:
     """What went through SAP and EmbQ in one pass."""
 
     features: list[torch.Tensor] = field(default_factory=list)
@@ -59,8 +59,8 @@ def watched() -> Iterator:
     """A function that watches a model's parts; they are let go afterwards."""
     handles = []
 
-    def watch(model: FlashSlothForConditionalGeneration) -> Seen:
-        seen = Seen()
+    def watch(model: FlashSlothForConditionalGeneration) -> ImageFeatures:
+        seen = ImageFeatures()
 
         def pooling(_: torch.nn.Module, arguments: tuple, output: torch.Tensor) -> None:
             seen.features.append(arguments[0])

@@ -13,7 +13,7 @@ import torch
 
 from flashsloth.benchmark.cost import COLOR_CHANNELS, Cost, Workload
 from flashsloth.benchmark.weights import Precision
-from flashsloth.inference.looking import PICTURES_AT_A_TIME
+from flashsloth.inference.vision import PICTURES_AT_A_TIME
 
 FLOAT32_BYTES = torch.float32.itemsize
 STATES_IN_ATTENTION = 6

@@ -40,10 +40,10 @@ from flashsloth.inference.accelerator.slots import Answering, Told
 from flashsloth.inference.decoding import Chooser
 from flashsloth.inference.generator import Generator, Job
 from flashsloth.inference.load import shipped_folder
-from flashsloth.inference.looking import Looker
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt
+from flashsloth.inference.vision import ImageEncoder
 from flashsloth.media import ImagePolicy
 from flashsloth.model.checkpoint import load_processor
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -107,7 +107,7 @@ class FlashSlothSubject(Subject):
         self._quantize: Quantization | None = None
         self._pictures = PictureCache()
         self._processor = ClockedProcessor(processor)
-        self._looker = Looker(model, self._processor, self._pictures)
+        self._image_encoder = ImageEncoder(model, self._processor, self._pictures)
         self._generator = Generator(model, ids, self._pictures)
         self._generator.end_ids = []  # nothing ends an answer but its length
         self._engine: Engine | None = None
@@ -124,7 +124,7 @@ class FlashSlothSubject(Subject):
 
     def accelerate(self, settings: AcceleratorSettings | None = None) -> None:
         """Let an engine answer, as `load(..., optimize=True)` does on an accelerator."""
-        self._engine = accelerate(self._generator, self._looker, settings)
+        self._engine = accelerate(self._generator, self._image_encoder, settings)
 
     @property
     def parts(self) -> Parts:
@@ -158,15 +158,15 @@ class FlashSlothSubject(Subject):
     def answer(self, picture: Image.Image, question: int, new_tokens: int, clock: StageClock) -> None:
         self._processor.clock = clock
         with clock.stage(PREPARE):
-            opened = self._looker.open(picture, POLICY)
-        job = Job(self._prompt(question), self._looker.look(opened))
+            opened = self._image_encoder.open(picture, POLICY)
+        job = Job(self._prompt(question), self._image_encoder.look(opened))
         for _ in self._generator.tokens(job, Options(max_new_tokens=new_tokens)):
             clock.token()
 
     def answer_as(self, chooser: Chooser, picture: Image.Image, new_tokens: int) -> None:
         """As :meth:`answer`, with tokens chosen by another."""
         self._processor.clock = None
-        job = Job(self._prompt(question=0), self._looker.look(self._looker.open(picture, POLICY)))
+        job = Job(self._prompt(question=0), self._image_encoder.look(self._image_encoder.open(picture, POLICY)))
         for _ in self._generator.tokens(job, Options(max_new_tokens=new_tokens), chooser=chooser):
             pass
 
@@ -176,7 +176,7 @@ class FlashSlothSubject(Subject):
 
     def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
         self._processor.clock = None
-        seen = self._looker.look_each([self._looker.open(picture, POLICY) for picture in pictures])
+        seen = self._image_encoder.encode_each([self._image_encoder.open(picture, POLICY) for picture in pictures])
         jobs = [Job(self._prompt(number), one, group=number) for number, one in enumerate(seen)]
         options = Options(max_new_tokens=new_tokens)
         if self._engine is None:
@@ -201,10 +201,10 @@ class FlashSlothSubject(Subject):
         options = Options(max_new_tokens=new_tokens)
         feeder = Feeder(
             ((picture, number) for number, picture in enumerate(pictures)),
-            lambda picture: self._looker.open(picture, POLICY),
+            lambda picture: self._image_encoder.open(picture, POLICY),
             lambda question, _: self._prompt(question),
             lambda prompt: self._generator.room(prompt, options),
-            self._looker,
+            self._image_encoder,
             self._engine.settings,
         )
         with feeder:

@@ -18,7 +18,7 @@ from flashsloth.benchmark.job import OPENING_SHARE
 from flashsloth.benchmark.machine import Machine
 from flashsloth.benchmark.units import readable
 from flashsloth.benchmark.weights import Precision
-from flashsloth.inference.looking import PICTURES_AT_A_TIME
+from flashsloth.inference.vision import PICTURES_AT_A_TIME
 
 PREPARATION, LOOK, POOLING, PREFILL = "picture preparation", "encoder", "SAP + projector", "prefill"
 STEP, NEXT_QUESTION = "token", "another question"

@@ -20,11 +20,11 @@ import torch
 from flashsloth.inference.conversation import Conversation
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.generator import Generator, Job
-from flashsloth.inference.looking import Looker, Picture, picture_key
 from flashsloth.inference.options import AnswerOptions, Options
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import PromptWriter
 from flashsloth.inference.streaming import AnswerText, text_of
+from flashsloth.inference.vision import ImageEncoder, Picture, picture_key
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class FlashSloth:
         self.processor = processor
         self.name = name
         self.pictures = PictureCache() if pictures is None else pictures
-        self.looker = Looker(model, processor.image_processor, self.pictures)
+        self.image_encoder = ImageEncoder(model, processor.image_processor, self.pictures)
         self.writer = PromptWriter(processor)
         self.generator = Generator(model, processor.tokenizer, self.pictures)
 
@@ -124,10 +124,10 @@ class FlashSloth:
 
     def _job(self, image: Picture, question: str, options: Options) -> Job:
         self.writer.check_question(question)
-        pictures = self.looker.open(image, options.image_policy)
+        pictures = self.image_encoder.open(image, options.image_policy)
         prompt = self.writer.write([self.writer.user_message(question, len(pictures))], options.system)
         self.generator.room(prompt, options)
-        return Job(prompt, self.looker.look(pictures))
+        return Job(prompt, self.image_encoder.look(pictures))
 
     def warm_up(self, batch: int = 1, columns: int | None = None) -> WarmUp:
         """Pay for compiling and recording now, so that no answer has to (on an accelerator; elsewhere little is left).
@@ -163,8 +163,8 @@ class FlashSloth:
         sources: dict[Hashable, Picture] = {}
         for picture, _ in pairs:
             sources.setdefault(picture_key(picture), picture)
-        opened = [self.looker.open(source, options.image_policy) for source in sources.values()]
-        seen = dict(zip(sources, self.looker.look_each(opened), strict=True))
+        opened = [self.image_encoder.open(source, options.image_policy) for source in sources.values()]
+        seen = dict(zip(sources, self.image_encoder.encode_each(opened), strict=True))
         groups = {key: number for number, key in enumerate(sources)}
         jobs = []
         for picture, question in pairs:
@@ -199,5 +199,5 @@ def _made_again(
     if settings is not None:
         from flashsloth.inference.accelerator import accelerate
 
-        accelerate(sloth.generator, sloth.looker, settings)
+        accelerate(sloth.generator, sloth.image_encoder, settings)
     return sloth

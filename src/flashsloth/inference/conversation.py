@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.generator import Job
-from flashsloth.inference.looking import Picture, Seen, join_seen
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Messages, Prompt
 from flashsloth.inference.streaming import AnswerText
+from flashsloth.inference.vision import ImageFeatures, Picture, join_pictures
 
 if TYPE_CHECKING:
     from flashsloth.inference.answering import FlashSloth
@@ -32,8 +32,8 @@ class Conversation:
     def __init__(self, flashsloth: FlashSloth, image: Picture, options: Options) -> None:
         self._sloth = flashsloth
         self._options = options
-        self._waiting = flashsloth.looker.look(flashsloth.looker.open(image, options.image_policy))
-        self._seen: Seen | None = None
+        self._waiting = flashsloth.image_encoder.look(flashsloth.image_encoder.open(image, options.image_policy))
+        self._seen: ImageFeatures | None = None
         self._messages: Messages = []
         self._turns: list[tuple[str, str]] = []
         self._cache: Any = None
@@ -58,16 +58,16 @@ class Conversation:
         self._check_free(len(self._turns))
         sloth = self._sloth
         sloth.writer.check_question(question)
-        added = sloth.looker.look(sloth.looker.open(image, self._options.image_policy))
+        added = sloth.image_encoder.look(sloth.image_encoder.open(image, self._options.image_policy))
         sets = [pictures for pictures in (self._waiting, added) if pictures is not None]
         message = sloth.writer.user_message(question, sum(map(len, sets)))
         prompt = sloth.writer.write([*self._messages, message], self._options.system)
         sloth.generator.room(prompt, self._options)
         known = [] if self._seen is None else [self._seen]
-        seen = join_seen([*known, *sets]) if known or sets else None
+        seen = join_pictures([*known, *sets]) if known or sets else None
         return self._run(question, message, prompt, seen)
 
-    def _run(self, question: str, message: dict[str, Any], prompt: Prompt, seen: Seen | None) -> Iterator[str]:
+    def _run(self, question: str, message: dict[str, Any], prompt: Prompt, seen: ImageFeatures | None) -> Iterator[str]:
         """Answer, and remember the turn when the answer is done or stopped."""
         self._check_free(prompt.turns - 1)
         sloth, answer = self._sloth, AnswerText(self._sloth.processor.tokenizer)

@@ -22,11 +22,11 @@ from transformers import DynamicCache
 
 from flashsloth.inference.decoding import Chooser, Decoding
 from flashsloth.inference.errors import PromptError
-from flashsloth.inference.looking import Seen, join_seen
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_cache import PictureCache, state_of
 from flashsloth.inference.prompt import Prompt, pad_left, shared_beginning, split
 from flashsloth.inference.roomy_cache import LayerStates, bytes_of, hold_rows, roomy_cache, states_of
+from flashsloth.inference.vision import ImageFeatures, join_pictures
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import require_finite
 
@@ -49,7 +49,7 @@ class Job:
     """
 
     prompt: Prompt
-    seen: Seen | None
+    seen: ImageFeatures | None
     group: int = 0
     shared: bool = False
 
@@ -230,7 +230,7 @@ class Generator:
             return {}
         rows = [row for row, job in enumerate(jobs) if job.seen is not None for _ in range(len(job.seen))]
         image_row = torch.tensor(rows, dtype=torch.long, device=self.model.device)
-        return {"mm_encoder_outputs": {"image": join_seen(parts).features}, "image_row": image_row}
+        return {"mm_encoder_outputs": {"image": join_pictures(parts).features}, "image_row": image_row}
 
     def _tensors(self, prompts: list[Prompt]) -> dict[str, torch.Tensor]:
         return pad_left(prompts, self.pad_token_id, self.model.device)

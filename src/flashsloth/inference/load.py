@@ -99,7 +99,7 @@ def load(
     if optimize and chosen_device.type == "cuda":
         from flashsloth.inference.accelerator import accelerate
 
-        accelerate(sloth.generator, sloth.looker)
+        accelerate(sloth.generator, sloth.image_encoder)
     return sloth
 
 

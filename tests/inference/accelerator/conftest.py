@@ -40,7 +40,7 @@ def make_twins(checkpoints: dict[str, Path]) -> MakeTwins:
     def make(name: str = "phi", **settings: Any) -> Twins:
         plain = flashsloth.load(checkpoints[name], device="cpu", optimize=False)
         fast = flashsloth.load(checkpoints[name], device="cpu", optimize=False)
-        assert accelerate(fast.generator, fast.looker, AcceleratorSettings(**{**SMALL, **settings})) is not None
+        assert accelerate(fast.generator, fast.image_encoder, AcceleratorSettings(**{**SMALL, **settings})) is not None
         return Twins(plain, fast)
 
     return make

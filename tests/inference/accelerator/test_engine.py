@@ -206,7 +206,7 @@ def test_a_prompt_of_several_turns_is_read_turn_by_turn(twins: Twins, pictures: 
         {**one, "content": [{k: v for k, v in part.items() if k != "image"} for part in one["content"]]}
         for one in messages
     ]
-    job = Job(sloth.writer.write(bare, None), sloth.looker.look([pictures[0], pictures[1]]))
+    job = Job(sloth.writer.write(bare, None), sloth.image_encoder.look([pictures[0], pictures[1]]))
     assert job.prompt.turns == 3
     options = Options(max_new_tokens=LENGTH)
     assert twins.fast.generator.run_one(job, options) == sloth.generator.run_one(job, options)
@@ -225,7 +225,7 @@ def test_drawing_is_that_of_the_plain_path(twins: Twins, pictures: list[Image.Im
 
 def test_nano_answers_as_by_the_plain_path() -> None:
     plain, fast = flashsloth.load(device="cpu"), flashsloth.load(device="cpu")
-    assert accelerate(fast.generator, fast.looker, AcceleratorSettings(backend=None, records=False)) is not None
+    assert accelerate(fast.generator, fast.image_encoder, AcceleratorSettings(backend=None, records=False)) is not None
     pairs = [(tiny.picture(seed, 200, 120), QUESTIONS[seed % 4]) for seed in range(5)]
     expected = [plain.answer(picture, question, max_new_tokens=12) for picture, question in pairs]
     assert [fast.answer(picture, question, max_new_tokens=12) for picture, question in pairs] == expected

@@ -34,7 +34,7 @@ from flashsloth.model.outputs import FlashSlothImageFeatures
 
 if TYPE_CHECKING:
     from flashsloth.inference.generator import Generator, Job
-    from flashsloth.inference.looking import Looker
+    from flashsloth.inference.vision import ImageEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -262,11 +262,13 @@ def can_accelerate(model: FlashSlothForConditionalGeneration) -> bool:
     return True
 
 
-def accelerate(generator: Generator, looker: Looker, settings: AcceleratorSettings | None = None) -> Engine | None:
-    """Let a generator and a looker answer through an engine; None, and a warning, where the model does not fit.
+def accelerate(
+    generator: Generator, image_encoder: ImageEncoder, settings: AcceleratorSettings | None = None
+) -> Engine | None:
+    """Let a generator and a image_encoder answer through an engine; None, and a warning, where the model does not fit.
 
     Args:
-        generator, looker: of the same model, which is on its device, as fast as it gets.
+        generator, image_encoder: of the same model, which is on its device, as fast as it gets.
         settings: None for what suits the device.
     """
     model: Any = generator.model
@@ -274,7 +276,7 @@ def accelerate(generator: Generator, looker: Looker, settings: AcceleratorSettin
         return None
     engine = Engine(model, generator.pad_token_id, settings)
     generator.engine = engine
-    looker.encode = engine.image_features
+    image_encoder.encode = engine.image_features
     return engine
 
 

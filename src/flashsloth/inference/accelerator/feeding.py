@@ -23,8 +23,8 @@ from PIL import Image
 from flashsloth.inference.accelerator.settings import AcceleratorSettings
 from flashsloth.inference.accelerator.slots import Answering
 from flashsloth.inference.generator import Job
-from flashsloth.inference.looking import Looker, Picture, Prepared, Seen, picture_key
 from flashsloth.inference.prompt import Prompt
+from flashsloth.inference.vision import ImageEncoder, ImageFeatures, Picture, PreparedPictures, picture_key
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Shown:
 
     source: Picture
     group: int
-    prepared: Future[Prepared]
+    prepared: Future[PreparedPictures]
     pairs: int = 0
-    seen: Seen | None = None
+    seen: ImageFeatures | None = None
     looked: bool = False
 
 
@@ -65,7 +65,7 @@ class Feeder:
         open_picture: decodes what a pair names.
         write: the prompt of a question about so many pictures; called in one thread at a time.
         room: the most tokens that an answer to a prompt may have; refuses what is too long.
-        looker: makes views and features.
+        image_encoder: makes views and features.
         settings: how many threads, how far ahead, how many pictures at once.
     """
 
@@ -75,11 +75,17 @@ class Feeder:
         open_picture: Callable[[Picture], list[Image.Image]],
         write: Callable[[Any, int], Prompt],
         room: Callable[[Prompt], int],
-        looker: Looker,
+        image_encoder: ImageEncoder,
         settings: AcceleratorSettings,
     ) -> None:
         self._pairs = enumerate(pairs)
-        self._open, self._write, self._room, self._looker, self._settings = open_picture, write, room, looker, settings
+        self._open, self._write, self._room, self._image_encoder, self._settings = (
+            open_picture,
+            write,
+            room,
+            image_encoder,
+            settings,
+        )
         self._openers = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._ahead: deque[Pair] = deque()
@@ -143,8 +149,8 @@ class Feeder:
         for key in [key for key, shown in self._shown.items() if not shown.pairs]:
             del self._shown[key]
 
-    def _prepare(self, picture: Picture) -> Prepared:
-        return self._looker.prepare(self._open(picture))
+    def _prepare(self, picture: Picture) -> PreparedPictures:
+        return self._image_encoder.prepare(self._open(picture))
 
     def _prompt(self, question: Any, shown: Shown) -> Prompt:
         prompt = self._write(question, len(shown.prepared.result()))
@@ -154,7 +160,7 @@ class Feeder:
     def _look(self, shown: list[Shown]) -> None:
         """Run the encoder on all that is new, several pictures at a time."""
         new = {one.group: one for one in shown if not one.looked}
-        seen = self._looker.look_prepared([one.prepared.result() for one in new.values()])
+        seen = self._image_encoder.encode_prepared([one.prepared.result() for one in new.values()])
         for one, found in zip(new.values(), seen, strict=True):
             one.seen, one.looked = found, True
 

@@ -12,10 +12,10 @@ from flashsloth.inference.accelerator.entrance import run_queue, whole_answers
 from flashsloth.inference.accelerator.feeding import Feeder
 from flashsloth.inference.accelerator.settings import bucket
 from flashsloth.inference.errors import PromptError
-from flashsloth.inference.looking import Picture
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Prompt
 from flashsloth.inference.streaming import text_of
+from flashsloth.inference.vision import Picture
 
 if TYPE_CHECKING:
     from flashsloth.inference.answering import FlashSloth
@@ -39,10 +39,10 @@ def answer_pairs(
 
     feeder = Feeder(
         _checked(sloth, pairs),
-        lambda picture: sloth.looker.open(picture, options.image_policy),
+        lambda picture: sloth.image_encoder.open(picture, options.image_policy),
         write,
         lambda prompt: sloth.generator.room(prompt, options),
-        sloth.looker,
+        sloth.image_encoder,
         engine.settings,
     )
     answers = run_queue(sloth.generator, engine, feeder, sloth.generator.chooser(options), rows, columns)

@@ -20,8 +20,8 @@ import torch
 
 from flashsloth.inference.accelerator.passes import NOWHERE
 from flashsloth.inference.accelerator.settings import AcceleratorSettings, bucket
-from flashsloth.inference.looking import Seen
 from flashsloth.inference.prompt import Prompt
+from flashsloth.inference.vision import ImageFeatures
 
 MARK_KINDS, LIMIT_KINDS = 4, 3
 
@@ -39,7 +39,7 @@ class Part:
 
     row: int
     prompt: Prompt
-    seen: Seen | None
+    seen: ImageFeatures | None
     start: int
     stop: int
 
@@ -78,7 +78,7 @@ class Part:
         return any(self.prompt.image_index[self.start : self.stop]) or any(self.visible_pictures())
 
 
-def parts_of(prompt: Prompt, seen: Seen | None, row: int, start: int) -> list[Part]:
+def parts_of(prompt: Prompt, seen: ImageFeatures | None, row: int, start: int) -> list[Part]:
     """What is left to read of a prompt from `start` on, each part with at most one turn."""
     ends = [
         column + 1
@@ -206,7 +206,7 @@ def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _tensors(seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(seen: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
     """Features [M, P, V] and visual tokens [M, R, D]."""
     return seen.features.last_hidden_state, seen.features.pooler_output
 

@@ -29,7 +29,7 @@ PICTURES_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageFeatures:
     """What the model sees in one or more pictures.
 
     Attributes:
@@ -45,7 +45,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedPictures:
     """Pictures that the encoder has yet to run on, if it has to at all.
 
     Attributes:
@@ -60,7 +60,7 @@ class Prepared:
         return len(self.keys)
 
 
-class Looker:
+class ImageEncoder:
     """Opens pictures, makes their views and runs the encoder on those that are not known yet.
 
     Attributes:
@@ -79,11 +79,11 @@ class Looker:
         """
         return open_pictures(picture, image_policy=policy)
 
-    def look(self, pictures: list[Image.Image]) -> Seen | None:
+    def look(self, pictures: list[Image.Image]) -> ImageFeatures | None:
         """What is seen in opened pictures; None of none."""
-        return self.look_each([pictures])[0]
+        return self.encode_each([pictures])[0]
 
-    def look_each(self, sets: list[list[Image.Image]]) -> list[Seen | None]:
+    def encode_each(self, sets: list[list[Image.Image]]) -> list[ImageFeatures | None]:
         """As :meth:`look` for several sets of pictures, all that are new in the same passes."""
         keys = [self._keys(pictures) for pictures in sets]
         weights = state_of(self._model)
@@ -97,9 +97,9 @@ class Looker:
         for key, features in zip(new, self._run(list(new.values())), strict=True):
             found[key] = features
             self._pictures.put(("features", weights, key), features, _bytes_of(features))
-        return [Seen(_join([found[key] for key in some]), tuple(some)) if some else None for some in keys]
+        return [ImageFeatures(_join([found[key] for key in some]), tuple(some)) if some else None for some in keys]
 
-    def prepare(self, pictures: list[Image.Image]) -> Prepared:
+    def prepare(self, pictures: list[Image.Image]) -> PreparedPictures:
         """All that the processor has to do for opened pictures; threads may do so at the same time."""
         keys, weights = self._keys(pictures), state_of(self._model)
         known = [self._pictures.get(("features", weights, key)) for key in keys]
@@ -107,10 +107,10 @@ class Looker:
             self._views([picture]) if features is None else features
             for features, picture in zip(known, pictures, strict=True)
         ]
-        return Prepared(keys, made)
+        return PreparedPictures(keys, made)
 
-    def look_prepared(self, sets: list[Prepared]) -> list[Seen | None]:
-        """As :meth:`look_each`, of what is prepared."""
+    def encode_prepared(self, sets: list[PreparedPictures]) -> list[ImageFeatures | None]:
+        """As :meth:`encode_each`, of what is prepared."""
         made = {key: one for prepared in sets for key, one in zip(prepared.keys, prepared.made, strict=True)}
         found = {key: one for key, one in made.items() if not isinstance(one, torch.Tensor)}
         new = {key: one for key, one in made.items() if isinstance(one, torch.Tensor)}
@@ -120,7 +120,10 @@ class Looker:
             for key, features in zip(some, self._look_at(torch.cat([new[key] for key in some])), strict=True):
                 found[key] = features
                 self._pictures.put(("features", weights, key), features, _bytes_of(features))
-        return [Seen(_join([found[key] for key in one.keys]), tuple(one.keys)) if len(one) else None for one in sets]
+        return [
+            ImageFeatures(_join([found[key] for key in one.keys]), tuple(one.keys)) if len(one) else None
+            for one in sets
+        ]
 
     def _keys(self, pictures: list[Image.Image]) -> list[Hashable]:
         preparation = repr(self._image_processor.to_dict())
@@ -151,9 +154,11 @@ class Looker:
         return made
 
 
-def join_seen(parts: Sequence[Seen]) -> Seen:
+def join_pictures(parts: Sequence[ImageFeatures]) -> ImageFeatures:
     """Pictures of several sets as one set, in order."""
-    return Seen(_join([part.features for part in parts]), tuple(key for part in parts for key in part.identity))
+    return ImageFeatures(
+        _join([part.features for part in parts]), tuple(key for part in parts for key in part.identity)
+    )
 
 
 def picture_key(picture: Picture) -> Hashable:
