@@ -27,6 +27,7 @@ from flashsloth.commands import (
     merge,
     plan,
     train,
+    verify_batch,
     warmup,
     world,
 )
@@ -48,6 +49,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("ask", ask.ask, ask.EXAMPLES),
         Command("chat", chat.chat, chat.EXAMPLES),
         Command("warmup", warmup.warmup, warmup.EXAMPLES),
+        Command("verify-batch", verify_batch.verify_batch, verify_batch.EXAMPLES),
     ),
     CHECKPOINTS: (
         Command("info", checkpoints.info, checkpoints.INFO_EXAMPLES),

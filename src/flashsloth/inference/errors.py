@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FlashSlothError(ValueError):
     """A mistake that the one who made the call can mend."""
@@ -13,3 +15,20 @@ class LoadError(FlashSlothError):
 
 class PromptError(FlashSlothError):
     """A question, its options or its length do not work with this model."""
+
+
+class EngineError(RuntimeError):
+    """The engine cannot answer any more, or not in this process."""
+
+
+class AnswerError(FlashSlothError):
+    """Some answers of a batch could not be made.
+
+    Attributes:
+        answers: those that were made, in their places; None where one failed.
+        errors: place -> what went wrong there.
+    """
+
+    def __init__(self, message: str, answers: list[Any], errors: dict[int, Exception]) -> None:
+        super().__init__(message)
+        self.answers, self.errors = answers, errors

@@ -5,13 +5,12 @@ In: keyword arguments. Out: an :class:`Options`, whose `generation_arguments` go
 
 from __future__ import annotations
 
-import math
-import numbers
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict, get_args
 
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.prompt import check_text
+from flashsloth.inference.scalars import real_number, whole_number
 from flashsloth.media import ImagePolicy
 
 MAX_NEW_TOKENS = 512
@@ -92,38 +91,3 @@ class Options:
         if self.temperature == 0:
             return {**plain, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         return {**plain, "do_sample": True, "temperature": self.drawing_temperature, "top_p": self.top_p}
-
-
-def whole_number(name: str, value: Any) -> int:
-    """An int, from Python, numpy or a tensor of one.
-
-    Raises:
-        PromptError: for anything else; True and False are no numbers.
-    """
-    plain = _plain(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
-        raise PromptError(f"{name} is {value!r}; expected a whole number")
-    return int(plain)
-
-
-def real_number(name: str, value: Any) -> float:
-    """A finite float, from Python, numpy or a tensor of one.
-
-    Raises:
-        PromptError: for anything else; True and False are no numbers.
-    """
-    plain = _plain(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
-        raise PromptError(f"{name} is {value!r}; expected a number")
-    try:
-        number = float(plain)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise PromptError(f"{name} is {value!r}; expected a number that is finite")
-    return number
-
-
-def _plain(value: Any) -> Any:
-    """What numpy and torch hold as one number."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value

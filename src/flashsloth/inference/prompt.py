@@ -98,10 +98,28 @@ class PromptWriter:
 
     def write(self, messages: Messages, system: str | None) -> Prompt:
         """The prompt of a conversation, ending where the answer begins."""
+        return self._write(messages, system, to_answer=True)
+
+    def answer_ids(self, messages: Messages, answer: str, system: str | None) -> tuple[int, ...]:
+        """The ids of an answer as they follow the prompt of a conversation, the end token last.
+
+        Raises:
+            PromptError: where the chat template does not write a conversation as it writes its prompt.
+        """
+        prompt = self.write(messages, system).input_ids
+        said = {"role": "assistant", "content": answer}
+        ids = self._write([*messages, said], system, to_answer=False).input_ids
+        end = self._processor.tokenizer.eos_token_id
+        rest = ids[len(prompt) :]
+        if ids[: len(prompt)] != prompt or not rest:
+            raise PromptError("this model's chat template writes answers otherwise than its prompts begin: no choices")
+        return (*(rest[: rest.index(end)] if end in rest else rest), end)
+
+    def _write(self, messages: Messages, system: str | None, *, to_answer: bool) -> Prompt:
         opening = [] if system is None else [{"role": "system", "content": system}]
         encoded = self._processor.apply_chat_template(
             [*opening, *messages],
-            add_generation_prompt=True,
+            add_generation_prompt=to_answer,
             tokenize=True,
             return_dict=True,
             padding=False,

@@ -50,7 +50,7 @@ class PreparedPictures:
 
     Attributes:
         keys: what each picture is: equal only for the same pixels, prepared in the same way.
-        made: of each picture its views, float [1, W, 3, size, size]; or the features of one that is known.
+        made: of each picture its views, float [1, W, 3, size, size]; or its features, once they are known.
     """
 
     keys: list[Hashable]
@@ -58,6 +58,18 @@ class PreparedPictures:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def unseen(self) -> int:
+        """How many pictures the encoder has to run on."""
+        return sum(isinstance(one, torch.Tensor) for one in self.made)
+
+    @property
+    def features(self) -> ImageFeatures:
+        """What the model sees in them, once the encoder has run."""
+        known = [one for one in self.made if not isinstance(one, torch.Tensor)]
+        assert len(known) == len(self)
+        return ImageFeatures(_join(known), tuple(self.keys))
 
 
 class ImageEncoder:
@@ -110,20 +122,18 @@ class ImageEncoder:
         return PreparedPictures(keys, made)
 
     def encode_prepared(self, sets: list[PreparedPictures]) -> list[ImageFeatures | None]:
-        """As :meth:`encode_each`, of what is prepared."""
+        """As :meth:`encode_each`, of what is prepared; every set then holds its features."""
         made = {key: one for prepared in sets for key, one in zip(prepared.keys, prepared.made, strict=True)}
-        found = {key: one for key, one in made.items() if not isinstance(one, torch.Tensor)}
         new = {key: one for key, one in made.items() if isinstance(one, torch.Tensor)}
         weights = state_of(self._model)
         for start in range(0, len(new), PICTURES_AT_A_TIME):
             some = list(new)[start : start + PICTURES_AT_A_TIME]
             for key, features in zip(some, self._look_at(torch.cat([new[key] for key in some])), strict=True):
-                found[key] = features
+                made[key] = features
                 self._pictures.put(("features", weights, key), features, _bytes_of(features))
-        return [
-            ImageFeatures(_join([found[key] for key in one.keys]), tuple(one.keys)) if len(one) else None
-            for one in sets
-        ]
+        for prepared in sets:
+            prepared.made[:] = [made[key] for key in prepared.keys]
+        return [one.features if len(one) else None for one in sets]
 
     def _keys(self, pictures: list[Image.Image]) -> list[Hashable]:
         preparation = repr(self._image_processor.to_dict())
@@ -152,6 +162,11 @@ class ImageEncoder:
             some = pictures[start : start + PICTURES_AT_A_TIME]
             made += self._look_at(self._views(some))
         return made
+
+
+def join_prepared(sets: Sequence[PreparedPictures]) -> PreparedPictures:
+    """Pictures of several sets as one set, in order."""
+    return PreparedPictures([key for one in sets for key in one.keys], [made for one in sets for made in one.made])
 
 
 def join_pictures(parts: Sequence[ImageFeatures]) -> ImageFeatures:

@@ -1,0 +1,115 @@
+"""An answer's text as it grows: token ids to pieces of text, up to its end or a stop string.
+
+In: token ids, one after the other. Out: pieces of text that, joined, are the whole answer's text. A token costs the
+decoding of a few, however long the answer is.
+
+What is held back until more is known: the first bytes of a character, white space that may turn out to be the end, and
+the beginning of what may become a stop string. White space at either end is not part of an answer; nor is a stop string
+and what follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+UNFINISHED = "\ufffd"
+"""What a decoder writes for bytes that are no character, or not yet a whole one."""
+
+
+class Detokenizer:
+    """The text of one answer.
+
+    Args:
+        tokenizer: the model's.
+        stop: texts that end the answer.
+
+    Attributes:
+        ids: added so far.
+        stopped: whether a stop string has come; nothing more is added then.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stop = tokenizer, tuple(stop)
+        self.ids: list[int] = []
+        self.stopped = False
+        self._start = self._end = 0  # ids of the window whose text is known: those before `_end`
+        self._text = ""  # of all ids before `_end`, as they were decoded
+        self._given = 0  # characters of `text` that were handed out
+        self._searched = 0  # characters of `_text` in which no stop string begins
+
+    def add(self, token_id: int) -> str:
+        """The text that became certain with this token; often, and rightly, ""."""
+        if self.stopped:
+            return ""
+        self.ids.append(token_id)
+        known = self._decode(self.ids[self._start : self._end])
+        longer = self._decode(self.ids[self._start :])
+        if longer.endswith(UNFINISHED) or len(longer) <= len(known):
+            return ""
+        self._text += longer[len(known) :]
+        self._start, self._end = self._end, len(self.ids)
+        if self._find_stop():
+            return self._advance(self._text.strip())
+        return self._advance(self._text[: len(self._text) - self._held_back()].strip())
+
+    def finish(self) -> str:
+        """The rest, when no token follows."""
+        if not self.stopped:
+            known = self._decode(self.ids[self._start : self._end])
+            self._text += self._decode(self.ids[self._start :])[len(known) :]
+            self._start, self._end = self._end, len(self.ids)
+            self._find_stop()
+        return self._advance(self._text.strip())
+
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Add tokens as they come: the pieces of text, none empty."""
+        for token_id in tokens:
+            if piece := self.add(token_id):
+                yield piece
+            if self.stopped:
+                break
+        if piece := self.finish():
+            yield piece
+
+    @property
+    def text(self) -> str:
+        """The whole answer so far."""
+        return self._text.strip()
+
+    def _find_stop(self) -> bool:
+        """Cut the text before the first stop string, if one is there."""
+        places = [(place, stop) for stop in self._stop if (place := self._text.find(stop, self._searched)) >= 0]
+        if places:
+            self._text, self.stopped = self._text[: min(places)[0]], True
+        else:
+            longest = max(map(len, self._stop), default=1)
+            self._searched = max(0, len(self._text) - longest + 1)
+        return self.stopped
+
+    def _held_back(self) -> int:
+        """How many last characters may be the beginning of a stop string."""
+        most = min(max(map(len, self._stop), default=1) - 1, len(self._text))
+        ends = (length for length in range(most, 0, -1) if self._begins_stop(self._text[-length:]))
+        return next(ends, 0)
+
+    def _begins_stop(self, end: str) -> bool:
+        return any(stop.startswith(end) for stop in self._stop)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _advance(self, text: str) -> str:
+        piece = text[self._given :]
+        self._given = max(self._given, len(text))
+        return piece
+
+
+def text_of(ids: Sequence[int], tokenizer: Any) -> str:
+    """The answer that token ids spell."""
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text.strip()
+
+
+__all__ = ["Detokenizer", "text_of"]

@@ -1,0 +1,63 @@
+"""Limits and habits of the engine: every number that one may want to turn.
+
+In: nothing, or what a caller wants. Out: an :class:`EngineConfig`, checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from flashsloth.inference.errors import LoadError
+
+MAX_ROWS = 32
+"""Sequences that run at once: beyond, a step of a processor costs as much more as it does more."""
+MEMORY_SHARE = 0.5
+"""Of the memory that is free when the engine is made, what keys and values of running sequences may take."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How an engine works.
+
+    Attributes:
+        max_rows: sequences that run at once.
+        cache_bytes: for keys and values of running sequences; None for a share of what is free.
+        pictures_per_step: that are encoded before a step; those who run wait meanwhile.
+        prompt_tokens_per_step: that are run before a step; one prompt may be longer.
+        workers: threads that open and resize pictures and write prompts.
+    """
+
+    max_rows: int = MAX_ROWS
+    cache_bytes: int | None = None
+    pictures_per_step: int = 8
+    prompt_tokens_per_step: int = 4096
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "pictures_per_step", "prompt_tokens_per_step", "workers"):
+            if getattr(self, name) < 1:
+                raise LoadError(f"{name} is {getattr(self, name)!r}; expected at least 1")
+        if self.cache_bytes is not None and self.cache_bytes < 0:
+            raise LoadError(f"cache_bytes is {self.cache_bytes!r}; expected a number of bytes")
+
+
+def cache_budget(config: EngineConfig, device: torch.device) -> int:
+    """Bytes for keys and values of running sequences."""
+    if config.cache_bytes is not None:
+        return config.cache_bytes
+    return int(free_memory(device) * MEMORY_SHARE)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free where the model is."""
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+__all__ = ["MAX_ROWS", "EngineConfig", "cache_budget", "free_memory"]

@@ -1,0 +1,344 @@
+"""The engine: requests in, tokens out; all answers are made here.
+
+    engine.add_request(request) -> request id      checked before it waits
+    engine.step() -> list of RequestOutput         what one step brought
+    engine.abort(request id)
+
+Every answer ends in exactly one of stop, length, abort, timeout and error, and nothing that happens to one reaches
+another: a pass that fails is run again for each of its sequences alone, and the one that fails ends in error.
+
+`step()` is called by one thread (see `engine_thread.py`), or by hand where no thread runs; `add_request` and `abort`
+may be called by any thread at any time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+from flashsloth.inference.detokenizer import Detokenizer
+from flashsloth.inference.engine.broken import broken_answer
+from flashsloth.inference.engine.config import EngineConfig, cache_budget
+from flashsloth.inference.engine.model_runner import ModelRunner, make_runner
+from flashsloth.inference.engine.scheduler import NO_ROW, Scheduler, Sequence
+from flashsloth.inference.errors import PromptError
+from flashsloth.inference.kv_cache import LayerStates
+from flashsloth.inference.picture_cache import PictureCache, state_of
+from flashsloth.inference.prompt import Prompt
+from flashsloth.inference.request import FinishReason, Request, RequestOutput
+from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, new_seed
+from flashsloth.inference.vision import ImageEncoder
+from flashsloth.model.checkpoint.soundness import all_finite
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+
+Clock = Callable[[], float]
+
+
+class Engine:
+    """Answers requests, many at once.
+
+    Args:
+        model: ready to answer.
+        tokenizer: its tokenizer.
+        image_encoder: of the same model.
+        prefixes: where keys and values of prompts' beginnings are kept.
+        config: limits.
+        clock: seconds that deadlines are counted in.
+    """
+
+    def __init__(
+        self,
+        model: FlashSlothForConditionalGeneration,
+        tokenizer: Any,
+        image_encoder: ImageEncoder,
+        prefixes: PictureCache,
+        config: EngineConfig | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.config = EngineConfig() if config is None else config
+        self._model, self._tokenizer, self._image_encoder, self._prefixes = model, tokenizer, image_encoder, prefixes
+        self._clock = clock
+        stored = model.generation_config.eos_token_id
+        self.end_ids = sorted({tokenizer.eos_token_id, *(stored if isinstance(stored, list) else [stored])} - {None})
+        self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
+        self.sampler = Sampler(model.generation_config.suppress_tokens or (), model.config.text_config.vocab_size)
+        filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.runner: ModelRunner = make_runner(model, filler)
+        self.scheduler = Scheduler(self.config, self._positions())
+        self._ids = itertools.count()
+        self._lock = threading.Lock()
+        self._added: deque[Sequence] = deque()
+        self._aborted: set[int] = set()
+        self._stops: dict[int, Detokenizer] = {}  # id of a sequence with stop strings -> its text
+        self._outputs: list[RequestOutput] = []
+
+    def add_request(self, request: Request) -> int:
+        """Let a request wait for its turn.
+
+        Raises:
+            PromptError: if it can never be answered: its prompt leaves no room, or it does not fit into the cache.
+        """
+        limit = self.token_limit(request.prompt, request.params)
+        self.sampler.check(request.params)
+        request_id = next(self._ids)
+        sequences = self._sequences(request_id, request, limit)
+        columns = sequences[0].most_columns
+        if not self.scheduler.can_ever_fit(columns):
+            raise PromptError(
+                f"the prompt and its answer may come to {columns:,} positions, and the cache has room for "
+                f"{self._positions():,}: ask for fewer tokens, or give the engine more memory (cache_bytes)"
+            )
+        with self._lock:
+            self._added.extend(sequences)
+        return request_id
+
+    def abort(self, request_id: int) -> None:
+        """End a request's answers where they are; nothing happens where they have ended."""
+        with self._lock:
+            self._aborted.add(request_id)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._added) or not self.scheduler.is_idle
+
+    def step(self) -> list[RequestOutput]:
+        """One more token for every sequence that runs, and a first one for those that may start."""
+        self._take_in()
+        self._drop_unwanted()
+        self._advance(self.runner.sequences)
+        self._start(self.scheduler.admit())
+        return self._collect_outputs()
+
+    def token_limit(self, prompt: Prompt, params: SamplingParams) -> int:
+        """The most tokens that an answer to a prompt may have.
+
+        Raises:
+            PromptError: if the prompt leaves no room in the model's context.
+        """
+        if self.context is None:
+            return params.max_tokens
+        left = self.context - len(prompt)
+        if left < 1:
+            visual = sum(place > 0 for place in prompt.image_index)
+            raise PromptError(
+                f"the prompt has {len(prompt):,} tokens ({visual:,} of them for pictures), and this model's context is "
+                f"{self.context:,} with at least one for the answer: shorten the text, or give fewer pictures"
+            )
+        return min(params.max_tokens, left)
+
+    def _positions(self) -> int:
+        """Positions that there is memory for, over all rows."""
+        if not self.runner.position_bytes:
+            return self.config.max_rows * (self.context or 1 << 30)
+        return cache_budget(self.config, self._model.device) // self.runner.position_bytes
+
+    def _sequences(self, request_id: int, request: Request, limit: int) -> list[Sequence]:
+        """A request's answers, or its choices, which are scored as if they were answers."""
+        params, now = request.params, self._clock()
+        seed = new_seed() if params.seed is None else params.seed
+        deadline = None if params.deadline is None else now + params.deadline
+        forced = request.choices or ((),) * params.n
+        return [
+            Sequence(
+                request_id,
+                request,
+                SamplingState(params, seed, index, forced=tokens),
+                len(tokens) or limit,
+                deadline,
+                states=request.states,
+            )
+            for index, tokens in enumerate(forced)
+        ]
+
+    def _take_in(self) -> None:
+        """What other threads have asked for since the last step."""
+        with self._lock:
+            added, aborted = list(self._added), set(self._aborted)
+            self._added.clear()
+            self._aborted.clear()
+        self.scheduler.waiting.extend(added)
+        for one in self.scheduler:
+            one.aborted |= one.request_id in aborted
+
+    def _drop_unwanted(self) -> None:
+        """End what was aborted, or is past its deadline."""
+        now = self._clock()
+        for one in list(self.scheduler):
+            if one.aborted:
+                self._end(one, FinishReason.ABORT)
+            elif one.deadline is not None and now >= one.deadline:
+                self._end(one, FinishReason.TIMEOUT)
+
+    def _advance(self, sequences: list[Sequence]) -> None:
+        """A token more for each; where the pass fails, it is run again for each alone."""
+        if not sequences:
+            return
+        running = list(sequences)
+        try:
+            logits = self.runner.decode(running)
+        except Exception as error:
+            if len(running) == 1:
+                self._end(running[0], FinishReason.ERROR, error)
+            for one in running if len(running) > 1 else ():
+                self._advance([one])
+            return
+        self._sample(running, logits)
+
+    def _start(self, newcomers: list[Sequence]) -> None:
+        """Encode pictures, run prompts and choose first tokens."""
+        self._encode([one for one in newcomers if one.request.pictures is not None])
+        alive = [one for one in newcomers if one.finish_reason is None]
+        leaders, followers = self._shared(alive)
+        self._prefill(leaders)
+        for one in followers:  # whose leader may have ended meanwhile, and another may lead
+            one.leader = None
+        self._prefill(self._led(followers))
+
+    def _encode(self, sequences: list[Sequence]) -> None:
+        """Run the encoder on pictures that are new, all of a step together."""
+        if not sequences:
+            return
+        shown = [one.request.pictures for one in sequences if one.request.pictures is not None]
+        try:
+            found = self._image_encoder.encode_prepared(shown)
+        except Exception as error:
+            if len(sequences) == 1:
+                self._end(sequences[0], FinishReason.ERROR, error)
+            for one in sequences if len(sequences) > 1 else ():
+                self._encode([one])
+            return
+        for one, pictures in zip(sequences, found, strict=True):
+            one.pictures = pictures
+
+    def _shared(self, newcomers: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
+        """Those whose prompt is run now, and those who begin with what one of the others leaves."""
+        leaders: list[Sequence] = []
+        followers: list[Sequence] = []
+        leading: set[Hashable] = set()
+        for one in self._led(newcomers):
+            known = one.states is not None or one.leader is not None
+            follows = not known and one.prefix in leading
+            (followers if follows else leaders).append(one)
+            if not known and one.prefix_length and self.runner.shares_prefixes:
+                leading.add(one.prefix)
+        return leaders, followers
+
+    def _led(self, newcomers: list[Sequence]) -> list[Sequence]:
+        """Newcomers with what is known of their beginnings: kept, or in the row of one who runs."""
+        if not self.runner.shares_prefixes:
+            return newcomers
+        rows = {one.prefix: one for one in self.runner.sequences}
+        for one in newcomers:
+            if one.states is None and one.prefix_length:
+                one.leader = rows.get(one.prefix)
+                if one.leader is None:
+                    one.states = self._prefixes.get(self._prefix_key(one))
+        return newcomers
+
+    def _prefill(self, sequences: list[Sequence]) -> None:
+        """Run prompts; where a pass fails, each of its prompts is run again alone."""
+        try:
+            for some, logits in self.runner.prefill(sequences):
+                for one in some:
+                    self._keep_prefix(one)
+                self._sample(some, logits)
+        except Exception as error:
+            left = [one for one in sequences if one.finish_reason is None and not one.sampling.tokens]
+            if len(sequences) == 1:
+                self._end(sequences[0], FinishReason.ERROR, error)
+                return
+            for one in left:
+                if one.row != NO_ROW:
+                    self.runner.release(one)
+            for one in left:
+                self._prefill([one])
+
+    def _keep_prefix(self, sequence: Sequence) -> None:
+        """Keep keys and values before a sequence's question, if they are new; its pass is over and went well."""
+        if not self.runner.shares_prefixes or not sequence.prefix_length:
+            return
+        key, size = self._prefix_key(sequence), sequence.prefix_length * self.runner.position_bytes
+        if size <= self._prefixes.limit and self._prefixes.get(key) is None:
+            self._prefixes.put(key, self.runner.states(sequence, sequence.prefix_length), size)
+
+    def _prefix_key(self, sequence: Sequence) -> Hashable:
+        return "beginning", state_of(self._model), sequence.prefix
+
+    def _sample(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
+        """Choose a token for each, and end those that have come to their end."""
+        sound = [True] * len(sequences)
+        if not all_finite(logits):
+            rows = logits.isfinite().all(dim=-1, keepdim=True)
+            sound = rows[:, 0].tolist()
+            logits = torch.where(rows, logits, 0)
+        sampled = self.sampler(logits, [one.sampling for one in sequences])
+        ended: list[tuple[Sequence, FinishReason, Exception | None]] = []
+        for one, fine, token in zip(sequences, sound, sampled, strict=True):
+            if not fine:
+                ended.append((one, FinishReason.ERROR, broken_answer(self._model, one)))
+            elif isinstance(token, Exception):
+                ended.append((one, FinishReason.ERROR, token))
+            elif reason := self._add_token(one, token):
+                ended.append((one, reason, None))
+        for one, reason, error in ended:  # all have their tokens now: rows may move
+            self._end(one, reason, error)
+
+    def _add_token(self, sequence: Sequence, token: Sampled) -> FinishReason | None:
+        """Why a sequence ends with this token; None if it goes on."""
+        sequence.sampling.tokens.append(token.token)
+        sequence.new.append(token)
+        full = len(sequence.sampling.tokens) == sequence.limit
+        if sequence.sampling.forced:
+            return FinishReason.STOP if full else None
+        if token.token in self.end_ids or self._stopped(sequence, token.token):
+            return FinishReason.STOP
+        return FinishReason.LENGTH if full else None
+
+    def _stopped(self, sequence: Sequence, token: int) -> bool:
+        """Whether a stop string has come."""
+        stop = sequence.sampling.params.stop
+        if not stop:
+            return False
+        text = self._stops.setdefault(id(sequence), Detokenizer(self._tokenizer, stop))
+        text.add(token)
+        return text.stopped
+
+    def _end(self, sequence: Sequence, reason: FinishReason, error: Exception | None = None) -> None:
+        """Let a sequence go, with its last tokens."""
+        sequence.finish_reason, sequence.error = reason, error
+        states = None
+        if sequence.row != NO_ROW:
+            if sequence.request.keep_states and error is None:
+                states = self.runner.states(sequence, sequence.position)
+            self.runner.release(sequence, clean=error is not None)
+        self.scheduler.remove(sequence)
+        self._stops.pop(id(sequence), None)
+        self._outputs.append(self._output(sequence, states))
+
+    def _collect_outputs(self) -> list[RequestOutput]:
+        """What the step brought: ends, and new tokens of those who go on."""
+        outputs, self._outputs = self._outputs, []
+        outputs += [self._output(one, None) for one in self.scheduler.running if one.new and one.request.streams]
+        return outputs
+
+    def _output(self, sequence: Sequence, states: LayerStates | None) -> RequestOutput:
+        tokens, sequence.new = tuple(sequence.new), []
+        return RequestOutput(
+            sequence.request_id,
+            sequence.sampling.index,
+            tokens,
+            sequence.finish_reason,
+            sequence.error,
+            sequence.sampling.seed,
+            states,
+        )
+
+
+__all__ = ["Engine"]

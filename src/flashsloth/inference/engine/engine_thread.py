@@ -1,0 +1,187 @@
+"""The one thread that drives an engine, and what callers wait on.
+
+    thread.submit(request) -> Reply        any thread; the engine's own starts with the first request
+    reply.outputs()                        what the steps bring, until all of the request's answers have ended
+    reply.abort()                          nobody wants the rest
+
+The thread sleeps on a condition while there is nothing to do, and ends when the engine is dropped. What a step brings
+goes to a queue of each request's own, so that one that is not read holds nobody up. If a step fails in a way that the
+engine does not know, every request that waits gets the error, and so does each later one at once.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Iterator
+
+from flashsloth.inference.engine.engine import Engine
+from flashsloth.inference.errors import EngineError
+from flashsloth.inference.request import Request, RequestOutput
+
+Deliveries = queue.SimpleQueue[RequestOutput | EngineError]
+
+
+class Reply:
+    """What comes back for one request. Dropping it aborts the request.
+
+    Args:
+        thread: that answers.
+        request_id: of the request.
+        answers: how many answers it gets.
+        deliveries: where outputs come in.
+    """
+
+    def __init__(self, thread: EngineThread, request_id: int, answers: int, deliveries: Deliveries) -> None:
+        self.request_id = request_id
+        self._running, self._deliveries = answers, deliveries
+        self._abort = weakref.finalize(self, thread.abort, request_id)
+        self._abort.atexit = False
+
+    def __iter__(self) -> Iterator[RequestOutput]:
+        """Outputs as they come, the last of each answer with its end; who stops reading aborts.
+
+        Raises:
+            EngineError: if the engine has failed.
+        """
+        try:
+            while self._running:
+                output = self._deliveries.get()
+                if isinstance(output, EngineError):
+                    self._running = 0
+                    raise output
+                self._running -= output.finish_reason is not None
+                yield output
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """End what has not ended; it still comes with its end."""
+        if self._running:
+            self._abort()
+        self.ended()
+
+    def ended(self) -> None:
+        """All has come: dropping it means nothing any more."""
+        self._abort.detach()
+
+
+class EngineThread:
+    """Drives an engine, which nobody else may step meanwhile.
+
+    Args:
+        engine: to drive.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._mailbox = _Mailbox()
+        self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+        weakref.finalize(self, self._mailbox.close)
+
+    def submit(self, request: Request, deliveries: Deliveries | None = None) -> Reply:
+        """Let the engine answer a request.
+
+        Args:
+            request: to answer.
+            deliveries: where outputs come in, if several requests share one; who gives it reads it.
+
+        Raises:
+            PromptError: as `Engine.add_request`.
+            EngineError: if the engine has failed, or this process is a fork of the one in which it runs.
+        """
+        with self._mailbox.changed:
+            self._check()
+            request_id = self.engine.add_request(request)
+            deliveries = queue.SimpleQueue() if deliveries is None else deliveries
+            self._mailbox.deliveries[request_id] = deliveries
+            self._mailbox.left[request_id] = answers = len(request.choices) or request.params.n
+            self._mailbox.work = True
+            self._mailbox.changed.notify()
+            if self._thread is None:
+                self._process = os.getpid()
+                self._thread = threading.Thread(
+                    target=_drive, args=(self._mailbox, weakref.ref(self)), name="flashsloth engine", daemon=True
+                )
+                self._thread.start()
+        return Reply(self, request_id, answers, deliveries)
+
+    def abort(self, request_id: int) -> None:
+        """End a request's answers."""
+        self.engine.abort(request_id)
+
+    def deliver(self) -> bool:
+        """Make a step and hand out what it brought; whether there is more to do."""
+        outputs = self.engine.step()
+        with self._mailbox.changed:  # a request is registered by then
+            for output in outputs:
+                self._mailbox.hand_out(output)
+        return self.engine.has_work
+
+    def _check(self) -> None:
+        if self._mailbox.failure is not None:
+            raise self._mailbox.failure
+        if self._thread is not None and self._process != os.getpid():
+            raise EngineError(
+                "this process was forked from one whose model was answering, and its engine's thread is not here: "
+                "load the model in the new process, or start it by the method 'spawn'"
+            )
+
+
+class _Mailbox:
+    """What the thread and its callers share, and what outlives the engine for a moment."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.work = self.closed = False
+        self.failure: EngineError | None = None
+        self.deliveries: dict[int, Deliveries] = {}
+        self.left: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Nothing comes any more."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify()
+
+    def hand_out(self, output: RequestOutput) -> None:
+        """Put an output into its request's queue, which is forgotten with the last end."""
+        request = output.request_id
+        self.deliveries[request].put(output)
+        self.left[request] -= output.finish_reason is not None
+        if not self.left[request]:
+            del self.deliveries[request], self.left[request]
+
+    def fail(self, error: BaseException) -> None:
+        """Tell everyone who waits, and who will ask."""
+        with self.changed:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            self.failure = EngineError(f"the engine has failed and answers no more ({what}): load the model again")
+            self.failure.__cause__ = error
+            for deliveries in self.deliveries.values():
+                deliveries.put(self.failure)
+            self.deliveries.clear()
+
+
+def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
+    """Step while there is work, sleep while there is none, end when the engine is gone."""
+    while True:
+        with mailbox.changed:
+            mailbox.changed.wait_for(lambda: mailbox.work or mailbox.closed)
+            mailbox.work = False
+        driven = thread()
+        if driven is None or mailbox.closed:
+            return
+        try:
+            while driven.deliver():
+                pass
+        except BaseException as error:
+            mailbox.fail(error)
+            return
+        del driven
+
+
+__all__ = ["EngineThread", "Reply"]

@@ -1,0 +1,283 @@
+"""Passes of the model over the sequences that run: prompts are run once, then a token of each at a step.
+
+In: sequences. Out: logits, a row a sequence; and keys and values, which stay here.
+
+    BatchedRunner    all sequences in one pass, each in a row of one block of keys and values; any device
+    SingleRunner     a sequence at a time, for language models whose layers keep another kind of state
+
+Legend: n sequences of a pass, T positions of a pass, W columns that are seen, K vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Protocol
+
+import torch
+from transformers import DynamicCache
+
+from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
+from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache, head_shapes
+from flashsloth.inference.prompt import FIELDS
+from flashsloth.inference.vision import join_pictures
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+
+logger = logging.getLogger(__name__)
+
+MASKED_ATTENTION = ("sdpa", "one_query")
+"""transformers' names of attention that takes masks as they are made here, true where a query sees a key."""
+PADDED_SHARE = 1.25
+"""Prompts are run together while the longest is at most so many times as long as the shortest."""
+
+
+class ModelRunner(Protocol):
+    """What the engine needs of a model.
+
+    Attributes:
+        sequences: that have a row; logits come in their order.
+        position_bytes: what keys and values of a position take; 0 where that is not known.
+        shares_prefixes: whether keys and values can be copied from row to row, kept and put back.
+    """
+
+    sequences: list[Sequence]
+    position_bytes: int
+    shares_prefixes: bool
+
+    def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
+        """Give sequences rows and run their prompts: (some of them, logits float [n, K]) a pass."""
+        ...
+
+    def decode(self, sequences: list[Sequence]) -> torch.Tensor:
+        """Run the last token of sequences that stand in rows side by side: logits float [n, K]."""
+        ...
+
+    def release(self, sequence: Sequence, clean: bool = False) -> None:
+        """Take a sequence's row back; with `clean`, NaN or infinity may stand in it."""
+        ...
+
+    def states(self, sequence: Sequence, stop: int) -> LayerStates | None:
+        """A copy of keys and values of a sequence's first positions."""
+        ...
+
+
+def make_runner(model: FlashSlothForConditionalGeneration, pad_token_id: int) -> ModelRunner:
+    """The runner that suits a model."""
+    attention = model.model.language_model.config._attn_implementation
+    shapes = head_shapes(model)
+    if shapes is not None and attention in MASKED_ATTENTION:
+        return BatchedRunner(model, shapes, pad_token_id)
+    reason = (
+        f"its attention {attention!r} takes no masks of ours" if shapes else "its layers keep another kind of state"
+    )
+    logger.info("%s runs a sequence at a time: %s", type(model.model.language_model).__name__, reason)
+    return SingleRunner(model)
+
+
+class BatchedRunner:
+    """All sequences in one pass.
+
+    Args:
+        model: what answers.
+        shapes: of its heads.
+        pad_token_id: what stands where nothing does.
+    """
+
+    shares_prefixes = True
+
+    def __init__(self, model: FlashSlothForConditionalGeneration, shapes: HeadShapes, pad_token_id: int) -> None:
+        self._model, self._pad = model, pad_token_id
+        self.cache = KVCache(shapes, model.dtype, model.device)
+        self.position_bytes = self.cache.position_bytes
+        self.sequences: list[Sequence] = []
+
+    def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
+        """See :class:`ModelRunner`; sequences of about the same length are run together."""
+        for some in _alike(sequences):
+            first = len(self.sequences)
+            starts = [_start(one) for one in some]
+            longest = max(len(one.request.prompt) for one in some)
+            self._make_room(some, longest)
+            for row, one in enumerate(some, first):
+                self._begin(one, row)
+            yield some, self._run_prompts(some, starts, first)
+
+    @torch.no_grad()
+    def decode(self, sequences: list[Sequence]) -> torch.Tensor:
+        """See :class:`ModelRunner`."""
+        positions = [one.position for one in sequences]
+        width = max(positions) + 1
+        self.cache.make_room(self.cache.rows, width)
+        tokens = torch.tensor([[one.sampling.tokens[-1]] for one in sequences], device=self._model.device)
+        place = torch.tensor(positions, device=self._model.device)[:, None]  # [n, 1]
+        columns: torch.Tensor | int = positions[0] if len(set(positions)) == 1 else place
+        mask = None if isinstance(columns, int) else self._mask(place, width)
+        cache = PassCache(self.cache, (sequences[0].row, len(sequences)), columns, width)
+        outputs = self._model.model(
+            input_ids=tokens, attention_mask=mask, position_ids=place, cache=cache, use_cache=True
+        )
+        logits: torch.Tensor = self._model.lm_head(outputs.last_hidden_state[:, -1])
+        return logits
+
+    def release(self, sequence: Sequence, clean: bool = False) -> None:
+        """See :class:`ModelRunner`; the last row moves to where a row was taken from others' midst."""
+        row, last = sequence.row, self.sequences.pop()
+        if clean:
+            self.cache.clean(row)
+        if last is not sequence:
+            self.cache.copy(last.row, row, min(last.length, self.cache.columns))
+            if clean:
+                self.cache.clean(last.row)
+            self.sequences[row], last.row = last, row
+        sequence.row = NO_ROW
+        if not self.sequences:
+            self.cache.release()
+
+    def states(self, sequence: Sequence, stop: int) -> LayerStates:
+        """See :class:`ModelRunner`."""
+        return self.cache.states(sequence.row, stop)
+
+    def _make_room(self, newcomers: list[Sequence], longest: int) -> None:
+        """Room for newcomers' prompts and some tokens; rows are made ahead, since more make the block move."""
+        rows = len(self.sequences) + len(newcomers)
+        if rows > self.cache.rows > 0:
+            rows = max(rows, 2 * self.cache.rows)
+        most = max(one.most_columns for one in newcomers)
+        self.cache.make_room(rows, max(longest, min(longest + COLUMN_STEP, most)))
+
+    def _begin(self, sequence: Sequence, row: int) -> None:
+        if sequence.states is not None:
+            self.cache.put(row, sequence.states)
+        elif sequence.leader is not None:
+            self.cache.copy(sequence.leader.row, row, sequence.prefix_length)
+        sequence.states = sequence.leader = None
+        sequence.row = row
+        self.sequences.append(sequence)
+
+    @torch.no_grad()
+    def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
+        """Logits [n, K] of prompts from their starts on, padded on the right, where padding is seen by nobody."""
+        device = self._model.device
+        lengths = [len(one.request.prompt) - start for one, start in zip(sequences, starts, strict=True)]
+        longest = max(lengths)
+        self.cache.make_room(0, max(starts) + longest)
+        start = torch.tensor(starts, device=device)[:, None]  # [n, 1]
+        steps = torch.arange(longest, device=device)
+        columns = start + steps  # [n, T]
+        last = torch.tensor(lengths, device=device)[:, None] - 1
+        width = max(starts) + longest
+        same = len(set(starts)) == 1
+        cache = PassCache(self.cache, (first, len(sequences)), starts[0] if same else columns, width)
+        inputs = {
+            name: torch.tensor(
+                [
+                    _padded(getattr(one.request.prompt, name)[start:], longest, self._pad if name == "input_ids" else 0)
+                    for one, start in zip(sequences, starts, strict=True)
+                ],
+                device=device,
+            )
+            for name in FIELDS
+        }
+        outputs = self._model.model(
+            **inputs,
+            **picture_inputs(sequences, device),
+            attention_mask=self._mask(columns, width) if any(starts) else None,
+            position_ids=start + torch.minimum(steps, last),  # padding has no position of its own
+            cache=cache,
+            use_cache=True,
+        )
+        rows = torch.arange(len(sequences), device=device)
+        logits: torch.Tensor = self._model.lm_head(outputs.last_hidden_state[rows, last[:, 0]])
+        return logits
+
+    def _mask(self, columns: torch.Tensor, width: int) -> torch.Tensor:
+        """What positions in `columns`, int64 [n, T], see: bool [n, 1, T, W]."""
+        return (torch.arange(width, device=columns.device) <= columns[..., None])[:, None]
+
+
+class SingleRunner:
+    """A sequence at a time, each with a state of its own, whatever that is.
+
+    Args:
+        model: what answers.
+    """
+
+    shares_prefixes = False
+    position_bytes = 0
+
+    def __init__(self, model: FlashSlothForConditionalGeneration) -> None:
+        self._model = model
+        self._caches: dict[int, DynamicCache] = {}
+        self._rows = count()
+        self.sequences: list[Sequence] = []
+
+    @torch.no_grad()
+    def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
+        """See :class:`ModelRunner`."""
+        for one in sequences:
+            one.row = next(self._rows)
+            self.sequences.append(one)
+            self._caches[one.row] = DynamicCache(config=self._model.config.text_config)
+            device = self._model.device
+            inputs = {name: torch.tensor([getattr(one.request.prompt, name)], device=device) for name in FIELDS}
+            yield [one], self._run(one, **inputs, **picture_inputs([one], device))
+
+    @torch.no_grad()
+    def decode(self, sequences: list[Sequence]) -> torch.Tensor:
+        """See :class:`ModelRunner`."""
+        tokens = (torch.tensor([[one.sampling.tokens[-1]]], device=self._model.device) for one in sequences)
+        return torch.cat([self._run(one, input_ids=token) for one, token in zip(sequences, tokens, strict=True)])
+
+    def release(self, sequence: Sequence, clean: bool = False) -> None:
+        """See :class:`ModelRunner`."""
+        self.sequences.remove(sequence)
+        del self._caches[sequence.row]
+        sequence.row = NO_ROW
+
+    def states(self, sequence: Sequence, stop: int) -> None:
+        """None: the state of one position cannot be told from that of another."""
+
+    def _run(self, sequence: Sequence, **inputs: Any) -> torch.Tensor:
+        """Logits [1, K] of a pass."""
+        cache = self._caches[sequence.row]
+        outputs = self._model(**inputs, cache=cache, use_cache=True, logits_to_keep=1)
+        logits: torch.Tensor = outputs.logits[:, -1]
+        return logits
+
+
+def picture_inputs(sequences: list[Sequence], device: torch.device) -> dict[str, Any]:
+    """The model's inputs for the pictures of a pass's rows, in order."""
+    shown = [(row, one.pictures) for row, one in enumerate(sequences) if one.pictures is not None]
+    if not shown:
+        return {}
+    rows = torch.tensor([row for row, pictures in shown for _ in range(len(pictures))], device=device)
+    features = join_pictures([pictures for _, pictures in shown]).features
+    return {"mm_encoder_outputs": {"image": features}, "image_row": rows}
+
+
+def _start(sequence: Sequence) -> int:
+    """How many of a sequence's first positions are known."""
+    if sequence.states is not None:
+        return sequence.states[0][0].shape[2]
+    return 0 if sequence.leader is None else sequence.prefix_length
+
+
+def _alike(sequences: list[Sequence]) -> Iterator[list[Sequence]]:
+    """Sequences whose unknown parts are about equally long, together; shorter ones first."""
+    lengths = {id(one): len(one.request.prompt) - _start(one) for one in sequences}
+    some: list[Sequence] = []
+    for one in sorted(sequences, key=lambda one: lengths[id(one)]):
+        if some and lengths[id(one)] > PADDED_SHARE * lengths[id(some[0])]:
+            yield some
+            some = []
+        some.append(one)
+    if some:
+        yield some
+
+
+def _padded(values: list[int], length: int, filler: int) -> list[int]:
+    return values + [filler] * (length - len(values))
+
+
+__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "make_runner", "picture_inputs"]

@@ -1,0 +1,170 @@
+"""Keys and values of the sequences that run: a row each, a position in the column of its number.
+
+In: keys and values of a pass, and where they belong. Out: what the pass may attend to. Nothing is padded on the left,
+and a query at position p sees every column up to p; what stands beyond is left over, or padding, and is never seen.
+
+    row 0      system text, picture, question, answer so far ...| left over
+    row 1      ...
+
+    KVCache    the block of memory; it grows by rows and columns as they are needed, and rows can be moved and kept
+    PassCache  one pass's door to it, as transformers' models take it
+
+What stands in a row that nobody is in must still be numbers: attention may read it, at no weight.
+
+Legend: R rows, n rows of a pass, t positions of a pass, H key heads, C columns, W columns that are seen, D head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+
+LayerStates = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer, float [1, H, T, D] both."""
+HeadShapes = list[tuple[tuple[int, int], tuple[int, int]]]
+"""(H, D) of the keys and of the values of each layer."""
+
+COLUMN_STEP = 64
+"""Columns are made in multiples of this: a block moves only when it is full."""
+
+
+class KVCache:
+    """The block of memory.
+
+    Args:
+        shapes: of heads, from :func:`head_shapes`.
+        dtype, device: of the model.
+    """
+
+    def __init__(self, shapes: HeadShapes, dtype: torch.dtype, device: torch.device) -> None:
+        self._shapes, self._dtype, self._device = shapes, dtype, device
+        self.rows = self.columns = 0
+        self.keys: list[torch.Tensor] = []  # [R, H, C, D] of each layer
+        self.values: list[torch.Tensor] = []
+
+    @property
+    def position_bytes(self) -> int:
+        """Memory of one position in all layers."""
+        return sum(heads * width for layer in self._shapes for heads, width in layer) * self._dtype.itemsize
+
+    def make_room(self, rows: int, columns: int) -> None:
+        """Have at least so many rows and columns; what is held stays.
+
+        A layer at a time, so that no more than one is held twice.
+        """
+        if rows <= self.rows and columns <= self.columns:
+            return
+        rows, columns = max(rows, self.rows), max(-(-columns // COLUMN_STEP) * COLUMN_STEP, self.columns)
+        for layers, side in ((self.keys, 0), (self.values, 1)):
+            for number, shapes in enumerate(self._shapes):
+                heads, width = shapes[side]
+                room = torch.zeros(rows, heads, columns, width, dtype=self._dtype, device=self._device)
+                if number < len(layers):
+                    room[: self.rows, :, : self.columns] = layers[number]
+                    layers[number] = room
+                else:
+                    layers.append(room)
+        self.rows, self.columns = rows, columns
+
+    def release(self) -> None:
+        """Give all memory back."""
+        self.keys, self.values, self.rows, self.columns = [], [], 0, 0
+
+    def put(self, row: int, states: LayerStates) -> None:
+        """Begin a row with the keys and values of its first positions."""
+        for number, pair in enumerate(states):
+            for held, new in zip((self.keys[number], self.values[number]), pair, strict=True):
+                held[row, :, : new.shape[2]] = new[0]
+
+    def copy(self, source: int, row: int, stop: int) -> None:
+        """Begin a row with the first `stop` positions of another."""
+        for held in (*self.keys, *self.values):
+            held[row, :, :stop] = held[source, :, :stop]
+
+    def states(self, row: int, stop: int) -> LayerStates:
+        """A copy of a row's first `stop` positions."""
+        pairs = zip(self.keys, self.values, strict=True)
+        return [
+            (keys[row : row + 1, :, :stop].clone(), values[row : row + 1, :, :stop].clone()) for keys, values in pairs
+        ]
+
+    def clean(self, row: int) -> None:
+        """Make numbers of a row in which NaN or infinity may stand."""
+        for held in (*self.keys, *self.values):
+            held[row].zero_()
+
+
+class PassCache(Cache):
+    """Where one pass writes, and what it sees.
+
+    Args:
+        cache: the block.
+        rows: the first row of the pass and how many there are; they stand side by side.
+        columns: int64 [n, t], where each position is written; or an int, the first of t columns, the same for all rows.
+        width: W.
+    """
+
+    def __init__(self, cache: KVCache, rows: tuple[int, int], columns: torch.Tensor | int, width: int) -> None:
+        super().__init__(layers=[])
+        self._cache, self._columns, self._width = cache, columns, width
+        first, count = rows
+        self._rows = slice(first, first + count)
+        if isinstance(columns, torch.Tensor):
+            self._row_index = torch.arange(first, first + count, device=columns.device)[:, None]  # [n, 1]
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,  # transformers' signature
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write [n, H, t, D]; returns what may be attended to, [n, H, W, D]."""
+        keys = self._write(self._cache.keys[layer_idx], key_states)
+        return keys, self._write(self._cache.values[layer_idx], value_states)
+
+    def _write(self, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        if isinstance(self._columns, int):
+            held[self._rows, :, self._columns : self._columns + new.shape[2]] = new
+        else:
+            held[self._row_index, :, self._columns] = new.transpose(1, 2)  # [n, t, H, D]
+        return held[self._rows, :, : self._width]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns before the pass's, where they are the same in all rows."""
+        return self._columns if isinstance(self._columns, int) else 0
+
+    def get_mask_sizes(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Columns that are seen, and the number of the first: what transformers makes masks by."""
+        return self._width, 0
+
+
+@torch.no_grad()
+def head_shapes(model: FlashSlothForConditionalGeneration) -> HeadShapes | None:
+    """What each layer of the language model keeps for a position; None where it keeps anything but keys and values.
+
+    One token is run to find out: no two families of models say it in the same words.
+    """
+    cache = DynamicCache(config=model.config.text_config)
+    if not all(type(layer) is DynamicLayer for layer in cache.layers):
+        return None
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    model.model.language_model(input_ids=token, use_cache=True, **{model.model.cache_argument: cache})
+    return [
+        ((layer.keys.shape[1], layer.keys.shape[3]), (layer.values.shape[1], layer.values.shape[3]))
+        for layer in cache.layers
+    ]
+
+
+def bytes_of(states: LayerStates) -> int:
+    """Memory of keys and values."""
+    return sum(tensor.numel() * tensor.element_size() for pair in states for tensor in pair)
+
+
+__all__ = ["COLUMN_STEP", "HeadShapes", "KVCache", "LayerStates", "PassCache", "bytes_of", "head_shapes"]

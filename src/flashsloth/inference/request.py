@@ -1,0 +1,112 @@
+"""What is asked of the engine, and what comes back.
+
+    Request         a prompt with its pictures, and how to answer it
+    RequestOutput   what one step brought for one of a request's answers: tokens, and its end once it has ended
+    Answer          a whole answer, as callers get it
+
+Every answer ends in exactly one :class:`FinishReason`, and carries the tokens that it has so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from flashsloth.inference.prompt import Prompt
+from flashsloth.inference.sampling import Sampled, SamplingParams
+
+if TYPE_CHECKING:
+    from flashsloth.inference.kv_cache import LayerStates
+    from flashsloth.inference.vision import PreparedPictures
+
+
+class FinishReason(StrEnum):
+    """How an answer ended."""
+
+    STOP = "stop"
+    """The model ended it, or a stop string came."""
+    LENGTH = "length"
+    """It has as many tokens as it may have."""
+    ABORT = "abort"
+    """Its caller did not want the rest."""
+    TIMEOUT = "timeout"
+    """Its deadline has passed."""
+    ERROR = "error"
+    """Something went wrong; the output says what."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One thing to answer, in one or several ways.
+
+    Attributes:
+        prompt: ending where the answer begins.
+        pictures: opened, resized and named, or looked at already; None without.
+        params: how tokens are chosen.
+        states: keys and values of the prompt's first positions, where the caller has them.
+        choices: token ids, end token included, of answers that are scored instead of one that is made.
+        keep_states: whether keys and values of all that was run come with the last output.
+        streams: whether tokens come as they are made; else all of them with the answer's end.
+    """
+
+    prompt: Prompt
+    pictures: PreparedPictures | None = None
+    params: SamplingParams = field(default_factory=SamplingParams)
+    states: LayerStates | None = None
+    choices: tuple[tuple[int, ...], ...] = ()
+    keep_states: bool = False
+    streams: bool = False
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """What a step brought for one answer.
+
+    Attributes:
+        request_id: of its request.
+        index: which of the request's answers, or choices, it is.
+        tokens: new ones, with log-probabilities where they were asked for.
+        finish_reason: how it ended; None while it goes on.
+        error: what went wrong, where it ended in an error.
+        seed: of its draws.
+        states: where the request asked for them, at the end.
+    """
+
+    request_id: int
+    index: int
+    tokens: tuple[Sampled, ...] = ()
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    seed: int | None = None
+    states: LayerStates | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        text: without white space at either end, and without a stop string.
+        finish_reason: how it ended.
+        tokens: its tokens, end token included, with log-probabilities where they were asked for.
+        seed: of its draws; None where nothing was drawn.
+        choices: choice -> probability, where choices were given.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    tokens: tuple[Sampled, ...] = ()
+    seed: int | None = None
+    choices: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def ids_of(tokens: Any) -> list[int]:
+    """Token ids of what was sampled."""
+    return [one.token for one in tokens]
+
+
+__all__ = ["Answer", "FinishReason", "Request", "RequestOutput", "ids_of"]

@@ -1,0 +1,400 @@
+"""How tokens are chosen: what one request asks for, and the step from its logits to its next token.
+
+In: logits float [n, K], one row a sequence, each with parameters of its own. Out: a token a row, with log-probabilities
+where they were asked for. The order of operations, the same for every row:
+
+    1. log-probabilities are read              of the raw distribution, before anything below
+    2. what may never be generated             placeholders become -inf
+    3. the request's mask                      what a grammar forbids becomes -inf
+    4. logit_bias                              added
+    5. frequency and presence penalty          subtracted, for tokens that this answer holds so far
+    6. temperature 0: the likeliest token      ties go to the lowest id; nothing below applies
+    7. temperature                             logits are divided by it
+    8. top_k, top_p, min_p                     each looks at what the one before has left
+    9. a draw                                  from a number that (seed, which of the n, place) alone determine
+
+So a draw does not depend on what else runs: the inverse of the cumulated probabilities, in the order of ids, at a
+number between 0 and 1. Where rounding moves probabilities a little, another token comes only if that number lies at a
+border.
+
+Legend: n rows, K vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from flashsloth.inference.errors import PromptError
+from flashsloth.inference.scalars import real_number, whole_number
+
+TokenMask = Callable[[Sequence[int]], torch.Tensor]
+"""Tokens of an answer so far -> bool [K], true where a token may follow."""
+
+MAX_TOKENS = 512
+COLDEST, HOTTEST = 1e-5, 1e5
+"""Temperatures beyond which logits over it are no numbers in float32; draws are long the same there."""
+SEED_BITS = 63
+MOST_LOGPROBS = 20
+MOST_ANSWERS = 128
+MOST_STOPS = 16
+LARGEST_PENALTY = 2.0
+LARGEST_BIAS = 100.0
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """What one request asks of its answer; every value is checked.
+
+    Attributes:
+        max_tokens: the longest answer, its end token counted; less where the model's context ends before.
+        temperature: 0 takes the likeliest token each time; above 0 draws, the flatter the higher.
+        top_p: draw only from the likeliest tokens that together have this probability (1: from all).
+        top_k: draw only from so many likeliest tokens (0: from all).
+        min_p: draw only from tokens with at least this share of the likeliest one's probability.
+        seed: of the draws; None for one that is chosen and reported.
+        stop: texts that end an answer; they are not part of it.
+        logprobs: whether the log-probability of each token is kept.
+        top_logprobs: how many likeliest tokens are kept beside each token, with `logprobs`.
+        presence_penalty, frequency_penalty: subtracted from the logit of a token that the answer holds already, once,
+            and once for each time.
+        logit_bias: token id -> what is added to its logit.
+        n: how many answers are made.
+        mask: tells which tokens may follow; see :data:`TokenMask`.
+        deadline: seconds from when the request is added, waiting included; None for no end.
+
+    Raises:
+        PromptError: for a value that cannot be.
+    """
+
+    max_tokens: int = MAX_TOKENS
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    top_logprobs: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    n: int = 1
+    mask: TokenMask | None = None
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        self._whole("max_tokens", 1)
+        self._real("temperature", 0, math.inf, "0 (likeliest token) or more")
+        self._real("top_p", 0, 1, "more than 0 and at most 1", above=True)
+        self._whole("top_k", 0)
+        self._real("min_p", 0, 1, "0 to 1")
+        if self.seed is not None:
+            self._whole("seed", 0, 2**SEED_BITS - 1)
+        self._set("stop", stop_texts(self.stop))
+        if not isinstance(self.logprobs, bool):
+            raise PromptError(f"logprobs is {self.logprobs!r}; expected True or False")
+        self._whole("top_logprobs", 0, MOST_LOGPROBS)
+        if self.top_logprobs and not self.logprobs:
+            raise PromptError(f"top_logprobs is {self.top_logprobs} without logprobs; expected logprobs=True beside it")
+        for name in ("presence_penalty", "frequency_penalty"):
+            self._real(name, -LARGEST_PENALTY, LARGEST_PENALTY, f"{-LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}")
+        self._set("logit_bias", biases(self.logit_bias))
+        self._whole("n", 1, MOST_ANSWERS)
+        if self.mask is not None and not callable(self.mask):
+            raise PromptError(f"mask is {type(self.mask).__name__}; expected a function of the tokens so far")
+        if self.deadline is not None:
+            self._real("deadline", 0, math.inf, "seconds, more than 0", above=True)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> SamplingParams:
+        """Of keyword arguments.
+
+        Raises:
+            TypeError: for a name that is not a parameter.
+            PromptError: for a value that cannot be.
+        """
+        known = [one.name for one in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; expected some of {', '.join(known)}")
+        return cls(**given)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, and nothing has to be done to the logits before."""
+        adjusted = self.logit_bias or self.presence_penalty or self.frequency_penalty
+        return self.temperature == 0 and not (adjusted or self.logprobs) and self.mask is None
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _whole(self, name: str, least: int, most: int | None = None) -> None:
+        value = whole_number(name, getattr(self, name))
+        if value < least or (most is not None and value > most):
+            limits = f"at least {least}" if most is None else f"{least} to {most}"
+            raise PromptError(f"{name} is {value}; expected {limits}")
+        self._set(name, value)
+
+    def _real(self, name: str, least: float, most: float, expected: str, above: bool = False) -> None:
+        value = real_number(name, getattr(self, name))
+        if not least <= value <= most or (above and value == least):
+            raise PromptError(f"{name} is {value}; expected {expected}")
+        self._set(name, value)
+
+
+def stop_texts(stop: Any) -> tuple[str, ...]:
+    """Stop strings, of one text or several.
+
+    Raises:
+        PromptError: for anything else, and for an empty text.
+    """
+    texts = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+        raise PromptError(f"stop is {type(stop).__name__}; expected a text or a list of texts")
+    found = tuple(texts)
+    if len(found) > MOST_STOPS:
+        raise PromptError(f"stop holds {len(found)} texts; expected at most {MOST_STOPS}")
+    for text in found:
+        if not isinstance(text, str) or not text:
+            raise PromptError(f"stop holds {text!r}; expected texts that are not empty")
+    return found
+
+
+def biases(given: Any) -> dict[int, float]:
+    """What is added to which token's logit.
+
+    Raises:
+        PromptError: for what is no mapping of token ids to numbers of at most 100.
+    """
+    if not isinstance(given, Mapping):
+        raise PromptError(f"logit_bias is {type(given).__name__}; expected token ids with numbers")
+    found = {}
+    for token, bias in given.items():
+        number = real_number(f"logit_bias[{token!r}]", bias)
+        if abs(number) > LARGEST_BIAS:
+            raise PromptError(f"logit_bias[{token!r}] is {bias}; expected {-LARGEST_BIAS:g} to {LARGEST_BIAS:g}")
+        found[whole_number("a token of logit_bias", token)] = number
+    return found
+
+
+@dataclass
+class SamplingState:
+    """What the choice of a sequence's next token depends on beside its logits.
+
+    Attributes:
+        params: of its request.
+        seed: of its draws.
+        index: which of the request's n answers it is.
+        tokens: generated so far.
+        forced: tokens that are taken in place of a choice, one a step: a choice that is scored.
+    """
+
+    params: SamplingParams
+    seed: int
+    index: int = 0
+    tokens: list[int] = field(default_factory=list)
+    forced: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A token that was chosen.
+
+    Attributes:
+        token: its id.
+        logprob: of the raw distribution, where it was asked for.
+        top: the likeliest tokens with their log-probabilities, as many as were asked for.
+    """
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """Chooses the next token of every row by its own parameters.
+
+    Args:
+        suppressed: tokens that are never generated.
+        vocabulary: K.
+    """
+
+    def __init__(self, suppressed: Iterable[int], vocabulary: int) -> None:
+        self._suppressed = torch.tensor(sorted(suppressed), dtype=torch.long)
+        self._vocabulary = vocabulary
+
+    def check(self, params: SamplingParams) -> None:
+        """Refuse parameters that name tokens which this model does not have or never generates.
+
+        Raises:
+            PromptError: for such parameters.
+        """
+        never = set(self._suppressed.tolist())
+        for token in params.logit_bias:
+            if not 0 <= token < self._vocabulary:
+                raise PromptError(f"logit_bias names token {token}; this model's are 0 to {self._vocabulary - 1}")
+            if token in never:
+                raise PromptError(
+                    f"logit_bias names token {token}, a placeholder, which is never generated: leave it out"
+                )
+
+    @torch.no_grad()
+    def __call__(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[Sampled | Exception]:
+        """The next token of each row, or the error of its own mask; `logits`, float [n, K], are written to."""
+        if self._suppressed.device != logits.device:
+            self._suppressed = self._suppressed.to(logits.device)
+        if all(state.params.greedy and not state.forced for state in states):
+            logits.index_fill_(1, self._suppressed, -torch.inf)
+            return [Sampled(token) for token in logits.argmax(dim=-1).tolist()]
+        logits = logits.float()
+        kept = self._kept_logprobs(logits, states)
+        logits.index_fill_(1, self._suppressed, -torch.inf)
+        errors = [self._adjust(logits[row], state) for row, state in enumerate(states)]
+        tokens = self._choose(logits, states)
+        sampled: list[Sampled | Exception] = []
+        for row, (state, token, error) in enumerate(zip(states, tokens, errors, strict=True)):
+            taken = state.forced[len(state.tokens)] if state.forced else token
+            sampled.append(error if error is not None else _with_logprobs(taken, state.params, kept.get(row)))
+        return sampled
+
+    def _kept_logprobs(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> dict[int, torch.Tensor]:
+        """Row -> raw log-probabilities float [K], of rows that keep them."""
+        return {row: logits[row].log_softmax(dim=-1) for row, state in enumerate(states) if state.params.logprobs}
+
+    def _adjust(self, logits: torch.Tensor, state: SamplingState) -> Exception | None:
+        """Steps 3 to 5 on one row's logits, float [K]; the error of its mask, if there is one."""
+        params = state.params
+        if params.mask is not None:
+            try:
+                allowed = torch.as_tensor(params.mask(state.tokens), dtype=torch.bool, device=logits.device)
+                if allowed.shape != logits.shape:
+                    raise PromptError(f"the mask has shape {list(allowed.shape)}; expected {list(logits.shape)}")
+                logits.masked_fill_(~allowed, -torch.inf)
+                if not bool((logits > -torch.inf).any()):
+                    raise PromptError(f"the mask allows no token at place {len(state.tokens)}; expected one at least")
+            except Exception as error:  # a caller's own function may fail in any way: its request alone ends
+                return error
+        if params.logit_bias:
+            ids = torch.tensor(list(params.logit_bias), device=logits.device)
+            logits[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
+        if state.tokens and (params.frequency_penalty or params.presence_penalty):
+            counts = Counter(state.tokens)
+            ids = torch.tensor(list(counts), device=logits.device)
+            times = torch.tensor(list(counts.values()), dtype=torch.float32, device=logits.device)
+            logits[ids] -= params.frequency_penalty * times + params.presence_penalty
+        return None
+
+    def _choose(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:
+        """Steps 6 to 9: the likeliest token of each row, or a draw."""
+        tokens = logits.argmax(dim=-1).tolist()
+        drawing = [row for row, state in enumerate(states) if state.params.temperature and not state.forced]
+        if drawing:
+            some = [states[row] for row in drawing]
+            for row, token in zip(drawing, draw(logits[drawing], some), strict=True):
+                tokens[row] = token
+        return tokens
+
+
+def draw(logits: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:
+    """Steps 7 to 9 on logits float [n, K]: a token a row."""
+    params = [state.params for state in states]
+    temperatures = [min(max(one.temperature, COLDEST), HOTTEST) for one in params]
+    scores = (logits - logits.amax(dim=-1, keepdim=True)) / _column(temperatures, logits)
+    probabilities = scores.softmax(dim=-1)
+    if any(one.top_k or one.top_p < 1 or one.min_p for one in params):
+        probabilities = _truncated(probabilities, params)
+    cumulated = probabilities.double().cumsum(dim=-1)  # [n, K]
+    places = [uniform(state.seed, state.index, len(state.tokens)) for state in states]
+    wanted = _column(places, cumulated) * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, wanted, right=True).clamp_(max=logits.shape[-1] - 1).squeeze(1).tolist()
+
+
+def draw_border(logits: torch.Tensor, state: SamplingState, other: int) -> float:
+    """How near a draw was to another token: the least that a probability would have to change by, or a logit.
+
+    Args:
+        logits: float [K], as the draw's own.
+        state: what the draw depends on.
+        other: the token that was not drawn.
+    """
+    params = state.params
+    scores = (logits.double() - logits.max()) / min(max(params.temperature, COLDEST), HOTTEST)
+    probabilities = scores.softmax(dim=-1)
+    truncated = _truncated(probabilities[None], [params])[0]
+    cumulated = truncated.cumsum(dim=-1) / truncated.sum()
+    place = uniform(state.seed, state.index, len(state.tokens))
+    before = float(cumulated[other - 1]) if other else 0.0
+    distances = [max(before - place, place - float(cumulated[other]), 0.0)] if truncated[other] > 0 else []
+    ordered = probabilities.sort(descending=True).values
+    if params.top_k and params.top_k < len(ordered):
+        distances.append(float(ordered[params.top_k - 1] - ordered[params.top_k]))
+    if params.top_p < 1:
+        left = ordered[: params.top_k or None]
+        cumulated = left.cumsum(dim=-1) / left.sum()
+        distances.append(float((cumulated - params.top_p).abs().min()))
+    if params.min_p:
+        distances.append(float((ordered - params.min_p * ordered[0]).abs().min()))
+    return min(distances, default=math.inf)
+
+
+def uniform(seed: int, index: int, place: int) -> float:
+    """A number from 0 to below 1 that these three determine, on any machine."""
+    content = struct.pack("<QQQ", seed, index, place)
+    number = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    return (number >> 11) / 2**53
+
+
+def new_seed() -> int:
+    """A seed for a request that names none."""
+    return secrets.randbits(SEED_BITS)
+
+
+def _truncated(probabilities: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Probabilities float [n, K] with zeros where top_k, top_p and min_p leave a token out."""
+    count = probabilities.shape[-1]
+    ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
+    place = torch.arange(count, device=ordered.device)
+    kept = place < _column([one.top_k or count for one in params], place)
+    left = torch.where(kept, ordered, 0)
+    left = left / left.sum(dim=-1, keepdim=True)
+    before = left.cumsum(dim=-1) - left
+    kept &= (before < _column([one.top_p for one in params], left)) | (place == 0)
+    kept &= ordered >= _column([one.min_p for one in params], left) * ordered[:, :1]
+    return torch.zeros_like(probabilities).scatter_(1, ids, torch.where(kept, ordered, 0))
+
+
+def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """[n, 1], of the type and on the device of another tensor."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _with_logprobs(token: int, params: SamplingParams, logprobs: torch.Tensor | None) -> Sampled:
+    if logprobs is None:
+        return Sampled(token)
+    top: tuple[tuple[int, float], ...] = ()
+    if params.top_logprobs:
+        values, ids = logprobs.topk(params.top_logprobs)
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return Sampled(token, float(logprobs[token]), top)
+
+
+__all__ = [
+    "MAX_TOKENS",
+    "Sampled",
+    "Sampler",
+    "SamplingParams",
+    "SamplingState",
+    "TokenMask",
+    "draw_border",
+    "new_seed",
+    "uniform",
+]

@@ -1,0 +1,38 @@
+"""Text piece by piece: equal to the whole, cut at stop strings wherever tokens end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from flashsloth.inference.detokenizer import Detokenizer, text_of
+
+TEXT = "  Größe 尺寸 \U0001f600 is there, and what is left of the red circle?  \n"
+
+
+def test_pieces_are_the_whole_text(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    chance = random.Random(0)
+    for _ in range(100):
+        ids = [chance.randrange(len(tiny_tokenizer)) for _ in range(chance.randrange(40))]
+        text = Detokenizer(tiny_tokenizer)
+        assert "".join(text.pieces(ids)) == text_of(ids, tiny_tokenizer)
+
+
+def test_a_character_waits_for_its_last_byte(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = tiny_tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    text = Detokenizer(tiny_tokenizer)
+    pieces = list(text.pieces(ids))
+    assert "\ufffd" not in "".join(pieces)
+    assert "".join(pieces) == TEXT.strip()
+
+
+@pytest.mark.parametrize("stop", ["is", "尺寸", " \U0001f600 is", "t of t", "?", "Größe", "x", "circle?  \n"])
+def test_stop_strings_over_token_borders(stop: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = tiny_tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    text = Detokenizer(tiny_tokenizer, (stop, "never to be found"))
+    pieces = "".join(text.pieces(ids))
+    place = TEXT.find(stop)
+    assert pieces == (TEXT[:place] if place >= 0 else TEXT).strip() == text.text
+    assert text.stopped == (place >= 0)
