@@ -8,20 +8,17 @@ Legend: N pictures, W views a picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from flashsloth.media import PictureError
 from flashsloth.model.chat_template import PLAIN_TEMPLATE
 from flashsloth.model.conversation import Message, pictures_of
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
 from flashsloth.training.batch_facts import IDS_KEY
-from flashsloth.training.data.sample import BadSampleError, Sample, Where
+from flashsloth.training.data.sample import BadSampleError, Sample, Where, named
 from flashsloth.training.packing import Row, fill_rows, join_questions, join_samples, pad_packed, pad_rows
 from flashsloth.training.patch_classifier import PATCHES_KEY
 from flashsloth.training.stages import Stage
@@ -107,21 +104,6 @@ class SampleEncoder:
         return row
 
 
-@contextmanager
-def named(sample: Sample) -> Iterator[None]:
-    """Say which sample it is that cannot be batched.
-
-    Raises:
-        BadSampleError: with its place.
-    """
-    try:
-        yield
-    except BadSampleError as error:
-        raise (error if sample.where is None else error.at(sample.where)) from error.__cause__
-    except PictureError as error:
-        raise BadSampleError(str(error), "unreadable_picture", sample.where) from error
-
-
 class ConversationCollator:
     """Batches of conversations, with and without pictures, of one turn or many.
 
@@ -185,4 +167,4 @@ def _stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
 
 
-__all__ = ["ConversationCollator", "EncodedSample", "PatchCollator", "SampleEncoder", "named", "one_by_one"]
+__all__ = ["ConversationCollator", "EncodedSample", "PatchCollator", "SampleEncoder", "one_by_one"]

@@ -15,7 +15,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.collation import SampleEncoder, named
+from flashsloth.training.collation import SampleEncoder
 from flashsloth.training.data import (
     LEDGER_NAME,
     DataError,
@@ -25,6 +25,7 @@ from flashsloth.training.data import (
     StepBatchSampler,
     conversations,
 )
+from flashsloth.training.data.sample import named
 from flashsloth.training.data.workers import WorkerPool
 from flashsloth.training.metrics import kinds_of_answers
 from flashsloth.training.recipe import StageRun

@@ -11,10 +11,9 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from flashsloth.media import PictureError
 from flashsloth.training.data.ledger import Ledger
 from flashsloth.training.data.mixture import Joined
-from flashsloth.training.data.sample import BadSampleError, DataError, Sample, Sizes
+from flashsloth.training.data.sample import BadSampleError, DataError, Sample, Sizes, named
 
 
 class GuardedData(Dataset):
@@ -54,17 +53,15 @@ class GuardedData(Dataset):
         part, local = self.data.locate(index)
         start, count = self.data.start(part), len(self.data.parts[part])
         for step in range(count):
-            number, sample = (local + step) % count, None
+            number = (local + step) % count
             if number in self.left_out[part]:
                 continue
             try:
                 sample = self.data[start + number]
-                return self.encode(sample)
+                with named(sample):
+                    return self.encode(sample)
             except BadSampleError as error:
-                self.ledger.add(error if sample is None or sample.where is None else error.at(sample.where))
-            except PictureError as error:
-                assert sample is not None
-                self.ledger.add(BadSampleError(str(error), "unreadable_picture", sample.where))
+                self.ledger.add(error)
         raise DataError(f"every sample of {self.data.parts[part].name} is bad or left out: see {self.ledger.path}")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from flashsloth.media import PictureError
 
 _WORKERS_TRACEBACK = "\nOriginal Traceback"
 """What torch puts into the message of an error that comes out of a worker process."""
@@ -84,6 +88,21 @@ class Sample:
     where: Where | None = None
 
 
+@contextmanager
+def named(sample: Sample) -> Iterator[None]:
+    """Say which sample it is that cannot be batched.
+
+    Raises:
+        BadSampleError: with its place.
+    """
+    try:
+        yield
+    except BadSampleError as error:
+        raise (error if sample.where is None else error.at(sample.where)) from error.__cause__
+    except PictureError as error:
+        raise BadSampleError(str(error), "unreadable_picture", sample.where) from error
+
+
 class Sizes(NamedTuple):
     """What is known of every sample without opening a picture.
 
@@ -96,4 +115,4 @@ class Sizes(NamedTuple):
     pictures: np.ndarray
 
 
-__all__ = ["KINDS", "BadSampleError", "DataError", "Sample", "Sizes", "Where"]
+__all__ = ["KINDS", "BadSampleError", "DataError", "Sample", "Sizes", "Where", "named"]
