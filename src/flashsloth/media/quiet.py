@@ -30,9 +30,8 @@ PILLOWS_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _lock = threading.Lock()
 _decoding = 0  # threads inside, of which the first takes the handlers and the last puts them back
 _taken: list[int | None] = []
-_filters: list[
-    Any
-] = []  # the list of filters that has Pillow's in it, which a `catch_warnings` may have put aside since
+# The list of filters that has Pillow's in it, which a `catch_warnings` may have put aside since.
+_filters: list[Any] = []
 _here = threading.local()
 
 

@@ -124,8 +124,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             ValueError: if the views or their size are not what the configuration says, or for an option that no encoder
                 has: which layer counts is `config.vision_feature_layer`.
         """
-        unknown = kwargs.keys() - _ENCODER_OPTIONS - inspect.signature(self.forward).parameters.keys()
-        if unknown:
+        others = kwargs.keys() - _ENCODER_OPTIONS
+        if unknown := others and others - inspect.signature(self.forward).parameters.keys():
             raise ValueError(
                 f"get_image_features has no options {sorted(unknown)}, expected some of {sorted(_ENCODER_OPTIONS)}"
             )

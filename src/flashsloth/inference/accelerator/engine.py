@@ -265,7 +265,7 @@ def can_accelerate(model: FlashSlothForConditionalGeneration) -> bool:
 def accelerate(
     generator: Generator, image_encoder: ImageEncoder, settings: AcceleratorSettings | None = None
 ) -> Engine | None:
-    """Let a generator and a image_encoder answer through an engine; None, and a warning, where the model does not fit.
+    """Let a generator and an image encoder answer through an engine; None, and a warning, where the model does not fit.
 
     Args:
         generator, image_encoder: of the same model, which is on its device, as fast as it gets.
