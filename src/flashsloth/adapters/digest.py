@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flashsloth.model.checkpoint import is_published, to_ours
+from flashsloth.model.checkpoint import by_our_names, is_published
 from flashsloth.model.checkpoint.weight_files import StoredTensor, stored_tensors
 
 ALGORITHM = "sha256"
@@ -22,8 +22,7 @@ def base_digest(folder: Path) -> str:
     Raises:
         CheckpointError: if the weights are not whole.
     """
-    published = is_published(folder)
-    named = {(to_ours(name) or name) if published else name: tensor for name, tensor in stored_tensors(folder).items()}
+    named = by_our_names(stored_tensors(folder), published=is_published(folder))
     total = hashlib.new(ALGORITHM)
     for name in sorted(named):
         tensor = named[name]

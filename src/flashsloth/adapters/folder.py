@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from flashsloth.model.checkpoint.soundness import ADVICE, odd_types, odd_values
-from flashsloth.model.checkpoint.sources import CONFIG, local_folder
+from flashsloth.model.checkpoint.sources import ADAPTER_CONFIG, CONFIG, is_adapter, local_folder
 from flashsloth.model.checkpoint.weight_files import CheckpointError, StoredTensor, read_header, read_json
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_FILE = "base.json"
 PEFT_EXTRA = "pip install 'flashsloth[train]'"
@@ -115,11 +114,6 @@ class AdapterFolder:
         if is_adapter(folder):
             raise AdapterError(f"the base {folder} is an adapter itself: merge it first with `flashsloth merge`")
         return folder
-
-
-def is_adapter(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds an adapter and no whole checkpoint."""
-    return (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / CONFIG).is_file()
 
 
 def read_adapter(name_or_path: str | os.PathLike[str]) -> AdapterFolder:

@@ -22,7 +22,7 @@ import torch
 from flashsloth.adapters.digest import base_digest
 from flashsloth.adapters.folder import PEFT_EXTRA, AdapterError, AdapterFolder, read_adapter
 from flashsloth.adapters.proof import Difference, compare, logits_of, proof_batch
-from flashsloth.model.checkpoint import is_published, load_processor, to_ours
+from flashsloth.model.checkpoint import by_our_names, is_published, load_processor
 from flashsloth.model.checkpoint.new_folder import appearing_folder
 from flashsloth.model.checkpoint.weight_files import TORCH_DTYPES, stored_tensors
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -179,12 +179,9 @@ def _folded(wrapped: Any) -> FlashSlothForConditionalGeneration:
 
 def _stored_dtypes(base_folder: Path) -> dict[str, torch.dtype]:
     """Our name of each of a base's tensors -> its type."""
-    published = is_published(base_folder)
-    return {
-        (to_ours(name) or name) if published else name: getattr(torch, TORCH_DTYPES[tensor.dtype])
-        for name, tensor in stored_tensors(base_folder).items()
-        if tensor.dtype in TORCH_DTYPES
-    }
+    named = by_our_names(stored_tensors(base_folder), published=is_published(base_folder))
+    known = {name: TORCH_DTYPES[tensor.dtype] for name, tensor in named.items() if tensor.dtype in TORCH_DTYPES}
+    return {name: getattr(torch, dtype) for name, dtype in known.items()}
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from flashsloth.adapters.folder import is_adapter, read_adapter
 from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.inference.load import HUB_NAME, SHIPPED, shipped_folder
 from flashsloth.inference.precision import DTYPES
-from flashsloth.model.checkpoint.names import to_ours
+from flashsloth.model.checkpoint.names import by_our_names
 from flashsloth.model.checkpoint.preflight import check_sizes, config_of
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.sources import CONFIG, local_folder
@@ -66,8 +66,7 @@ def find_model(name: str | None, **overrides: Any) -> KnownModel:
     else:
         raise BenchmarkError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
     if tensors:
-        named = {to_ours(old) or old: tensor for old, tensor in tensors.items()} if is_published_dict(flat) else tensors
-        check_sizes(folder, config, named)
+        check_sizes(folder, config, by_our_names(tensors, published=is_published_dict(flat)))
     stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return KnownModel(SHIPPED if name is None else name, config, DTYPES.get(stored, torch.float32))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
-from flashsloth.model.checkpoint.names import forgiven, to_ours
+from flashsloth.model.checkpoint.names import by_our_names, forgiven
 from flashsloth.model.checkpoint.preflight import check_sizes, config_of, expected_shapes, joined, shape_problems
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
 from flashsloth.model.checkpoint.soundness import odd_quantization, odd_types, odd_values
@@ -111,7 +111,7 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
         raise CheckpointError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
     tensors, remarks = _readable_tensors(folder)
     config = published_config(folder, tensors=tensors, **overrides) if published else config_of(folder)
-    named = {(to_ours(name) or name) if published else name: tensor for name, tensor in tensors.items()}
+    named = by_our_names(tensors, published=published)
     trained = _embq_is_trained(named)
     faults = [*remarks, *_tensor_faults(folder, config, named)]
     faults += odd_quantization(flat, tensors.values())

@@ -23,7 +23,7 @@ from flashsloth.adapters.digest import base_digest
 from flashsloth.adapters.folder import AdapterError, Base, is_adapter, read_adapter
 from flashsloth.adapters.merging import require_peft
 from flashsloth.inference.load import find_folder
-from flashsloth.model.checkpoint import is_published, to_ours
+from flashsloth.model.checkpoint import by_our_names, is_published
 from flashsloth.model.checkpoint.names import is_stage_2_only
 from flashsloth.model.checkpoint.weight_files import stored_tensors
 from flashsloth.model.halves import decoder_layers
@@ -94,8 +94,7 @@ def find_base(name: str, quantize: str, trains: tuple[str, ...]) -> Base:
         raise AdapterError(
             f"{folder} is an adapter itself: merge it with `flashsloth merge`, and start from the result"
         )
-    published = is_published(folder)
-    stored = {(to_ours(tensor) or tensor) if published else tensor for tensor in stored_tensors(folder)}
+    stored = by_our_names(stored_tensors(folder), published=is_published(folder))
     if not any(is_stage_2_only(tensor) for tensor in stored) and not set(trains) >= _STAGE_2_PARTS:
         raise AdapterError(
             f"{folder} has no query tokens and no EmbQ (stage 1), so an adapter's stage must train both: trains is "

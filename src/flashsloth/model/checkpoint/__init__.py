@@ -15,13 +15,14 @@ conversion     one layout to the other, bit for bit
 from flashsloth.model.checkpoint.companions import published_processor
 from flashsloth.model.checkpoint.conversion import convert
 from flashsloth.model.checkpoint.loading import load_config, load_model, load_processor
-from flashsloth.model.checkpoint.names import NAMES, to_ours, to_published
+from flashsloth.model.checkpoint.names import NAMES, by_our_names, to_ours, to_published
 from flashsloth.model.checkpoint.published import is_published, published_config
 from flashsloth.model.checkpoint.weight_files import CheckpointError
 
 __all__ = [
     "NAMES",
     "CheckpointError",
+    "by_our_names",
     "convert",
     "is_published",
     "load_config",

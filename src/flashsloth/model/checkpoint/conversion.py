@@ -26,7 +26,7 @@ from flashsloth.model.checkpoint.companions import (
     write_published_companions,
 )
 from flashsloth.model.checkpoint.flat_config import flat_config
-from flashsloth.model.checkpoint.names import forgiven, to_ours, to_published
+from flashsloth.model.checkpoint.names import by_our_names, forgiven, to_published
 from flashsloth.model.checkpoint.new_folder import appearing_folder
 from flashsloth.model.checkpoint.preflight import (
     check_json_files,
@@ -37,7 +37,7 @@ from flashsloth.model.checkpoint.preflight import (
     shape_problems,
 )
 from flashsloth.model.checkpoint.published import is_published_dict, published_config
-from flashsloth.model.checkpoint.sources import CONFIG, local_folder, split_hub_options
+from flashsloth.model.checkpoint.sources import CONFIG, is_adapter, local_folder, split_hub_options
 from flashsloth.model.checkpoint.weight_files import (
     INDEX,
     WEIGHTS,
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ADAPTER_CONFIG = "adapter_config.json"
 OURS, PUBLISHED = "flashsloth", "published"
 _MODEL_CLASS = "FlashSlothForConditionalGeneration"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
@@ -97,13 +96,13 @@ def convert(
     target = Path(target)
     with appearing_folder(target) as work:
         check_json_files(folder)
-        if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
+        if is_adapter(folder):
             raise CheckpointError(f"{folder} is an adapter: `flashsloth merge` makes a checkpoint of it and its base")
         tensors = _safetensors_of(folder, work)
         flat = read_json(folder / CONFIG)
         if is_published_dict(flat):
             config = published_config(folder, tensors=tensors, **overrides)
-            named = {to_ours(name) or name: tensor for name, tensor in tensors.items()}
+            named = by_our_names(tensors)
         elif flat.get("model_type") == FlashSlothConfig.model_type:
             config = config_of(folder)
             named = dict(tensors)

@@ -17,7 +17,7 @@ from typing import Any
 
 from flashsloth.media.limits import cause
 from flashsloth.model.checkpoint.companions import published_processor
-from flashsloth.model.checkpoint.names import forgiven, to_ours, to_published
+from flashsloth.model.checkpoint.names import by_our_names, forgiven, to_published
 from flashsloth.model.checkpoint.preflight import (
     check_before_loading,
     check_generation,
@@ -136,11 +136,10 @@ def _load_published(
     config = options.pop("config", None)
     if config is None:
         config = published_config(folder, tensors=tensors, **overrides)
-    named = {to_ours(old) or old: tensor for old, tensor in tensors.items()}
+    named = by_our_names(tensors)
     check_before_loading(folder, config, named, lambda name: to_published(name) or name)
-    loaded = load_tensors(tensors.values())
-    renamed = {to_ours(old) or old: tensor for old, tensor in loaded.items()}
-    model, info = load(None, *args, config=config, state_dict=renamed, **options)
+    loaded = by_our_names(load_tensors(tensors.values()))
+    model, info = load(None, *args, config=config, state_dict=loaded, **options)
     model.name_or_path = model.config.name_or_path = name  # transformers was given tensors, not a name
     return model, info
 
@@ -176,7 +175,7 @@ def _check_sound(model: Any, name_or_path: Any, *, published: bool) -> None:
     """Refuse weights that are not finite; a quantized checkpoint's are its own."""
     if getattr(model.config, "quantization_config", None) is not None:
         return
-    stored = {(to_ours(name) or name) if published else name: held for name, held in _stored(name_or_path).items()}
+    stored = by_our_names(_stored(name_or_path), published=published)
     if not hasattr(model, "lm_head"):
         stored = {name.removeprefix(_BASE_PREFIX): held for name, held in stored.items()}
     _refuse(name_or_path, odd_weights(model, stored))

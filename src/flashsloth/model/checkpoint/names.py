@@ -5,8 +5,10 @@ In: a tensor's name in one layout. Out: its name in the other. Values, shapes an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+Held = TypeVar("Held")
 
 NAMES: tuple[tuple[str, str], ...] = (
     ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower."),
@@ -39,6 +41,11 @@ def to_ours(name: str) -> str | None:
     return _renamed(name, NAMES)
 
 
+def by_our_names(tensors: Mapping[str, Held], *, published: bool = True) -> dict[str, Held]:
+    """What is held of a checkpoint's tensors, under our names; a name that the published layout has not stays."""
+    return {(to_ours(name) or name) if published else name: held for name, held in tensors.items()}
+
+
 def to_published(name: str) -> str | None:
     """The published name of a tensor of ours; None if the published layout cannot hold it."""
     return _renamed(name, tuple((ours, published) for published, ours in NAMES))
@@ -69,4 +76,4 @@ def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
     return None
 
 
-__all__ = ["NAMES", "STAGE_2_PARTS", "forgiven", "is_stage_2_only", "to_ours", "to_published"]
+__all__ = ["NAMES", "STAGE_2_PARTS", "by_our_names", "forgiven", "is_stage_2_only", "to_ours", "to_published"]

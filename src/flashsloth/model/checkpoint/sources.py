@@ -8,12 +8,15 @@ tokenizer and safetensors files is ever fetched.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from flashsloth.model.checkpoint.weight_files import CheckpointError
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+"""PEFT's, of a folder that is an adapter and no checkpoint."""
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 UNREACHABLE = (
     "there is no folder {name!r}, and the hub cannot be reached: check the name, or download it where there is a "
@@ -22,6 +25,11 @@ UNREACHABLE = (
 _REACH_SECONDS = 5.0
 _FETCHED = ("*.json", "*.txt", "*.jinja", "*.safetensors")
 _SMALL = ("*.json", "*.txt", "*.jinja")
+
+
+def is_adapter(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an adapter and no whole checkpoint."""
+    return (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / CONFIG).is_file()
 
 
 def read_config_dict(name_or_path: Any, file_name: str = CONFIG, **hub: Any) -> dict[str, Any] | None:
