@@ -13,6 +13,7 @@ from flashsloth.inference.decoding import Chooser, Decoding
 from flashsloth.inference.generator import Job
 from flashsloth.inference.options import Options
 from flashsloth.inference.roomy_cache import roomy_cache
+from flashsloth.inference.vision import picture_inputs
 
 LENGTH = 8
 QUESTIONS = ["What is this?", "Where is the red dog with the blue chair?", "Is it?", "What?"]
@@ -23,11 +24,15 @@ def jobs_of(sloth: FlashSloth, pictures: list[Image.Image]) -> list[Job]:
     return [sloth._job(picture, question, Options()) for picture, question in zip(shown, QUESTIONS, strict=True)]
 
 
+def pictures_of(sloth: FlashSloth, jobs: list[Job]) -> dict[str, Any]:
+    return picture_inputs([job.seen for job in jobs], sloth.device)
+
+
 def decoding_of(sloth: FlashSloth, jobs: list[Job], drops_rows: bool = True) -> Decoding:
     generator = sloth.generator
     cache = roomy_cache(sloth.model.config.text_config)
     inputs = generator._tensors([job.prompt for job in jobs])
-    return Decoding(sloth.model, inputs, generator._picture_inputs(jobs), cache, drops_rows)
+    return Decoding(sloth.model, inputs, pictures_of(sloth, jobs), cache, drops_rows)
 
 
 def answers_of(decoding: Decoding, end_ids: list[int], room: int = LENGTH) -> dict[int, list[int]]:
@@ -43,7 +48,7 @@ def test_a_padded_batch_gives_what_generate_gives(sloth: FlashSloth, pictures: l
     generator = sloth.generator
     inputs = generator._tensors([job.prompt for job in jobs])
     sequences = sloth.model.generate(
-        **inputs, **generator._picture_inputs(jobs), max_new_tokens=LENGTH, do_sample=False, eos_token_id=None
+        **inputs, **pictures_of(sloth, jobs), max_new_tokens=LENGTH, do_sample=False, eos_token_id=None
     )
     expected = sequences[:, inputs["input_ids"].shape[1] :].tolist()
     chooser = Chooser(Options(), sloth.model.generation_config.suppress_tokens)

@@ -21,12 +21,20 @@ import torch
 from transformers import DynamicCache
 
 from flashsloth.inference.decoding import Chooser, Decoding
-from flashsloth.inference.errors import PromptError
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_cache import PictureCache, state_of
-from flashsloth.inference.prompt import Prompt, pad_left, shared_beginning, split
+from flashsloth.inference.prompt import (
+    Prompt,
+    context_of,
+    end_ids_of,
+    pad_id_of,
+    pad_left,
+    shared_beginning,
+    split,
+    token_limit,
+)
 from flashsloth.inference.roomy_cache import LayerStates, bytes_of, hold_rows, roomy_cache, states_of
-from flashsloth.inference.vision import ImageFeatures, join_pictures
+from flashsloth.inference.vision import ImageFeatures, picture_inputs
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import require_finite
 
@@ -59,11 +67,8 @@ class Generator:
 
     def __init__(self, model: FlashSlothForConditionalGeneration, tokenizer: Any, pictures: PictureCache) -> None:
         self.model = model
-        stored = model.generation_config.eos_token_id
-        stored_ids = stored if isinstance(stored, list) else [stored]
-        self.end_ids = sorted({tokenizer.eos_token_id, *stored_ids} - {None})
-        self.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
+        self.end_ids, self.pad_token_id = end_ids_of(model, tokenizer), pad_id_of(tokenizer)
+        self.context = context_of(model)
         self.engine: Engine | None = None  # on an accelerator; see `accelerator/`
         self._pictures = pictures
         self._suppressed = sorted(model.generation_config.suppress_tokens or ())
@@ -74,16 +79,7 @@ class Generator:
         Raises:
             PromptError: if the prompt leaves no room in the model's context.
         """
-        if self.context is None:
-            return options.max_new_tokens
-        left = self.context - len(prompt)
-        if left < 1:
-            visual = sum(place > 0 for place in prompt.image_index)
-            raise PromptError(
-                f"the prompt has {len(prompt):,} tokens ({visual:,} of them for pictures), and this model's context is "
-                f"{self.context:,} with at least one for the answer: shorten the text, or give fewer pictures"
-            )
-        return min(options.max_new_tokens, left)
+        return token_limit(prompt, self.context, options.max_new_tokens)
 
     def tokens(
         self, job: Job, options: Options, cache: DynamicCache | None = None, chooser: Chooser | None = None
@@ -192,7 +188,7 @@ class Generator:
         longest = inputs["input_ids"].shape[1]
         if not longest:
             return [[] for _ in firsts]
-        given: dict[str, Any] = {**inputs, **self._picture_inputs([job for job, _ in firsts])}
+        given: dict[str, Any] = {**inputs, **picture_inputs([job.seen for job, _ in firsts], self.model.device)}
         states = self.model.model(**given, cache=cache, use_cache=True).last_hidden_state
         require_finite(states, self.model, lambda: self.model.model(**given, use_cache=False))
         made = []
@@ -217,20 +213,12 @@ class Generator:
     def _decoding(self, jobs: list[Job], inputs: dict[str, torch.Tensor], cache: DynamicCache | None) -> Decoding:
         cuttable = cache if cache is not None else roomy_cache(self.model.config.text_config)
         chosen = DynamicCache(config=self.model.config.text_config) if cuttable is None else cuttable
-        return Decoding(self.model, inputs, self._picture_inputs(jobs), chosen, drops_rows=cuttable is not None)
+        pictures = picture_inputs([job.seen for job in jobs], self.model.device)
+        return Decoding(self.model, inputs, pictures, chosen, drops_rows=cuttable is not None)
 
     def chooser(self, options: Options) -> Chooser:
         """What takes or draws the next tokens."""
         return Chooser(options, self._suppressed)
-
-    def _picture_inputs(self, jobs: list[Job]) -> dict[str, Any]:
-        """The model's inputs for the pictures of a batch's rows, in order."""
-        parts = [job.seen for job in jobs if job.seen is not None]
-        if not parts:
-            return {}
-        rows = [row for row, job in enumerate(jobs) if job.seen is not None for _ in range(len(job.seen))]
-        image_row = torch.tensor(rows, dtype=torch.long, device=self.model.device)
-        return {"mm_encoder_outputs": {"image": join_pictures(parts).features}, "image_row": image_row}
 
     def _tensors(self, prompts: list[Prompt]) -> dict[str, torch.Tensor]:
         return pad_left(prompts, self.pad_token_id, self.model.device)

@@ -43,6 +43,11 @@ class Prompt:
         """Id and marks of each position from `start` to `stop`."""
         return list(zip(*(getattr(self, name)[start:stop] for name in FIELDS), strict=True))
 
+    def followed_by(self, tokens: Sequence[int]) -> Prompt:
+        """The prompt with the beginning of its answer, whose tokens are unmarked."""
+        unmarked = {name: [*getattr(self, name), *[0] * len(tokens)] for name in POSITION_TENSORS}
+        return Prompt([*self.input_ids, *tokens], **unmarked)
+
     @property
     def turns(self) -> int:
         """How many turns there are, by their query tokens."""
@@ -135,13 +140,55 @@ def shared_beginning(prompts: Sequence[Prompt]) -> int:
     return next((p for p, column in enumerate(zip(*columns, strict=True)) if len(set(column)) > 1), end)
 
 
+def token_limit(prompt: Prompt, context: int | None, wanted: int) -> int:
+    """The most tokens that an answer may have, of those `wanted`, in a model of so large a context (None for any).
+
+    Raises:
+        PromptError: if the prompt leaves no room.
+    """
+    if context is None:
+        return wanted
+    left = context - len(prompt)
+    if left < 1:
+        visual = sum(place > 0 for place in prompt.image_index)
+        raise PromptError(
+            f"the prompt has {len(prompt):,} tokens ({visual:,} of them for pictures), and this model's context is "
+            f"{context:,} with at least one for the answer: shorten the text, or give fewer pictures"
+        )
+    return min(wanted, left)
+
+
+def context_of(model: Any) -> int | None:
+    """Positions that a model takes; None for any number."""
+    context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
+    return context
+
+
+def end_ids_of(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end an answer."""
+    stored = model.generation_config.eos_token_id
+    return sorted({tokenizer.eos_token_id, *(stored if isinstance(stored, list) else [stored])} - {None})
+
+
+def pad_id_of(tokenizer: Any) -> int:
+    """The id that stands where nothing does."""
+    pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return pad_id
+
+
 def pad_left(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Rows as tensors of one length: `FIELDS` and `attention_mask`, int64 [B, T]."""
     longest = max(map(len, prompts))
-    batch = {name: [_padded(getattr(p, name), longest, 0) for p in prompts] for name in POSITION_TENSORS}
-    batch["input_ids"] = [_padded(p.input_ids, longest, pad_token_id) for p in prompts]
-    batch["attention_mask"] = [_padded([1] * len(p), longest, 0) for p in prompts]
-    return {name: torch.tensor(rows, dtype=torch.long, device=device) for name, rows in batch.items()}
+    real = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return {
+        **_padded(prompts, pad_token_id, device, left=True),
+        "attention_mask": torch.tensor(real, dtype=torch.long, device=device),
+    }
+
+
+def pad_right(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Rows as tensors of one length, for passes in which nothing sees what comes later: `FIELDS`, int64 [B, T]."""
+    return _padded(prompts, pad_token_id, device, left=False)
 
 
 def split(prompt: Prompt, place: int) -> tuple[Prompt, Prompt]:
@@ -150,5 +197,14 @@ def split(prompt: Prompt, place: int) -> tuple[Prompt, Prompt]:
     return head, Prompt(**{name: getattr(prompt, name)[place:] for name in FIELDS})
 
 
-def _padded(values: list[int], length: int, filler: int) -> list[int]:
-    return [filler] * (length - len(values)) + values
+def _padded(
+    prompts: Sequence[Prompt], pad_token_id: int, device: torch.device, *, left: bool
+) -> dict[str, torch.Tensor]:
+    longest = max(map(len, prompts))
+    made = {}
+    for name in FIELDS:
+        filler = pad_token_id if name == "input_ids" else 0
+        rows = [(getattr(prompt, name), [filler] * (longest - len(prompt))) for prompt in prompts]
+        joined = [padding + values if left else values + padding for values, padding in rows]
+        made[name] = torch.tensor(joined, dtype=torch.long, device=device)
+    return made

@@ -304,6 +304,11 @@ class Sampler:
         return tokens
 
 
+def sampled_ids(model: Any) -> tuple[list[int], int]:
+    """What a model never generates, and how many ids it has: a :class:`Sampler`'s arguments."""
+    return list(model.generation_config.suppress_tokens or ()), model.config.text_config.vocab_size
+
+
 def draw(logits: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:
     """Steps 7 to 9 on logits float [n, K]: a token a row."""
     params = [state.params for state in states]
@@ -396,5 +401,6 @@ __all__ = [
     "TokenMask",
     "draw_border",
     "new_seed",
+    "sampled_ids",
     "uniform",
 ]

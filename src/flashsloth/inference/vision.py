@@ -176,6 +176,16 @@ def join_pictures(parts: Sequence[ImageFeatures]) -> ImageFeatures:
     )
 
 
+def picture_inputs(shown: Sequence[ImageFeatures | None], device: torch.device) -> dict[str, Any]:
+    """The model's inputs for the pictures of a pass's rows, in order; nothing where no row has any."""
+    parts = [(row, pictures) for row, pictures in enumerate(shown) if pictures is not None]
+    if not parts:
+        return {}
+    rows = [row for row, pictures in parts for _ in range(len(pictures))]
+    image_row = torch.tensor(rows, dtype=torch.long, device=device)
+    return {"mm_encoder_outputs": {"image": join_pictures([one for _, one in parts]).features}, "image_row": image_row}
+
+
 def picture_key(picture: Picture) -> Hashable:
     """Equal for two arguments that surely mean the same picture: the same path or text, the same object."""
     if isinstance(picture, list | tuple):

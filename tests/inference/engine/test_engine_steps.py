@@ -68,7 +68,7 @@ def test_answers_are_those_of_the_plain_way(sloth: FlashSloth, keep: int) -> Non
 
 def test_another_kind_of_state_runs_a_row_at_a_time(sloth: FlashSloth) -> None:
     engine = make_engine(sloth)
-    engine.runner = SingleRunner(sloth.model)
+    engine.runner = SingleRunner(sloth.model, 0)
     ids = [engine.add_request(request(sloth, question, 1, max_tokens=8)) for question in QUESTIONS]
     found = finish(engine)
     for request_id, question in zip(ids, QUESTIONS, strict=True):

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from flashsloth.inference.accelerator.broken import broken_answer
 from flashsloth.inference.accelerator.passes import Passes
 from flashsloth.inference.accelerator.prompt_rows import PromptRows, move
 from flashsloth.inference.accelerator.recorded import CompiledPass, RecordedPass
@@ -28,6 +27,7 @@ from flashsloth.inference.accelerator.settings import AcceleratorSettings, bucke
 from flashsloth.inference.accelerator.slot_cache import SlotCache, head_shapes, position_bytes
 from flashsloth.inference.accelerator.slots import Answering, BrokenAnswer, Slots, Told
 from flashsloth.inference.decoding import Chooser
+from flashsloth.inference.engine.broken import broken_answer
 from flashsloth.inference.roomy_cache import LayerStates
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.outputs import FlashSlothImageFeatures
@@ -196,7 +196,8 @@ class Engine:
         try:
             return slots.settle(lag, end_ids)
         except BrokenAnswer as broken:
-            raise broken_answer(self._model, broken.answering) from None
+            who = broken.answering
+            raise broken_answer(self._model, who.job.prompt, who.job.seen, who.ids) from None
 
     def _admit(self, slots: Slots, newcomers: list[Answering], memory: Memory, chooser: Chooser) -> None:
         """Let jobs in; of those about the same pictures one goes first, and the others begin with what it left."""

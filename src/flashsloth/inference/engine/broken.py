@@ -1,31 +1,42 @@
 """An answer whose logits were not finite: run once more, alone and without a cache, to see where it begins.
 
-In: a model, and the sequence as far as it came. Out: the error that names the layer.
+In: a model, and the answer as far as it came. Out: the error that names the layer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-
-from flashsloth.inference.engine.model_runner import picture_inputs
-from flashsloth.inference.engine.scheduler import Sequence
-from flashsloth.inference.prompt import FIELDS
+from flashsloth.inference.prompt import Prompt, pad_right
+from flashsloth.inference.vision import ImageFeatures, picture_inputs
+from flashsloth.model.checkpoint.soundness import fault_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import NonFiniteError, explained
 
 
-def broken_answer(model: FlashSlothForConditionalGeneration, sequence: Sequence) -> NonFiniteError:
-    """The error of an answer that could not be made."""
-    tokens, prompt, device = sequence.sampling.tokens, sequence.request.prompt, model.device
-    inputs: dict[str, Any] = {
-        name: torch.tensor(
-            [getattr(prompt, name) + (tokens if name == "input_ids" else [0] * len(tokens))], device=device
-        )
-        for name in FIELDS
+def broken_answer(
+    model: FlashSlothForConditionalGeneration, prompt: Prompt, pictures: ImageFeatures | None, tokens: Sequence[int]
+) -> NonFiniteError:
+    """The error of an answer that could not be made.
+
+    Args:
+        model: that made NaN or infinity of it.
+        prompt: what was asked.
+        pictures: what the model sees in its pictures; None without.
+        tokens: of the answer so far.
+    """
+    if pictures is not None:
+        features = pictures.features
+        for part, tensor in (("vision encoder", features.last_hidden_state), ("projector", features.pooler_output)):
+            if fault_of(tensor):
+                return NonFiniteError(
+                    f"the model computed NaN or infinity in {model.dtype}: the first such output is the {part}'s, for "
+                    f"this picture; load the model in float32; if it stays, the checkpoint is damaged"
+                )
+    inputs = {
+        **pad_right([prompt.followed_by(tokens)], 0, model.device),  # one row: nothing is padded
+        **picture_inputs([pictures], model.device),
     }
-    inputs |= picture_inputs([sequence], device)
     return explained(model, lambda: model(**inputs, use_cache=False, logits_to_keep=1))
 
 

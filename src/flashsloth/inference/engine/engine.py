@@ -17,8 +17,8 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,13 +30,15 @@ from flashsloth.inference.engine.scheduler import NO_ROW, Scheduler, Sequence
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.kv_cache import LayerStates
 from flashsloth.inference.picture_cache import PictureCache, state_of
-from flashsloth.inference.prompt import Prompt
+from flashsloth.inference.prompt import Prompt, context_of, end_ids_of, pad_id_of, token_limit
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
-from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, new_seed
-from flashsloth.inference.vision import ImageEncoder
+from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, new_seed, sampled_ids
+from flashsloth.inference.vision import ImageEncoder, ImageFeatures
 from flashsloth.model.checkpoint.soundness import all_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.non_finite import NonFiniteError
 
+Made = TypeVar("Made")
 Clock = Callable[[], float]
 
 
@@ -64,12 +66,9 @@ class Engine:
         self.config = EngineConfig() if config is None else config
         self._model, self._tokenizer, self._image_encoder, self._prefixes = model, tokenizer, image_encoder, prefixes
         self._clock = clock
-        stored = model.generation_config.eos_token_id
-        self.end_ids = sorted({tokenizer.eos_token_id, *(stored if isinstance(stored, list) else [stored])} - {None})
-        self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
-        self.sampler = Sampler(model.generation_config.suppress_tokens or (), model.config.text_config.vocab_size)
-        filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.runner: ModelRunner = make_runner(model, filler)
+        self.end_ids, self.context = end_ids_of(model, tokenizer), context_of(model)
+        self.sampler = Sampler(*sampled_ids(model))
+        self.runner: ModelRunner = make_runner(model, pad_id_of(tokenizer))
         self.scheduler = Scheduler(self.config, self._positions())
         self._ids = itertools.count()
         self._lock = threading.Lock()
@@ -122,16 +121,7 @@ class Engine:
         Raises:
             PromptError: if the prompt leaves no room in the model's context.
         """
-        if self.context is None:
-            return params.max_tokens
-        left = self.context - len(prompt)
-        if left < 1:
-            visual = sum(place > 0 for place in prompt.image_index)
-            raise PromptError(
-                f"the prompt has {len(prompt):,} tokens ({visual:,} of them for pictures), and this model's context is "
-                f"{self.context:,} with at least one for the answer: shorten the text, or give fewer pictures"
-            )
-        return min(params.max_tokens, left)
+        return token_limit(prompt, self.context, params.max_tokens)
 
     def _positions(self) -> int:
         """Positions that there is memory for, over all rows."""
@@ -178,18 +168,8 @@ class Engine:
 
     def _advance(self, sequences: list[Sequence]) -> None:
         """A token more for each; where the pass fails, it is run again for each alone."""
-        if not sequences:
-            return
-        running = list(sequences)
-        try:
-            logits = self.runner.decode(running)
-        except Exception as error:
-            if len(running) == 1:
-                self._end(running[0], FinishReason.ERROR, error)
-            for one in running if len(running) > 1 else ():
-                self._advance([one])
-            return
-        self._sample(running, logits)
+        for some, logits in self._run(list(sequences), self.runner.decode):
+            self._sample(some, logits)
 
     def _start(self, newcomers: list[Sequence]) -> None:
         """Encode pictures, run prompts and choose first tokens."""
@@ -203,19 +183,31 @@ class Engine:
 
     def _encode(self, sequences: list[Sequence]) -> None:
         """Run the encoder on pictures that are new, all of a step together."""
+
+        def encode(some: list[Sequence]) -> list[ImageFeatures | None]:
+            shown = [one.request.pictures for one in some if one.request.pictures is not None]
+            return self._image_encoder.encode_prepared(shown)
+
+        for some, found in self._run(sequences, encode):
+            for one, pictures in zip(some, found, strict=True):
+                one.pictures = pictures
+
+    def _run(
+        self, sequences: list[Sequence], run: Callable[[list[Sequence]], Made]
+    ) -> Iterator[tuple[list[Sequence], Made]]:
+        """What `run` makes of sequences together; where it fails, of each alone, and who fails alone ends in error."""
         if not sequences:
             return
-        shown = [one.request.pictures for one in sequences if one.request.pictures is not None]
         try:
-            found = self._image_encoder.encode_prepared(shown)
+            made = run(sequences)
         except Exception as error:
             if len(sequences) == 1:
                 self._end(sequences[0], FinishReason.ERROR, error)
-            for one in sequences if len(sequences) > 1 else ():
-                self._encode([one])
+                return
+            for one in sequences:
+                yield from self._run([one], run)
             return
-        for one, pictures in zip(sequences, found, strict=True):
-            one.pictures = pictures
+        yield sequences, made
 
     def _shared(self, newcomers: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
         """Those whose prompt is run now, and those who begin with what one of the others leaves."""
@@ -282,13 +274,17 @@ class Engine:
         ended: list[tuple[Sequence, FinishReason, Exception | None]] = []
         for one, fine, token in zip(sequences, sound, sampled, strict=True):
             if not fine:
-                ended.append((one, FinishReason.ERROR, broken_answer(self._model, one)))
+                ended.append((one, FinishReason.ERROR, self._explained(one)))
             elif isinstance(token, Exception):
                 ended.append((one, FinishReason.ERROR, token))
             elif reason := self._add_token(one, token):
                 ended.append((one, reason, None))
         for one, reason, error in ended:  # all have their tokens now: rows may move
             self._end(one, reason, error)
+
+    def _explained(self, sequence: Sequence) -> NonFiniteError:
+        """Where NaN or infinity came from."""
+        return broken_answer(self._model, sequence.request.prompt, sequence.pictures, sequence.sampling.tokens)
 
     def _add_token(self, sequence: Sequence, token: Sampled) -> FinishReason | None:
         """Why a sequence ends with this token; None if it goes on."""

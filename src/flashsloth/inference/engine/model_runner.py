@@ -20,8 +20,8 @@ from transformers import DynamicCache
 
 from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
 from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache, head_shapes
-from flashsloth.inference.prompt import FIELDS
-from flashsloth.inference.vision import join_pictures
+from flashsloth.inference.prompt import pad_right, split
+from flashsloth.inference.vision import picture_inputs
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def make_runner(model: FlashSlothForConditionalGeneration, pad_token_id: int) ->
         f"its attention {attention!r} takes no masks of ours" if shapes else "its layers keep another kind of state"
     )
     logger.info("%s runs a sequence at a time: %s", type(model.model.language_model).__name__, reason)
-    return SingleRunner(model)
+    return SingleRunner(model, pad_token_id)
 
 
 class BatchedRunner:
@@ -159,7 +159,8 @@ class BatchedRunner:
     def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
         """Logits [n, K] of prompts from their starts on, padded on the right, where padding is seen by nobody."""
         device = self._model.device
-        lengths = [len(one.request.prompt) - start for one, start in zip(sequences, starts, strict=True)]
+        rests = [split(one.request.prompt, start)[1] for one, start in zip(sequences, starts, strict=True)]
+        lengths = [len(rest) for rest in rests]
         longest = max(lengths)
         self.cache.make_room(0, max(starts) + longest)
         start = torch.tensor(starts, device=device)[:, None]  # [n, 1]
@@ -169,19 +170,9 @@ class BatchedRunner:
         width = max(starts) + longest
         same = len(set(starts)) == 1
         cache = PassCache(self.cache, (first, len(sequences)), starts[0] if same else columns, width)
-        inputs = {
-            name: torch.tensor(
-                [
-                    _padded(getattr(one.request.prompt, name)[start:], longest, self._pad if name == "input_ids" else 0)
-                    for one, start in zip(sequences, starts, strict=True)
-                ],
-                device=device,
-            )
-            for name in FIELDS
-        }
         outputs = self._model.model(
-            **inputs,
-            **picture_inputs(sequences, device),
+            **pad_right(rests, self._pad, device),
+            **picture_inputs([one.pictures for one in sequences], device),
             attention_mask=self._mask(columns, width) if any(starts) else None,
             position_ids=start + torch.minimum(steps, last),  # padding has no position of its own
             cache=cache,
@@ -201,13 +192,14 @@ class SingleRunner:
 
     Args:
         model: what answers.
+        pad_token_id: what stands where nothing does.
     """
 
     shares_prefixes = False
     position_bytes = 0
 
-    def __init__(self, model: FlashSlothForConditionalGeneration) -> None:
-        self._model = model
+    def __init__(self, model: FlashSlothForConditionalGeneration, pad_token_id: int) -> None:
+        self._model, self._pad = model, pad_token_id
         self._caches: dict[int, DynamicCache] = {}
         self._rows = count()
         self.sequences: list[Sequence] = []
@@ -220,8 +212,8 @@ class SingleRunner:
             self.sequences.append(one)
             self._caches[one.row] = DynamicCache(config=self._model.config.text_config)
             device = self._model.device
-            inputs = {name: torch.tensor([getattr(one.request.prompt, name)], device=device) for name in FIELDS}
-            yield [one], self._run(one, **inputs, **picture_inputs([one], device))
+            inputs = pad_right([one.request.prompt], self._pad, device)
+            yield [one], self._run(one, **inputs, **picture_inputs([one.pictures], device))
 
     @torch.no_grad()
     def decode(self, sequences: list[Sequence]) -> torch.Tensor:
@@ -246,16 +238,6 @@ class SingleRunner:
         return logits
 
 
-def picture_inputs(sequences: list[Sequence], device: torch.device) -> dict[str, Any]:
-    """The model's inputs for the pictures of a pass's rows, in order."""
-    shown = [(row, one.pictures) for row, one in enumerate(sequences) if one.pictures is not None]
-    if not shown:
-        return {}
-    rows = torch.tensor([row for row, pictures in shown for _ in range(len(pictures))], device=device)
-    features = join_pictures([pictures for _, pictures in shown]).features
-    return {"mm_encoder_outputs": {"image": features}, "image_row": rows}
-
-
 def _start(sequence: Sequence) -> int:
     """How many of a sequence's first positions are known."""
     if sequence.states is not None:
@@ -276,8 +258,4 @@ def _alike(sequences: list[Sequence]) -> Iterator[list[Sequence]]:
         yield some
 
 
-def _padded(values: list[int], length: int, filler: int) -> list[int]:
-    return values + [filler] * (length - len(values))
-
-
-__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "make_runner", "picture_inputs"]
+__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "make_runner"]

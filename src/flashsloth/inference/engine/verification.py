@@ -26,14 +26,12 @@ from PIL import Image
 
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
-from flashsloth.inference.engine.model_runner import picture_inputs
-from flashsloth.inference.engine.scheduler import Sequence
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.picture_cache import PictureCache
-from flashsloth.inference.prompt import FIELDS
+from flashsloth.inference.prompt import pad_right
 from flashsloth.inference.request import FinishReason, Request
-from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, draw_border
-from flashsloth.inference.vision import ImageEncoder, join_prepared
+from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, draw_border, sampled_ids
+from flashsloth.inference.vision import ImageEncoder, join_prepared, picture_inputs
 from flashsloth.speed.quantized_linear import QuantizedLinear
 
 if TYPE_CHECKING:
@@ -123,8 +121,8 @@ class ManualClock:
 class WatchedSampler(Sampler):
     """Keeps the logits of each step, raw, for the sequence that runs alone."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self.__dict__.update(sampler.__dict__)
+    def __init__(self, model: Any) -> None:
+        super().__init__(*sampled_ids(model))
         self.kept: list[torch.Tensor] = []
 
     def __call__(self, logits: torch.Tensor, states: Any) -> list[Sampled | Exception]:
@@ -132,16 +130,13 @@ class WatchedSampler(Sampler):
         return super().__call__(logits, states)
 
 
-def verify_batch(
-    sloth: FlashSloth, requests: int, seed: int = 0, progress: Callable[[int], None] | None = None
-) -> Report:
+def verify_batch(sloth: FlashSloth, requests: int, seed: int = 0) -> Report:
     """Prove it.
 
     Args:
         sloth: whose model and device.
         requests: how many.
         seed: of all that is drawn.
-        progress: called after each request that has run alone.
 
     Raises:
         PromptError: for fewer than one request.
@@ -150,16 +145,13 @@ def verify_batch(
         raise PromptError(f"requests is {requests}; expected at least 1")
     trials = _trials(sloth, requests, random.Random(seed))
     steps, rows = _run_together(sloth, trials)
-    rounding = (
-        FLOAT32_GAP if sloth.dtype == torch.float32 and not _is_quantized(sloth) else measured_rounding(sloth, trials)
-    )
+    exact = sloth.dtype == torch.float32 and not _is_quantized(sloth)
+    rounding = FLOAT32_GAP if exact else measured_rounding(sloth, trials)
     near, broken = 0, []
     for trial in trials:
         verdict = _compare(sloth, trial, rounding)
         near += verdict == ""
         broken += [f"request {trial.number}: {verdict}"] if verdict else []
-        if progress is not None:
-            progress(1)
     tokens = sum(len(trial.together) for trial in trials)
     return Report(requests, tokens, steps, rows / max(steps, 1), rounding, near, broken)
 
@@ -169,21 +161,12 @@ def measured_rounding(sloth: FlashSloth, trials: list[Trial]) -> float:
     largest = 0.0
     for trial in trials[:ROUNDING_SAMPLES]:
         tokens, kept = _run_alone(sloth, trial, min(trial.request.params.max_tokens, ROUNDING_TOKENS))
-        prompt, device = trial.request.prompt, sloth.device
-        said = tokens[:-1]
-        inputs: dict[str, Any] = {
-            name: torch.tensor(
-                [getattr(prompt, name) + (said if name == "input_ids" else [0] * len(said))], device=device
-            )
-            for name in FIELDS
-        }
-        sequence = Sequence(0, trial.request, SamplingState(trial.request.params, 0), 1)
-        if trial.request.pictures is not None:
-            sequence.pictures = trial.request.pictures.features
+        request = trial.request
+        pictures = None if request.pictures is None else request.pictures.features
+        inputs = pad_right([request.prompt.followed_by(tokens[:-1])], 0, sloth.device)  # one row: nothing is padded
+        inputs |= picture_inputs([pictures], sloth.device)
         with torch.no_grad():
-            whole = sloth.model(
-                **inputs, **picture_inputs([sequence], device), use_cache=False, logits_to_keep=len(tokens)
-            ).logits[0]
+            whole = sloth.model(**inputs, use_cache=False, logits_to_keep=len(tokens)).logits[0]
         largest = max(largest, float((whole.float().cpu() - torch.stack(kept)).abs().max()))
     return largest
 
@@ -260,16 +243,13 @@ def _run_together(sloth: FlashSloth, trials: list[Trial]) -> tuple[int, int]:
         while arriving and arriving[-1].arrival <= now:
             trial = arriving.pop()
             running[engine.add_request(trial.request)] = trial
-        for request_id, trial in running.items():
-            if trial.aborted_after is not None and len(trial.together) > trial.aborted_after:
-                engine.abort(request_id)
         _let_deadlines_come(engine, running, clock)
         if engine.has_work:
             outputs = engine.step()
             steps, rows = steps + 1, rows + len(engine.scheduler.running)
             for output in outputs:
                 _note(running[output.request_id], output)
-            _note_progress(engine, running)
+            _abort_some(engine, running)
         now += 1
     return steps, rows
 
@@ -289,8 +269,8 @@ def _note(trial: Trial, output: Any) -> None:
         trial.end, trial.error, trial.ends = output.finish_reason, output.error, trial.ends + 1
 
 
-def _note_progress(engine: Engine, running: dict[int, Trial]) -> None:
-    """Tokens of those who go on come with their end; for aborting in time, they are looked at here."""
+def _abort_some(engine: Engine, running: dict[int, Trial]) -> None:
+    """Abort those whose time has come, by tokens that are not handed out before the end."""
     for sequence in engine.scheduler.running:
         trial = running[sequence.request_id]
         if trial.aborted_after is not None and len(sequence.sampling.tokens) > trial.aborted_after:
@@ -300,7 +280,7 @@ def _note_progress(engine: Engine, running: dict[int, Trial]) -> None:
 def _run_alone(sloth: FlashSloth, trial: Trial, most: int) -> tuple[list[int], list[torch.Tensor]]:
     """A request's first tokens when nothing else runs and nothing was kept, with the logits of each."""
     engine = _engine(sloth, 0, ManualClock())
-    engine.sampler = watched = WatchedSampler(engine.sampler)
+    engine.sampler = watched = WatchedSampler(sloth.model)
     engine.add_request(
         replace(trial.request, params=replace(trial.request.params, max_tokens=most, mask=None, deadline=None))
     )
@@ -349,7 +329,7 @@ def _gap(sloth: FlashSloth, trial: Trial, place: int, logits: torch.Tensor, othe
     """How far the other token was from being the one alone, as a difference of logits or of probability."""
     params = trial.request.params
     logits = logits.clone()
-    logits[list(sloth.model.generation_config.suppress_tokens or ())] = -torch.inf
+    logits[sampled_ids(sloth.model)[0]] = -torch.inf
     if not params.temperature:
         return float(logits.max() - logits[other])
     state = SamplingState(params, params.seed or 0, 0, tokens=[0] * place)
