@@ -10,7 +10,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from flashsloth.inference.roomy_cache import ROOM_STEP, RoomyLayer, bytes_of, hold_rows, roomy_cache, states_of
+from flashsloth.inference.kv_cache import bytes_of
+from flashsloth.inference.roomy_cache import ROOM_STEP, RoomyLayer, hold_rows, roomy_cache, states_of
 
 HEADS, WIDTH = 2, 4
 

@@ -21,6 +21,7 @@ import torch
 from transformers import DynamicCache
 
 from flashsloth.inference.decoding import Chooser, Decoding
+from flashsloth.inference.kv_cache import LayerStates, bytes_of
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_cache import PictureCache, state_of
 from flashsloth.inference.prompt import (
@@ -33,7 +34,7 @@ from flashsloth.inference.prompt import (
     split,
     token_limit,
 )
-from flashsloth.inference.roomy_cache import LayerStates, bytes_of, hold_rows, roomy_cache, states_of
+from flashsloth.inference.roomy_cache import hold_rows, roomy_cache, states_of
 from flashsloth.inference.vision import ImageFeatures, picture_inputs
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import require_finite

@@ -25,7 +25,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 LayerStates = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, float [1, H, T, D] both."""
+"""Keys and values of each layer, float [1, H, T, D] both; of several rows where that is said."""
 HeadShapes = list[tuple[tuple[int, int], tuple[int, int]]]
 """(H, D) of the keys and of the values of each layer."""
 
@@ -50,7 +50,7 @@ class KVCache:
     @property
     def position_bytes(self) -> int:
         """Memory of one position in all layers."""
-        return sum(heads * width for layer in self._shapes for heads, width in layer) * self._dtype.itemsize
+        return position_bytes(self._shapes, self._dtype)
 
     def make_room(self, rows: int, columns: int) -> None:
         """Have at least so many rows and columns; what is held stays.
@@ -145,14 +145,20 @@ class PassCache(Cache):
         return self._width, 0
 
 
+def plain_cache(text_config: Any) -> DynamicCache | None:
+    """An empty cache of transformers' whose layers hold keys and values alone; None where a model keeps more."""
+    cache = DynamicCache(config=text_config)
+    return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
+
+
 @torch.no_grad()
 def head_shapes(model: FlashSlothForConditionalGeneration) -> HeadShapes | None:
     """What each layer of the language model keeps for a position; None where it keeps anything but keys and values.
 
     One token is run to find out: no two families of models say it in the same words.
     """
-    cache = DynamicCache(config=model.config.text_config)
-    if not all(type(layer) is DynamicLayer for layer in cache.layers):
+    cache = plain_cache(model.config.text_config)
+    if cache is None:
         return None
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     model.model.language_model(input_ids=token, use_cache=True, **{model.model.cache_argument: cache})
@@ -162,9 +168,24 @@ def head_shapes(model: FlashSlothForConditionalGeneration) -> HeadShapes | None:
     ]
 
 
+def position_bytes(shapes: HeadShapes, dtype: torch.dtype) -> int:
+    """Memory of one position in all layers."""
+    return sum(heads * width for layer in shapes for heads, width in layer) * dtype.itemsize
+
+
 def bytes_of(states: LayerStates) -> int:
     """Memory of keys and values."""
     return sum(tensor.numel() * tensor.element_size() for pair in states for tensor in pair)
 
 
-__all__ = ["COLUMN_STEP", "HeadShapes", "KVCache", "LayerStates", "PassCache", "bytes_of", "head_shapes"]
+__all__ = [
+    "COLUMN_STEP",
+    "HeadShapes",
+    "KVCache",
+    "LayerStates",
+    "PassCache",
+    "bytes_of",
+    "head_shapes",
+    "plain_cache",
+    "position_bytes",
+]

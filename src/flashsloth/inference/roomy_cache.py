@@ -14,11 +14,10 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from flashsloth.inference.kv_cache import LayerStates, plain_cache
+
 ROOM_STEP = 64
 """Columns added beyond what is needed, whenever a buffer is made."""
-
-LayerStates = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, float [B, H, T, D] both."""
 
 
 class RoomyLayer(DynamicLayer):
@@ -81,10 +80,9 @@ class RoomyLayer(DynamicLayer):
 
 def roomy_cache(text_config: Any) -> DynamicCache | None:
     """An empty cache whose beginning can be shared, cut and kept; None where a model keeps another kind of state."""
-    cache = DynamicCache(config=text_config)
-    if not all(type(layer) is DynamicLayer for layer in cache.layers):
-        return None
-    cache.layers = [RoomyLayer() for _ in cache.layers]
+    cache = plain_cache(text_config)
+    if cache is not None:
+        cache.layers = [RoomyLayer() for _ in cache.layers]
     return cache
 
 
@@ -105,13 +103,8 @@ def hold_rows(cache: DynamicCache, rows: list[LayerStates]) -> None:
         layer.hold(*(torch.cat([_padded(pair[side], longest) for pair in states]) for side in (0, 1)))
 
 
-def bytes_of(states: LayerStates) -> int:
-    """Memory of keys and values."""
-    return sum(tensor.numel() * tensor.element_size() for pair in states for tensor in pair)
-
-
 def _padded(states: torch.Tensor, length: int) -> torch.Tensor:
     return torch.nn.functional.pad(states, (0, 0, length - states.shape[-2], 0))
 
 
-__all__ = ["LayerStates", "RoomyLayer", "bytes_of", "hold_rows", "roomy_cache", "states_of"]
+__all__ = ["RoomyLayer", "hold_rows", "roomy_cache", "states_of"]

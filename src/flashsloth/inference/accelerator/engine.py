@@ -24,11 +24,11 @@ from flashsloth.inference.accelerator.passes import Passes
 from flashsloth.inference.accelerator.prompt_rows import PromptRows, move
 from flashsloth.inference.accelerator.recorded import CompiledPass, RecordedPass
 from flashsloth.inference.accelerator.settings import AcceleratorSettings, bucket
-from flashsloth.inference.accelerator.slot_cache import SlotCache, head_shapes, position_bytes
+from flashsloth.inference.accelerator.slot_cache import SlotCache
 from flashsloth.inference.accelerator.slots import Answering, BrokenAnswer, Slots, Told
 from flashsloth.inference.decoding import Chooser
 from flashsloth.inference.engine.broken import broken_answer
-from flashsloth.inference.roomy_cache import LayerStates
+from flashsloth.inference.kv_cache import LayerStates, head_shapes, position_bytes
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.outputs import FlashSlothImageFeatures
 

@@ -14,7 +14,8 @@ from flashsloth.inference.accelerator.engine import Engine, Queue
 from flashsloth.inference.accelerator.feeding import Listed
 from flashsloth.inference.accelerator.slots import Answering, Slots, Told
 from flashsloth.inference.decoding import Chooser
-from flashsloth.inference.roomy_cache import LayerStates, hold_rows
+from flashsloth.inference.kv_cache import LayerStates
+from flashsloth.inference.roomy_cache import hold_rows
 
 if TYPE_CHECKING:
     from flashsloth.inference.generator import Generator, Job

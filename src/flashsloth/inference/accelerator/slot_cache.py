@@ -21,11 +21,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
-from flashsloth.inference.roomy_cache import LayerStates, roomy_cache
-from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-
-HeadShapes = list[tuple[tuple[int, int], tuple[int, int]]]
-"""(H, D) of the keys and of the values of each layer."""
+from flashsloth.inference.kv_cache import HeadShapes, LayerStates
 
 
 class PassCache(Cache):
@@ -111,26 +107,4 @@ class SlotCache:
         ]
 
 
-@torch.no_grad()
-def head_shapes(model: FlashSlothForConditionalGeneration) -> HeadShapes | None:
-    """What each layer of the language model keeps for a position; None where it keeps anything but keys and values.
-
-    One token is run to find out: no two families of models say it in the same words.
-    """
-    cache = roomy_cache(model.config.text_config)
-    if cache is None:
-        return None
-    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    model.model.language_model(input_ids=token, use_cache=True, **{model.model.cache_argument: cache})
-    return [
-        ((layer.keys.shape[1], layer.keys.shape[3]), (layer.values.shape[1], layer.values.shape[3]))
-        for layer in cache.layers
-    ]
-
-
-def position_bytes(shapes: HeadShapes, dtype: torch.dtype) -> int:
-    """Memory of one position in all layers."""
-    return sum(heads * width for layer in shapes for heads, width in layer) * dtype.itemsize
-
-
-__all__ = ["HeadShapes", "PassCache", "SlotCache", "head_shapes", "position_bytes"]
+__all__ = ["PassCache", "SlotCache"]

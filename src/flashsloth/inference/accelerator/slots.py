@@ -27,7 +27,7 @@ from flashsloth.inference.accelerator.recorded import CompiledPass, RecordedPass
 from flashsloth.inference.accelerator.settings import AcceleratorSettings, bucket
 from flashsloth.inference.accelerator.slot_cache import SlotCache
 from flashsloth.inference.decoding import Chooser
-from flashsloth.inference.roomy_cache import LayerStates
+from flashsloth.inference.kv_cache import LayerStates
 
 if TYPE_CHECKING:
     from flashsloth.inference.generator import Job
