@@ -8,14 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict, get_args
 
+from flashsloth.inference import scalars
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.prompt import check_text
-from flashsloth.inference.scalars import real_number, whole_number
+from flashsloth.inference.sampling import MAX_TOKENS, drawing_temperature
 from flashsloth.media import ImagePolicy
-
-MAX_NEW_TOKENS = 512
-COLDEST, HOTTEST = 1e-5, 1e5
-"""Temperatures beyond which logits over it are no numbers in float32; draws are long the same there."""
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -41,22 +38,16 @@ class AnswerOptions(TypedDict, total=False):
 class Options:
     """:class:`AnswerOptions` with every default filled in and every value checked."""
 
-    max_new_tokens: int = MAX_NEW_TOKENS
+    max_new_tokens: int = MAX_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
     image_policy: ImagePolicy = "careful"
     system: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
-        if self.max_new_tokens < 1:
-            raise PromptError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
-        object.__setattr__(self, "temperature", real_number("temperature", self.temperature))
-        if self.temperature < 0:
-            raise PromptError(f"temperature is {self.temperature}; expected 0 (likeliest token) or more")
-        object.__setattr__(self, "top_p", real_number("top_p", self.top_p))
-        if not 0 < self.top_p <= 1:
-            raise PromptError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
+        object.__setattr__(self, "max_new_tokens", scalars.max_tokens("max_new_tokens", self.max_new_tokens))
+        object.__setattr__(self, "temperature", scalars.temperature(self.temperature))
+        object.__setattr__(self, "top_p", scalars.top_p(self.top_p))
         if self.image_policy not in get_args(ImagePolicy):
             known = ", ".join(get_args(ImagePolicy))
             raise PromptError(f"image_policy is {self.image_policy!r}; expected one of {known}")
@@ -82,7 +73,7 @@ class Options:
     @property
     def drawing_temperature(self) -> float:
         """What logits are divided by; only where `temperature` is above 0."""
-        return min(max(self.temperature, COLDEST), HOTTEST)
+        return drawing_temperature(self.temperature)
 
     @property
     def generation_arguments(self) -> dict[str, Any]:

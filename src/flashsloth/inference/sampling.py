@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 
+from flashsloth.inference import scalars
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.scalars import real_number, whole_number
 
@@ -92,27 +93,30 @@ class SamplingParams:
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        self._whole("max_tokens", 1)
-        self._real("temperature", 0, math.inf, "0 (likeliest token) or more")
-        self._real("top_p", 0, 1, "more than 0 and at most 1", above=True)
-        self._whole("top_k", 0)
-        self._real("min_p", 0, 1, "0 to 1")
-        if self.seed is not None:
-            self._whole("seed", 0, 2**SEED_BITS - 1)
-        self._set("stop", stop_texts(self.stop))
+        penalty = -LARGEST_PENALTY, LARGEST_PENALTY, f"{-LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}"
+        checked = {
+            "max_tokens": scalars.max_tokens("max_tokens", self.max_tokens),
+            "temperature": scalars.temperature(self.temperature),
+            "top_p": scalars.top_p(self.top_p),
+            "top_k": whole_number("top_k", self.top_k, 0),
+            "min_p": real_number("min_p", self.min_p, 0, 1, "0 to 1"),
+            "seed": None if self.seed is None else whole_number("seed", self.seed, 0, 2**SEED_BITS - 1),
+            "stop": stop_texts(self.stop),
+            "top_logprobs": whole_number("top_logprobs", self.top_logprobs, 0, MOST_LOGPROBS),
+            "presence_penalty": real_number("presence_penalty", self.presence_penalty, *penalty),
+            "frequency_penalty": real_number("frequency_penalty", self.frequency_penalty, *penalty),
+            "logit_bias": biases(self.logit_bias),
+            "n": whole_number("n", self.n, 1, MOST_ANSWERS),
+            "deadline": None if self.deadline is None else _seconds(self.deadline),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if not isinstance(self.logprobs, bool):
             raise PromptError(f"logprobs is {self.logprobs!r}; expected True or False")
-        self._whole("top_logprobs", 0, MOST_LOGPROBS)
         if self.top_logprobs and not self.logprobs:
             raise PromptError(f"top_logprobs is {self.top_logprobs} without logprobs; expected logprobs=True beside it")
-        for name in ("presence_penalty", "frequency_penalty"):
-            self._real(name, -LARGEST_PENALTY, LARGEST_PENALTY, f"{-LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}")
-        self._set("logit_bias", biases(self.logit_bias))
-        self._whole("n", 1, MOST_ANSWERS)
         if self.mask is not None and not callable(self.mask):
             raise PromptError(f"mask is {type(self.mask).__name__}; expected a function of the tokens so far")
-        if self.deadline is not None:
-            self._real("deadline", 0, math.inf, "seconds, more than 0", above=True)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> SamplingParams:
@@ -133,22 +137,6 @@ class SamplingParams:
         """Whether the likeliest token is taken, and nothing has to be done to the logits before."""
         adjusted = self.logit_bias or self.presence_penalty or self.frequency_penalty
         return self.temperature == 0 and not (adjusted or self.logprobs) and self.mask is None
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def _whole(self, name: str, least: int, most: int | None = None) -> None:
-        value = whole_number(name, getattr(self, name))
-        if value < least or (most is not None and value > most):
-            limits = f"at least {least}" if most is None else f"{least} to {most}"
-            raise PromptError(f"{name} is {value}; expected {limits}")
-        self._set(name, value)
-
-    def _real(self, name: str, least: float, most: float, expected: str, above: bool = False) -> None:
-        value = real_number(name, getattr(self, name))
-        if not least <= value <= most or (above and value == least):
-            raise PromptError(f"{name} is {value}; expected {expected}")
-        self._set(name, value)
 
 
 def stop_texts(stop: Any) -> tuple[str, ...]:
@@ -179,9 +167,8 @@ def biases(given: Any) -> dict[int, float]:
         raise PromptError(f"logit_bias is {type(given).__name__}; expected token ids with numbers")
     found = {}
     for token, bias in given.items():
-        number = real_number(f"logit_bias[{token!r}]", bias)
-        if abs(number) > LARGEST_BIAS:
-            raise PromptError(f"logit_bias[{token!r}] is {bias}; expected {-LARGEST_BIAS:g} to {LARGEST_BIAS:g}")
+        limits = -LARGEST_BIAS, LARGEST_BIAS, f"{-LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+        number = real_number(f"logit_bias[{token!r}]", bias, *limits)
         found[whole_number("a token of logit_bias", token)] = number
     return found
 
@@ -304,6 +291,15 @@ class Sampler:
         return tokens
 
 
+def drawing_temperature(temperature: float) -> float:
+    """What logits are divided by; only where `temperature` is above 0."""
+    return min(max(temperature, COLDEST), HOTTEST)
+
+
+def _seconds(value: Any) -> float:
+    return real_number("deadline", value, 0, expected="seconds, more than 0", above_least=True)
+
+
 def sampled_ids(model: Any) -> tuple[list[int], int]:
     """What a model never generates, and how many ids it has: a :class:`Sampler`'s arguments."""
     return list(model.generation_config.suppress_tokens or ()), model.config.text_config.vocab_size
@@ -312,7 +308,7 @@ def sampled_ids(model: Any) -> tuple[list[int], int]:
 def draw(logits: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:
     """Steps 7 to 9 on logits float [n, K]: a token a row."""
     params = [state.params for state in states]
-    temperatures = [min(max(one.temperature, COLDEST), HOTTEST) for one in params]
+    temperatures = [drawing_temperature(one.temperature) for one in params]
     scores = (logits - logits.amax(dim=-1, keepdim=True)) / _column(temperatures, logits)
     probabilities = scores.softmax(dim=-1)
     if any(one.top_k or one.top_p < 1 or one.min_p for one in params):
@@ -332,7 +328,7 @@ def draw_border(logits: torch.Tensor, state: SamplingState, other: int) -> float
         other: the token that was not drawn.
     """
     params = state.params
-    scores = (logits.double() - logits.max()) / min(max(params.temperature, COLDEST), HOTTEST)
+    scores = (logits.double() - logits.max()) / drawing_temperature(params.temperature)
     probabilities = scores.softmax(dim=-1)
     truncated = _truncated(probabilities[None], [params])[0]
     cumulated = truncated.cumsum(dim=-1) / truncated.sum()
@@ -400,6 +396,7 @@ __all__ = [
     "SamplingState",
     "TokenMask",
     "draw_border",
+    "drawing_temperature",
     "new_seed",
     "sampled_ids",
     "uniform",
