@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from flashsloth.inference import FlashSloth
-from flashsloth.inference.streaming import AnswerText, text_of
+from flashsloth.inference.detokenizer import Detokenizer, text_of
 
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:
@@ -23,7 +23,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 )
 def test_pieces_join_to_the_answer(text: str) -> None:
     tokenizer = tiny.make_tokenizer()
-    answer = AnswerText(tokenizer)
+    answer = Detokenizer(tokenizer)
     pieces = list(answer.pieces(ids_of(tokenizer, text)))
     assert "".join(pieces) == text.strip() == text_of(ids_of(tokenizer, text), tokenizer)
     assert all(pieces)
@@ -31,23 +31,23 @@ def test_pieces_join_to_the_answer(text: str) -> None:
 
 def test_no_half_character_is_shown() -> None:
     tokenizer = tiny.make_tokenizer()
-    answer = AnswerText(tokenizer)
+    answer = Detokenizer(tokenizer)
     shown = [answer.add(token_id) for token_id in ids_of(tokenizer, "a🙂b")]
     assert shown == ["a", "", "", "", "🙂", "b"]
-    cut = AnswerText(tokenizer)
+    cut = Detokenizer(tokenizer)
     assert "".join(cut.pieces(ids_of(tokenizer, "a🙂")[:-1])) == "a\ufffd"  # the answer ended inside a character
 
 
 def test_white_space_waits_for_what_follows() -> None:
     tokenizer = tiny.make_tokenizer()
-    answer = AnswerText(tokenizer)
+    answer = Detokenizer(tokenizer)
     assert [answer.add(token_id) for token_id in ids_of(tokenizer, "x \ny")] == ["x", "", "", " \ny"]
 
 
 def test_special_tokens_are_no_text() -> None:
     tokenizer = tiny.make_tokenizer()
     ids = [*ids_of(tokenizer, "dog"), tokenizer.eos_token_id]
-    assert "".join(AnswerText(tokenizer).pieces(ids)) == "dog"
+    assert "".join(Detokenizer(tokenizer).pieces(ids)) == "dog"
 
 
 def test_a_reader_who_stops_stops_the_model(sloth: FlashSloth, pictures: list[Image.Image]) -> None:

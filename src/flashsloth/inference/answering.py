@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 
 from flashsloth.inference.conversation import Conversation
+from flashsloth.inference.detokenizer import Detokenizer, text_of
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.generator import Generator, Job
 from flashsloth.inference.options import AnswerOptions, Options
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import PromptWriter
-from flashsloth.inference.streaming import AnswerText, text_of
 from flashsloth.inference.vision import ImageEncoder, Picture, picture_key
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
@@ -93,7 +93,7 @@ class FlashSloth:
         """As :meth:`answer`, piece by piece: the pieces joined are what it returns. Mistakes are raised at the call."""
         checked = Options.of(options)
         job = self._job(image, question, checked)
-        return AnswerText(self.processor.tokenizer).pieces(self.generator.tokens(job, checked))
+        return Detokenizer(self.processor.tokenizer).pieces(self.generator.tokens(job, checked))
 
     def answer_many(self, image: Picture, questions: Sequence[str], **options: Unpack[AnswerOptions]) -> list[str]:
         """Answer many questions about the same picture, each on its own."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from flashsloth.inference.detokenizer import Detokenizer
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.generator import Job
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Messages, Prompt
-from flashsloth.inference.streaming import AnswerText
 from flashsloth.inference.vision import ImageFeatures, Picture, join_pictures
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Conversation:
     def _run(self, question: str, message: dict[str, Any], prompt: Prompt, seen: ImageFeatures | None) -> Iterator[str]:
         """Answer, and remember the turn when the answer is done or stopped."""
         self._check_free(prompt.turns - 1)
-        sloth, answer = self._sloth, AnswerText(self._sloth.processor.tokenizer)
+        sloth, answer = self._sloth, Detokenizer(self._sloth.processor.tokenizer)
         job = Job(prompt, seen)
         cache = self._cut_cache(job)
         self._cache, self._cached = None, []  # a cache that an error left half filled is never used

@@ -43,11 +43,10 @@ class Detokenizer:
         if self.stopped:
             return ""
         self.ids.append(token_id)
-        known = self._decode(self.ids[self._start : self._end])
-        longer = self._decode(self.ids[self._start :])
-        if longer.endswith(UNFINISHED) or len(longer) <= len(known):
+        further = self._unfinished()
+        if not further or further.endswith(UNFINISHED):
             return ""
-        self._text += longer[len(known) :]
+        self._text += further
         self._start, self._end = self._end, len(self.ids)
         if self._find_stop():
             return self._advance(self._text.strip())
@@ -56,8 +55,7 @@ class Detokenizer:
     def finish(self) -> str:
         """The rest, when no token follows."""
         if not self.stopped:
-            known = self._decode(self.ids[self._start : self._end])
-            self._text += self._decode(self.ids[self._start :])[len(known) :]
+            self._text += self._unfinished()
             self._start, self._end = self._end, len(self.ids)
             self._find_stop()
         return self._advance(self._text.strip())
@@ -75,7 +73,12 @@ class Detokenizer:
     @property
     def text(self) -> str:
         """The whole answer so far."""
-        return self._text.strip()
+        return (self._text if self.stopped else self._text + self._unfinished()).strip()
+
+    def _unfinished(self) -> str:
+        """What the last ids spell that are not in the text yet."""
+        known = self._decode(self.ids[self._start : self._end])
+        return self._decode(self.ids[self._start :])[len(known) :]
 
     def _find_stop(self) -> bool:
         """Cut the text before the first stop string, if one is there."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from flashsloth.inference.accelerator.entrance import run_queue, whole_answers
 from flashsloth.inference.accelerator.feeding import Feeder
 from flashsloth.inference.accelerator.settings import bucket
+from flashsloth.inference.detokenizer import text_of
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Prompt
-from flashsloth.inference.streaming import text_of
 from flashsloth.inference.vision import Picture
 
 if TYPE_CHECKING:
