@@ -18,10 +18,11 @@ def whole_number(name: str, value: Any, least: int | None = None, most: int | No
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
         raise PromptError(f"{name} is {value!r}; expected a whole number")
-    if (least is not None and plain < least) or (most is not None and plain > most):
+    number = int(plain)
+    if (least is not None and number < least) or (most is not None and number > most):
         limits = f"at least {least}" if most is None else f"{least} to {most}"
-        raise PromptError(f"{name} is {int(plain)}; expected {limits}")
-    return int(plain)
+        raise PromptError(f"{name} is {number}; expected {limits}")
+    return number
 
 
 def real_number(
