@@ -12,6 +12,7 @@ of a sample's pictures, V vision width, D language-model width, E query width, H
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -42,6 +43,8 @@ class EmbeddedQueryInputs:
             at nothing keeps its query states. None: everything, for every turn.
         reached: whether the pass has reached EmbQ. An object of its own, since what wraps layers may give them a copy
             of these inputs, as FSDP2 does where the encoder learns.
+        keep: takes these inputs and the weights over the patches, float32 [n, H, Q, P], where someone wants to see them
+            (`attention_maps.py`).
     """
 
     query_index: torch.Tensor
@@ -51,6 +54,7 @@ class EmbeddedQueryInputs:
     feature_row: torch.Tensor
     feature_mask: torch.Tensor | None = None
     reached: Reached = None  # type: ignore[assignment]  # each gets its own, below
+    keep: AttentionKeeper | None = None
 
     def __post_init__(self) -> None:
         if self.reached is None:  # not a `default_factory`: torch cannot compile one
@@ -63,6 +67,9 @@ class EmbeddedQueryInputs:
             if isinstance(value, torch.Tensor):
                 setattr(self, part.name, value.to(device, **options))
         return self
+
+
+AttentionKeeper = Callable[[EmbeddedQueryInputs, torch.Tensor], None]
 
 
 class QueryTokens(nn.Module):
@@ -105,7 +112,7 @@ class CrossAttention(nn.Module):
         value: torch.Tensor,
         mask: torch.Tensor | None = None,
         row: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend.
 
         Args:
@@ -116,13 +123,13 @@ class CrossAttention(nn.Module):
             row: int64 [n], the row of keys and values each turn attends to; None where S is n, in order.
 
         Returns:
-            float [n, Q, C].
+            What was found, float [n, Q, C], and the weights by which, float32 [n, H, Q, K].
         """
         keys, values = self.k_proj(key), self.v_proj(value)
         if row is not None:
             keys, values = keys[row], values[row]
-        weights = self.weights(self.q_proj(query), keys, mask).to(values.dtype)  # [n, H, Q, K]
-        return self._join(weights @ self._split(values))
+        weights = self.weights(self.q_proj(query), keys, mask)  # [n, H, Q, K]
+        return self._join(weights.to(values.dtype) @ self._split(values)), weights
 
     def weights(self, queries: torch.Tensor, keys: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Attention weights of projected queries [n, Q, E] over projected keys [n, K, E]: float32 [n, H, Q, K]."""
@@ -184,12 +191,14 @@ class EmbeddedQuery(nn.Module):
         """What each query brings back: float [n, Q, D] of queries [n, Q, D] and questions [n, L, D]."""
         query = self.norm_query(self.down_text(query_states))  # [n, Q, E]
         text = self.norm_text(self.down_text(question_states))  # [n, L, E]
-        asked = self.text_attention(query, text, text, mask=inputs.question_mask)  # [n, Q, E]
+        asked, _ = self.text_attention(query, text, text, mask=inputs.question_mask)  # [n, Q, E]
         image = self.norm_image(self.down_image(inputs.features))  # [S, P, E]
-        seen = self.image_attention(
+        seen, weights = self.image_attention(
             asked, image, inputs.features, mask=inputs.feature_mask, row=inputs.feature_row
-        )  # [n, Q, V]
+        )  # [n, Q, V], [n, H, Q, P]
+        if inputs.keep is not None:
+            inputs.keep(inputs, weights)
         return self.up(seen)
 
 
-__all__ = ["EmbeddedQuery", "EmbeddedQueryInputs", "QueryTokens"]
+__all__ = ["AttentionKeeper", "EmbeddedQuery", "EmbeddedQueryInputs", "QueryTokens"]

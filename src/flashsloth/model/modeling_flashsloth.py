@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import nullcontext
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -25,7 +26,13 @@ from transformers.utils import can_return_tuple
 
 from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, cache_argument, one_cache
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs, QueryTokens, ZeroLinear
+from flashsloth.model.embedded_query import (
+    AttentionKeeper,
+    EmbeddedQuery,
+    EmbeddedQueryInputs,
+    QueryTokens,
+    ZeroLinear,
+)
 from flashsloth.model.generation import FlashSlothGenerationMixin
 from flashsloth.model.halves import check_precision, decoder_layers, embedding_name, make_vision_tower
 from flashsloth.model.idle import blank_picture, idle_queries, needs_query_tokens, touch
@@ -100,6 +107,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         self.embedded_query = EmbeddedQuery(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.cache_argument = cache_argument(self.language_model)
+        self.attention_keepers: dict[int, AttentionKeeper] = {}  # of threads that record; see attention_maps.py
         decoder_layers(self.language_model)[config.embq_layer].register_forward_pre_hook(
             self._embed_queries, with_kwargs=True
         )
@@ -223,6 +231,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         inputs_embeds, embq_inputs = self._place_pictures(
             inputs_embeds, image, image_row, image_index, query_turn, question_turn, sample_index
         )
+        if embq_inputs is not None and self.attention_keepers:
+            embq_inputs.keep = self.attention_keepers.get(get_ident())
         if blank is not None:
             inputs_embeds = touch(inputs_embeds, blank.pooler_output)
         if query_turn is not None:
