@@ -89,6 +89,26 @@ class FlashSlothImageProcessorPil(PilBackend):
         """Views a picture, with the processor's own settings."""
         return 1 if self.image_grid == STANDARD_GRID else 1 + self.image_grid**2
 
+    def view_boxes(self, size: tuple[int, int]) -> np.ndarray:
+        """Which part of a picture each of its views shows, with the processor's own settings.
+
+        Args:
+            size: (width, height) of an upright picture.
+
+        Returns:
+            float64 [W, 4], left, top, right, bottom in pixels of the picture; where a view shows the grey around the
+            picture as well, beyond it: less than 0, or more than its width or height.
+        """
+        width, height = size
+        square = max(size)
+        left, top = -((square - width) // 2), -((square - height) // 2)  # as in resizing.py
+        whole = (left, top, left + square, top + square) if self.image_aspect_ratio == "pad" else (0, 0, width, height)
+        if self.image_grid == STANDARD_GRID:
+            return np.array([whole], np.float64)
+        tile = square / self.image_grid
+        corners = [(left + x * tile, top + y * tile) for y in range(self.image_grid) for x in range(self.image_grid)]
+        return np.array([whole, *((x, y, x + tile, y + tile) for x, y in corners)], np.float64)
+
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """As transformers' own; an option that is None is the processor's own setting."""
         given = {name: value for name, value in kwargs.items() if value is not None}
