@@ -1,4 +1,7 @@
-"""A tiny FlashSloth for every test that needs one; `tiny.py` says how it is made."""
+"""How the suite is run: one thread and no hub, what a machine lacks left out and named, slow tests only when asked for.
+
+The process that hands tests out to others imports nothing heavy; those that run them take `tiny_fixtures.py` in too.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,46 @@ import gc
 import os
 import signal
 from collections import Counter
+from functools import cache
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
-import tiny
-import torch
-from tiny import TinyModelMaker
-from transformers import PreTrainedTokenizerFast
 
-from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.speed.abilities import Ability, missing
-
-LACKING = {*missing(), *(() if torch.cuda.is_available() else ("cuda",))}
-"""What tests may need of a processor, or of an accelerator, and this machine does not have."""
 MOST_CORES = 8
 """That a run of the suite takes."""
 LACKS = "this machine lacks "
+LACKING = "lacking"
+"""The name under which a process that runs tests tells the one that hands them out what this machine lacks."""
+TOLD = pytest.StashKey[set[str]]()
+"""Where that one keeps it."""
+
+# One thread here and in every process of a test: tiny matrices only lose by being shared among cores, most of all on a
+# busy machine. Before any import, which is when libraries read it.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread and no hub, here and in every process of a test; and Ctrl-C as a terminal's program hears it."""
-    torch.set_num_threads(1)  # tiny matrices only lose by being shared among cores, most of all on a busy machine
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1")
-    huggingface_hub.constants.HF_HUB_OFFLINE = True  # which was read when it was imported
+    """Ctrl-C as a terminal's program hears it; and, where tests are run, what nearly all of them import."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so `nohup pytest &` and others begin
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hands_out(config):
+        gc.disable()  # imports and collection make no garbage worth looking for; until `pytest_collection_finish`
+        config.pluginmanager.import_plugin("tiny_fixtures")
+
+
+def hands_out(config: pytest.Config) -> bool:
+    """Whether this process leaves all tests to others (`pytest -n`)."""
+    return config.getoption("dist", "no") != "no" and not config.option.collectonly
+
+
+@cache
+def lacking() -> frozenset[str]:
+    """What tests may need of a processor, or of an accelerator, and this machine does not have."""
+    import torch
+
+    from flashsloth.speed.abilities import missing
+
+    return frozenset([*map(str, missing()), *(() if torch.cuda.is_available() else ("cuda",))])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,19 +64,34 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what `@pytest.mark.needs(...)` says that this machine cannot do."""
+    from flashsloth.speed.abilities import Ability
+
     for marker in item.iter_markers("needs"):
         unknown = set(marker.args) - {*Ability, "cuda"}
         assert not unknown, f"needs({unknown}): expected some of {[*Ability, 'cuda']}"
-        lacking = [name for name in marker.args if name in LACKING]
-        if lacking:
-            pytest.skip(LACKS + ", ".join(lacking))
+        if found := [name for name in marker.args if name in lacking()]:
+            pytest.skip(LACKS + ", ".join(found))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that handed the tests out what is lacking."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[LACKING] = sorted(lacking())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear it."""
+    found = getattr(node, "workeroutput", {}).get(LACKING, [])
+    node.config.stash[TOLD] = node.config.stash.get(TOLD, set()) | set(found)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Name the paths that this machine could not run, and how many tests of each."""
     reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
     left_out = Counter(reason.partition(LACKS)[2] for reason in reasons if LACKS in reason)
-    paths = [f"{name} ({left_out[name]} tests)" for name in sorted({*LACKING, *left_out})]
+    without = config.stash.get(TOLD, set()) if hands_out(config) else lacking()
+    paths = [f"{name} ({left_out[name]} tests)" for name in sorted({*without, *left_out})]
     said = f"not run, since {LACKS}them: {', '.join(paths)}" if paths else "this machine ran every path"
     terminalreporter.write_line(said)
 
@@ -78,33 +108,4 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays: no later garbage collection need look at it, and runs ask for many."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="session")
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    return tiny.make_tokenizer()
-
-
-@pytest.fixture(scope="session")
-def tiny_processor(tiny_tokenizer: PreTrainedTokenizerFast) -> FlashSlothProcessor:
-    return tiny.make_processor(tiny_tokenizer, tiny.make_config(tiny_tokenizer))
-
-
-@pytest.fixture
-def make_tiny_model(tiny_tokenizer: PreTrainedTokenizerFast) -> TinyModelMaker:
-    """A maker of tiny models: configuration fields as keywords, and `attention`."""
-
-    def make(attention: str = "eager", **changes: Any) -> FlashSlothForConditionalGeneration:
-        return tiny.make_model(tiny.make_config(tiny_tokenizer, **changes), attention=attention)
-
-    return make
-
-
-@pytest.fixture
-def tiny_config(tiny_tokenizer: PreTrainedTokenizerFast) -> FlashSlothConfig:
-    return tiny.make_config(tiny_tokenizer)
-
-
-@pytest.fixture
-def tiny_model(make_tiny_model: TinyModelMaker) -> FlashSlothForConditionalGeneration:
-    return make_tiny_model()
+    gc.enable()
