@@ -129,7 +129,7 @@ def test_no_picture_comes_twice() -> None:
 def test_answers_that_end_early_are_no_measure() -> None:
     worker = speed_worker.Worker()
     worker.load(str(shipped_folder()), "cpu", None, repetitions=1)
-    with pytest.raises(ValueError, match="is no longer than one of 63"):
+    with pytest.raises(ValueError, match="is no longer than one of 15"):
         worker.check()
 
 

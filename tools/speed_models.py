@@ -40,11 +40,13 @@ def make_checkpoint(kind: str, folder: Path) -> None:
 def _write_published_size(folder: Path, image_grid: int) -> None:
     """Put a model of the published size in the place of Nano, whose ids, words and template it takes."""
     import torch
+    from transformers.utils import logging
 
     from flashsloth.benchmark.random_weights import make_random
     from flashsloth.model.configuration_flashsloth import PHI2_TEXT_CONFIG, FlashSlothConfig
     from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
+    logging.disable_progress_bar()
     nano = _read(folder / CONFIG)
     ids = {name: nano[name] for name in ("image_token_id", "query_token_id", "anchor_token_id")}
     text = {**PHI2_TEXT_CONFIG, **{name: nano["text_config"][name] for name in ("eos_token_id", "pad_token_id")}}

@@ -136,17 +136,16 @@ class Comparer:
 
     def _measure_first(self, worker: Worker, name: str, number: int, watch: LoadWatch) -> tuple[dict[str, Any], float]:
         """What this process had not to do before: a workload that is over soon is warmed up, a long one is not."""
-        if self._repetitions.get(name) != 1:
-            since = watch.read()
-            measured = self._warm_up(worker, name, times=1)
-            if self._repetitions[name] == 1:
-                return measured, watch.others_share(since)
         since = watch.read()
-        return self._measure(worker, name, number), watch.others_share(since)
+        measured = self._warm_up(worker, name, number, times=1)
+        if self._repetitions[name] > 1:
+            since = watch.read()
+            measured = self._measure(worker, name, number + self._settings.pairs)
+        return measured, watch.others_share(since)
 
-    def _warm_up(self, worker: Worker, name: str, times: int = WARM_UPS) -> dict[str, Any]:
+    def _warm_up(self, worker: Worker, name: str, number: int = 0, times: int = WARM_UPS) -> dict[str, Any]:
         """Do it some times; how long that takes says how often later measurements of both trees repeat it."""
-        measured = self._measure(worker, name, number=0, repetitions=times)
+        measured = self._measure(worker, name, number, repetitions=times)
         self._repetitions.setdefault(name, math.ceil(LEAST_SECONDS / measured["seconds"]))
         return measured
 

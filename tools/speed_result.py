@@ -122,4 +122,4 @@ def _range(shares: Sequence[float]) -> str:
 def _amount(measured: list[dict[str, Any]]) -> str:
     """The median time, and tokens a second where there are several."""
     seconds, tokens = statistics.median(one["seconds"] for one in measured), measured[0]["tokens"]
-    return readable(seconds, "s") + (f" {tokens / seconds:,.0f}/s" if tokens > 1 else "")
+    return readable(seconds, "s") + (f" {float(f'{tokens / seconds:.3g}'):,g}/s" if tokens > 1 else "")

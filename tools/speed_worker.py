@@ -33,6 +33,8 @@ from typing import Any, TextIO
 REQUESTS = ("about", "load", "check", "run", "cpu")
 SHORT, LONG = 2, 64
 """Tokens of an answer."""
+CHECKED = 16
+"""Tokens after which an answer that can end would have ended."""
 KNOWN_ROWS = 4
 """Pictures that are asked about again together: so many of FlashSloth-HD's fit into the default picture cache."""
 WIDTH, HEIGHT = 640, 480
@@ -195,15 +197,15 @@ class Worker:
         return {**_median(watches), "tokens": 0, "answers": "", **_peaks()}
 
     def check(self) -> None:
-        """Answer for the first time, unmeasured, and see that the last token that an answer may have comes.
+        """Answer for the first time, unmeasured, and see that nothing ends an answer but its length.
 
         Raises:
-            ValueError: if it does not.
+            ValueError: if something does.
         """
         picture = next(_make_pictures("check", 0))
-        shorter, longer = (self._sloth.answer(picture, QUESTION, max_new_tokens=LONG - less) for less in (1, 0))
+        shorter, longer = (self._sloth.answer(picture, QUESTION, max_new_tokens=CHECKED - less) for less in (1, 0))
         if len(longer) <= len(shorter):
-            raise ValueError(f"an answer of {LONG} tokens is no longer than one of {LONG - 1}: {longer!r}")
+            raise ValueError(f"an answer of {CHECKED} tokens is no longer than one of {CHECKED - 1}: {longer!r}")
 
     def run(self, workload: str, number: int, repetitions: int, pictures: int) -> dict[str, Any]:
         """Do a workload some times, each with new pictures.
