@@ -6,8 +6,9 @@ and a query at position p sees every column up to p; what stands beyond is left 
     row 0      system text, picture, question, answer so far ...| left over
     row 1      ...
 
-    KVCache    the block of memory; it grows by rows and columns as they are needed, and rows can be moved and kept
-    PassCache  one pass's door to it, as transformers' models take it
+    KVCache         the block of memory; it grows by rows and columns as needed, and rows can be moved and kept
+    StaticKVCache   one that is made once and never moves, for passes that are recorded
+    PassCache       one pass's door to it, as transformers' models take it
 
 What stands in a row that nobody is in must still be numbers: attention may read it, at no weight.
 
@@ -99,19 +100,97 @@ class KVCache:
             held[row].zero_()
 
 
+class StaticKVCache(KVCache):
+    """A block whose memory is taken once, at its first use, and never moves: what was recorded over it stays right.
+
+    Rows and columns are a way of looking at it, few long rows or many short ones. It begins with as many as may be; a
+    longer row than those have makes all rows longer and fewer, and more rows make all shorter.
+
+    Args:
+        shapes, dtype, device: as for :class:`KVCache`.
+        positions: of all rows together, that there is memory for.
+        most_rows: that may ever be needed.
+        most_columns: that a row may ever need.
+    """
+
+    def __init__(
+        self,
+        shapes: HeadShapes,
+        dtype: torch.dtype,
+        device: torch.device,
+        positions: int,
+        most_rows: int,
+        most_columns: int,
+    ) -> None:
+        super().__init__(shapes, dtype, device)
+        self.most_rows = most_rows
+        self.most_columns = -(-most_columns // COLUMN_STEP) * COLUMN_STEP
+        self.positions = min(positions, most_rows * self.most_columns)
+        self._usual_columns = self.positions // most_rows // COLUMN_STEP * COLUMN_STEP
+        self.memory: list[list[torch.Tensor]] = []  # of keys, and of values: float [positions * H * D] of each layer
+
+    def arrange(self, rows: int, columns: int, kept: int) -> None:
+        """Have at least so many rows and columns, for which `positions` must suffice; the first `kept` rows stay."""
+        if rows <= self.rows and columns <= self.columns:
+            return
+        assert rows <= self.most_rows
+        assert rows * columns <= self.positions, "the scheduler admits no more"
+        length = self._row_length(rows, columns)
+        count = min(self.most_rows, self.positions // length)
+        stop = min(length, self.columns)
+        if not self.memory:
+            self.memory = [[self._room(shapes[side]) for shapes in self._shapes] for side in (0, 1)]
+        for side, layers in enumerate((self.keys, self.values)):
+            before = list(layers)
+            layers.clear()
+            for number, (shapes, memory) in enumerate(zip(self._shapes, self.memory[side], strict=True)):
+                heads, width = shapes[side]
+                moved = before[number][:kept, :, :stop].clone() if kept else None
+                layers.append(memory[: count * heads * length * width].view(count, heads, length, width))
+                if moved is not None:
+                    layers[number][:kept, :, :stop] = moved
+        self.rows, self.columns = count, length
+
+    def make_room(self, rows: int, columns: int) -> None:
+        """Nothing: who uses this block arranges it first."""
+        assert rows <= self.rows
+        assert columns <= self.columns
+
+    def release(self) -> None:
+        """Nothing: recordings read this memory."""
+
+    def _row_length(self, rows: int, columns: int) -> int:
+        """Columns of all rows, one of a few numbers wherever there is room for it."""
+        length = max(self._usual_columns, COLUMN_STEP)
+        while length < columns:
+            length *= 2
+        return min(length, self.most_columns, self.positions // rows)
+
+    def _room(self, shape: tuple[int, int]) -> torch.Tensor:
+        heads, width = shape
+        return torch.zeros(self.positions * heads * width, dtype=self._dtype, device=self._device)
+
+
 class PassCache(Cache):
     """Where one pass writes, and what it sees.
 
     Args:
         cache: the block.
-        rows: the first row of the pass and how many there are; they stand side by side.
+        rows: the first row of the pass and how many there are, side by side; or int64 [n], their numbers, in which case
+            what is seen is a copy.
         columns: int64 [n, t], where each position is written; or an int, the first of t columns, the same for all rows.
         width: W.
     """
 
-    def __init__(self, cache: KVCache, rows: tuple[int, int], columns: torch.Tensor | int, width: int) -> None:
+    def __init__(
+        self, cache: KVCache, rows: tuple[int, int] | torch.Tensor, columns: torch.Tensor | int, width: int
+    ) -> None:
         super().__init__(layers=[])
         self._cache, self._columns, self._width = cache, columns, width
+        self._rows: slice | torch.Tensor
+        if isinstance(rows, torch.Tensor):
+            self._rows, self._row_index = rows, rows[:, None]  # [n, 1]
+            return
         first, count = rows
         self._rows = slice(first, first + count)
         if isinstance(columns, torch.Tensor):
@@ -184,6 +263,7 @@ __all__ = [
     "KVCache",
     "LayerStates",
     "PassCache",
+    "StaticKVCache",
     "bytes_of",
     "head_shapes",
     "plain_cache",

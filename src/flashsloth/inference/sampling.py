@@ -191,6 +191,11 @@ class SamplingState:
     tokens: list[int] = field(default_factory=list)
     forced: Sequence[int] = ()
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, and nothing else is asked."""
+        return self.params.greedy and not self.forced
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -234,12 +239,16 @@ class Sampler:
                     f"logit_bias names token {token}, a placeholder, which is never generated: leave it out"
                 )
 
+    def needs_logits(self, states: Sequence[SamplingState]) -> bool:
+        """Whether these steps ask for more than the likeliest tokens, which a pass may have worked out itself."""
+        return not all(state.greedy for state in states)
+
     @torch.no_grad()
     def __call__(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[Sampled | Exception]:
         """The next token of each row, or the error of its own mask; `logits`, float [n, K], are written to."""
         if self._suppressed.device != logits.device:
             self._suppressed = self._suppressed.to(logits.device)
-        if all(state.params.greedy and not state.forced for state in states):
+        if all(state.greedy for state in states):
             logits.index_fill_(1, self._suppressed, -torch.inf)
             return [Sampled(token) for token in logits.argmax(dim=-1).tolist()]
         logits = logits.float()

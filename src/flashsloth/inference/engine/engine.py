@@ -25,7 +25,8 @@ import torch
 from flashsloth.inference.detokenizer import Detokenizer
 from flashsloth.inference.engine.broken import broken_answer
 from flashsloth.inference.engine.config import EngineConfig, cache_budget
-from flashsloth.inference.engine.model_runner import ModelRunner, make_runner
+from flashsloth.inference.engine.model_runner import ModelRunner
+from flashsloth.inference.engine.runners import make_runner
 from flashsloth.inference.engine.scheduler import NO_ROW, Scheduler, Sequence
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.kv_cache import LayerStates
@@ -68,7 +69,10 @@ class Engine:
         self._clock = clock
         self.end_ids, self.context = end_ids_of(model, tokenizer), context_of(model)
         self.sampler = Sampler(*sampled_ids(model))
-        self.runner: ModelRunner = make_runner(model, pad_id_of(tokenizer))
+        self._cache_bytes = cache_budget(self.config, model.device)
+        self.runner: ModelRunner = make_runner(model, pad_id_of(tokenizer), self.config.max_rows, self._cache_bytes)
+        if self.runner.encode is not None:
+            image_encoder.encode = self.runner.encode
         self.scheduler = Scheduler(self.config, self._positions())
         self._ids = itertools.count()
         self._lock = threading.Lock()
@@ -127,7 +131,7 @@ class Engine:
         """Positions that there is memory for, over all rows."""
         if not self.runner.position_bytes:
             return self.config.max_rows * (self.context or 1 << 30)
-        return cache_budget(self.config, self._model.device) // self.runner.position_bytes
+        return self._cache_bytes // self.runner.position_bytes
 
     def _sequences(self, request_id: int, request: Request, limit: int) -> list[Sequence]:
         """A request's answers, or its choices, which are scored as if they were answers."""
@@ -265,12 +269,7 @@ class Engine:
 
     def _sample(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
         """Choose a token for each, and end those that have come to their end."""
-        sound = [True] * len(sequences)
-        if not all_finite(logits):
-            rows = logits.isfinite().all(dim=-1, keepdim=True)
-            sound = rows[:, 0].tolist()
-            logits = torch.where(rows, logits, 0)
-        sampled = self.sampler(logits, [one.sampling for one in sequences])
+        sound, sampled = self._chosen(logits, [one.sampling for one in sequences])
         ended: list[tuple[Sequence, FinishReason, Exception | None]] = []
         for one, fine, token in zip(sequences, sound, sampled, strict=True):
             if not fine:
@@ -281,6 +280,20 @@ class Engine:
                 ended.append((one, reason, None))
         for one, reason, error in ended:  # all have their tokens now: rows may move
             self._end(one, reason, error)
+
+    def _chosen(
+        self, logits: torch.Tensor, states: list[SamplingState]
+    ) -> tuple[list[bool], list[Sampled | Exception]]:
+        """Of each sequence, whether its logits are finite, and its token."""
+        sound = [True] * len(states)
+        likeliest = None if self.sampler.needs_logits(states) else self.runner.likeliest(logits)
+        if likeliest is not None:
+            return sound, [Sampled(token) for token in likeliest]
+        if not all_finite(logits):
+            rows = logits.isfinite().all(dim=-1, keepdim=True)
+            sound = rows[:, 0].tolist()
+            logits = torch.where(rows, logits, 0)
+        return sound, self.sampler(logits, states)
 
     def _explained(self, sequence: Sequence) -> NonFiniteError:
         """Where NaN or infinity came from."""

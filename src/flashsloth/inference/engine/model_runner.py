@@ -10,26 +10,30 @@ Legend: n sequences of a pass, T positions of a pass, W columns that are seen, K
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from transformers import DynamicCache
 
 from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
-from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache, head_shapes
-from flashsloth.inference.prompt import pad_right, split
+from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache
+from flashsloth.inference.prompt import Prompt, pad_right, split
 from flashsloth.inference.vision import picture_inputs
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.outputs import FlashSlothImageFeatures
 
-logger = logging.getLogger(__name__)
-
-MASKED_ATTENTION = ("sdpa", "one_query")
-"""transformers' names of attention that takes masks as they are made here, true where a query sees a key."""
 PADDED_SHARE = 1.25
 """Prompts are run together while the longest is at most so many times as long as the shortest."""
+
+
+class WarmedUp(NamedTuple):
+    """How many passes are recorded, of those that a load needs: steps, passes over prompts, and over pictures."""
+
+    steps: int = 0
+    prompts: int = 0
+    pictures: int = 0
 
 
 class ModelRunner(Protocol):
@@ -39,11 +43,31 @@ class ModelRunner(Protocol):
         sequences: that have a row; logits come in their order.
         position_bytes: what keys and values of a position take; 0 where that is not known.
         shares_prefixes: whether keys and values can be copied from row to row, kept and put back.
+        encode: the runner's own way to run the image encoder, as `ImageEncoder.encode`; None for the usual one.
     """
 
     sequences: list[Sequence]
     position_bytes: int
     shares_prefixes: bool
+    encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None
+
+    @property
+    def degraded(self) -> bool:
+        """Whether passes run slower than they should, as the log says why."""
+        ...
+
+    def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
+        """Pay ahead for what is paid once, while nothing runs; where there is nothing of the kind, nothing happens.
+
+        Args:
+            rows: sequences that will run at once.
+            columns: of the longest of them, prompt and answer together.
+            prompts: some, as they will come, the shortest and the longest among them.
+
+        Raises:
+            EngineError: while sequences run.
+        """
+        ...
 
     def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
         """Give sequences rows and run their prompts: (some of them, logits float [n, K]) a pass."""
@@ -53,6 +77,13 @@ class ModelRunner(Protocol):
         """Run the last token of sequences that stand in rows side by side: logits float [n, K]."""
         ...
 
+    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
+        """The likeliest tokens that may be generated, where the pass that made these logits has worked them out.
+
+        None where it has not, where someone has written to the logits, and where some are not finite.
+        """
+        ...
+
     def release(self, sequence: Sequence, clean: bool = False) -> None:
         """Take a sequence's row back; with `clean`, NaN or infinity may stand in it."""
         ...
@@ -60,19 +91,6 @@ class ModelRunner(Protocol):
     def states(self, sequence: Sequence, stop: int) -> LayerStates | None:
         """A copy of keys and values of a sequence's first positions."""
         ...
-
-
-def make_runner(model: FlashSlothForConditionalGeneration, pad_token_id: int) -> ModelRunner:
-    """The runner that suits a model."""
-    attention = model.model.language_model.config._attn_implementation
-    shapes = head_shapes(model)
-    if shapes is not None and attention in MASKED_ATTENTION:
-        return BatchedRunner(model, shapes, pad_token_id)
-    reason = (
-        f"its attention {attention!r} takes no masks of ours" if shapes else "its layers keep another kind of state"
-    )
-    logger.info("%s runs a sequence at a time: %s", type(model.model.language_model).__name__, reason)
-    return SingleRunner(model, pad_token_id)
 
 
 class BatchedRunner:
@@ -85,12 +103,22 @@ class BatchedRunner:
     """
 
     shares_prefixes = True
+    encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
 
     def __init__(self, model: FlashSlothForConditionalGeneration, shapes: HeadShapes, pad_token_id: int) -> None:
         self._model, self._pad = model, pad_token_id
         self.cache = KVCache(shapes, model.dtype, model.device)
         self.position_bytes = self.cache.position_bytes
         self.sequences: list[Sequence] = []
+
+    @property
+    def degraded(self) -> bool:
+        """See :class:`ModelRunner`."""
+        return False
+
+    def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
+        """See :class:`ModelRunner`."""
+        return WarmedUp()
 
     def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
         """See :class:`ModelRunner`; sequences of about the same length are run together."""
@@ -119,6 +147,10 @@ class BatchedRunner:
         )
         logits: torch.Tensor = self._model.lm_head(outputs.last_hidden_state[:, -1])
         return logits
+
+    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
+        """See :class:`ModelRunner`."""
+        return None
 
     def release(self, sequence: Sequence, clean: bool = False) -> None:
         """See :class:`ModelRunner`; the last row moves to where a row was taken from others' midst."""
@@ -197,12 +229,22 @@ class SingleRunner:
 
     shares_prefixes = False
     position_bytes = 0
+    encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
 
     def __init__(self, model: FlashSlothForConditionalGeneration, pad_token_id: int) -> None:
         self._model, self._pad = model, pad_token_id
         self._caches: dict[int, DynamicCache] = {}
         self._rows = count()
         self.sequences: list[Sequence] = []
+
+    @property
+    def degraded(self) -> bool:
+        """See :class:`ModelRunner`."""
+        return False
+
+    def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
+        """See :class:`ModelRunner`."""
+        return WarmedUp()
 
     @torch.no_grad()
     def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
@@ -220,6 +262,10 @@ class SingleRunner:
         """See :class:`ModelRunner`."""
         tokens = (torch.tensor([[one.sampling.tokens[-1]]], device=self._model.device) for one in sequences)
         return torch.cat([self._run(one, input_ids=token) for one, token in zip(sequences, tokens, strict=True)])
+
+    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
+        """See :class:`ModelRunner`."""
+        return None
 
     def release(self, sequence: Sequence, clean: bool = False) -> None:
         """See :class:`ModelRunner`."""
@@ -246,16 +292,21 @@ def _start(sequence: Sequence) -> int:
 
 
 def _alike(sequences: list[Sequence]) -> Iterator[list[Sequence]]:
-    """Sequences whose unknown parts are about equally long, together; shorter ones first."""
-    lengths = {id(one): len(one.request.prompt) - _start(one) for one in sequences}
+    """Sequences that begin at one position and whose unknown parts are about equally long, together; short ones first.
+
+    So padding takes no column that the longest prompt does not.
+    """
+    parts = {id(one): (_start(one), len(one.request.prompt) - _start(one)) for one in sequences}
     some: list[Sequence] = []
-    for one in sorted(sequences, key=lambda one: lengths[id(one)]):
-        if some and lengths[id(one)] > PADDED_SHARE * lengths[id(some[0])]:
-            yield some
-            some = []
+    for one in sorted(sequences, key=lambda one: parts[id(one)]):
+        if some:
+            (first, shortest), (start, length) = parts[id(some[0])], parts[id(one)]
+            if start != first or length > PADDED_SHARE * shortest:
+                yield some
+                some = []
         some.append(one)
     if some:
         yield some
 
 
-__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "make_runner"]
+__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "WarmedUp"]

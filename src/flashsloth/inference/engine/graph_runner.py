@@ -1,0 +1,191 @@
+"""Passes of the model on a CUDA device, replayed as graphs: see `cuda_graph.py` for what that asks of them.
+
+In and out: as for any :class:`~flashsloth.inference.engine.model_runner.ModelRunner`.
+
+    step      a token of each row      recorded when its shape first comes, which then comes at every step
+    prompts   of few shapes            recorded by `warm_up` alone; what it has not recorded runs plain, so that
+    pictures  1, 2, 4 or 8             nobody's first token waits for a recording
+
+Keys and values stand in one block that is made once (`StaticKVCache`). A step runs so many rows of it, the first ones,
+and sees so many columns; both are rounded up. Rows that are nobody's write the first column of a row that is nobody's.
+
+Legend: n rows of a pass, W columns that are seen, K vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from flashsloth.inference.engine.cuda_graph import Graphs, RecordingCounts, Recordings, Tensors, bucket, multiple
+from flashsloth.inference.engine.graph_encoder import GraphEncoder
+from flashsloth.inference.engine.graph_passes import NOT_FINITE, GraphPasses
+from flashsloth.inference.engine.graph_prompts import PROMPT_ROWS, SHORT_STEP, WIDTH_STEP, PromptPart, PromptShape
+from flashsloth.inference.engine.model_runner import BatchedRunner, WarmedUp
+from flashsloth.inference.engine.scheduler import Sequence
+from flashsloth.inference.errors import EngineError
+from flashsloth.inference.kv_cache import HeadShapes, StaticKVCache
+from flashsloth.inference.prompt import Prompt, context_of
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+
+STEP_ROWS = (1, 2, 4, 8, 16, 32, 64)
+"""Rows of a step are rounded up to one of these, or to all rows there are."""
+
+
+class GraphRunner(BatchedRunner):
+    """All sequences in one pass, which is replayed where it is recorded.
+
+    One thread at a time calls it. The model's weights stay where they are as long as it is in use.
+
+    Args:
+        model: what answers.
+        shapes: of its heads.
+        pad_token_id: what stands where nothing does.
+        max_rows: sequences that may run at once.
+        cache_bytes: for keys and values.
+        graphs: records passes on the model's device.
+    """
+
+    cache: StaticKVCache
+
+    def __init__(
+        self,
+        model: FlashSlothForConditionalGeneration,
+        shapes: HeadShapes,
+        pad_token_id: int,
+        max_rows: int,
+        cache_bytes: int,
+        graphs: Graphs,
+    ) -> None:
+        super().__init__(model, shapes, pad_token_id)
+        positions = cache_bytes // self.position_bytes
+        columns = context_of(model) or positions
+        self.cache = StaticKVCache(shapes, model.dtype, model.device, positions, max_rows, columns)
+        self.recordings = Recordings(graphs)
+        self.encode = self._encoder = GraphEncoder(model, self.recordings)
+        self._passes = GraphPasses(model, self.cache, self.recordings, pad_token_id)
+        self._handed_out: tuple[torch.Tensor, int, torch.Tensor] | None = None  # logits, their version, likeliest
+
+    @property
+    def counts(self) -> RecordingCounts:
+        """What became of recordings."""
+        return self.recordings.counts
+
+    @property
+    def degraded(self) -> bool:
+        """See :class:`ModelRunner`."""
+        return self.counts.degraded
+
+    @torch.no_grad()
+    def decode(self, sequences: list[Sequence]) -> torch.Tensor:
+        """See :class:`ModelRunner`; a part of those that run, as after a pass that failed, is run plain."""
+        if len(sequences) < len(self.sequences):
+            return super().decode(sequences)
+        positions = [one.position for one in sequences]
+        numbers = np.zeros((2, self.cache.most_rows), dtype=np.int64)
+        numbers[0, : len(sequences)] = [one.sampling.tokens[-1] for one in sequences]
+        numbers[1, : len(sequences)] = positions
+        rows, width = bucket(len(sequences), self._step_rows), self._width(max(positions) + 1)
+        with self.recordings.lock:
+            self._passes.step_inputs.write(numbers.ravel())
+            return self._hand_out(self._passes.step(rows, width), len(sequences))
+
+    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
+        """See :class:`ModelRunner`."""
+        if self._handed_out is None:
+            return None
+        known, version, tokens = self._handed_out
+        if logits is not known or logits._version != version:
+            return None
+        chosen: list[int] = tokens.tolist()
+        return None if NOT_FINITE in chosen else chosen
+
+    @torch.no_grad()
+    def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
+        """Record what a load needs, so that nothing is recorded while it is answered.
+
+        Of prompts with as many pictures, what lies between the shortest and the longest is recorded too, whole and from
+        the last question on. See :class:`ModelRunner`.
+        """
+        if self.sequences:
+            raise EngineError(f"{len(self.sequences)} answers are being made: warm up before, or after they have ended")
+        if not self.cache.positions:
+            raise EngineError("there is no memory for keys and values: give the engine more (cache_bytes)")
+        columns = min(columns, self.cache.most_columns, self.cache.positions)
+        rows = min(rows, self.cache.most_rows, self.cache.positions // columns)
+        self.cache.arrange(rows, columns, 0)
+        prompts = list(prompts)
+        counts = [count for count in self._step_rows if count <= bucket(rows, self._step_rows)]
+        widths = sorted({self._width(stop) for stop in range(1, columns + WIDTH_STEP, WIDTH_STEP)})
+        steps = [(count, width) for count in counts for width in widths]
+        shapes = sorted({*self._prompt_shapes(rows, prompts)})
+        with self.recordings.lock:
+            self._passes.step_inputs.write(np.zeros(2 * self.cache.most_rows, dtype=np.int64))
+            for count, width in reversed(steps):  # the largest first: the others fit into its memory
+                self._passes.step(count, width)
+            for shape in reversed(shapes):
+                self._passes.prompt_inputs.write(shape, [], 0)
+                self._passes.prompts(shape)
+        pictures = any(max(prompt.image_index) for prompt in prompts)
+        return WarmedUp(
+            sum(self._passes.has_step(*step) for step in steps),
+            sum(map(self._passes.has_prompts, shapes)),
+            self._encoder.warm_up(rows) if pictures else 0,
+        )
+
+    def _make_room(self, newcomers: list[Sequence], longest: int) -> None:
+        """Room for all that newcomers, and those who run, may come to need: nothing grows while answers are made."""
+        everyone = [*self.sequences, *newcomers]
+        columns = max(longest, *(one.most_columns for one in everyone))
+        self.cache.arrange(len(everyone), columns, len(self.sequences))
+
+    @torch.no_grad()
+    def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
+        """Logits [n, K] of prompts, all from one start on: replayed if their shape is recorded, else plain."""
+        prompts = [one.request.prompt for one in sequences]
+        inputs = self._passes.prompt_inputs
+        shape = inputs.shape_of(prompts, starts[0], self.cache.rows - first, self.cache.columns)
+        if shape is None or not self._passes.has_prompts(shape):
+            return super()._run_prompts(sequences, starts, first)
+        parts = [PromptPart(one.request.prompt, one.pictures, starts[0]) for one in sequences]
+        with self.recordings.lock:
+            inputs.write(shape, parts, first)
+            return self._hand_out(self._passes.prompts(shape), len(sequences))
+
+    def _hand_out(self, output: Tensors, count: int) -> torch.Tensor:
+        """Logits of the first rows, float [count, K], which the next pass may write over."""
+        logits, likeliest = (tensor[:count] for tensor in output)
+        self._handed_out = logits, logits._version, likeliest
+        return logits
+
+    @property
+    def _step_rows(self) -> list[int]:
+        """Numbers of rows that a step may have."""
+        return [rows for rows in STEP_ROWS if rows < self.cache.rows] + [self.cache.rows]
+
+    def _width(self, columns: int) -> int:
+        """W of a step that has to see so many columns."""
+        return min(multiple(columns, WIDTH_STEP), self.cache.columns)
+
+    def _prompt_shapes(self, rows: int, prompts: list[Prompt]) -> Iterator[PromptShape]:
+        """Shapes that prompts like these may need, up to so many at a time."""
+        counts = [count for count in PROMPT_ROWS if count <= bucket(rows, PROMPT_ROWS)]
+        groups: dict[tuple[int, bool], list[tuple[int, int]]] = {}  # pictures, whether known -> starts and lengths
+        for prompt in prompts:
+            pictures, stop = max(prompt.image_index), prompt.last_question_start()
+            groups.setdefault((pictures, False), []).append((0, len(prompt)))
+            if stop:
+                groups.setdefault((pictures, True), []).append((stop, len(prompt) - stop))
+        for (pictures, _), found in groups.items():
+            starts, lengths = zip(*found, strict=True)
+            for length in range(min(lengths), multiple(max(lengths), SHORT_STEP) + 1, SHORT_STEP):
+                for start in {min(starts), max(starts)}:
+                    for count in counts:
+                        shape = self._passes.prompt_inputs.shape(count, length, pictures, start, self.cache.columns)
+                        if shape is not None:
+                            yield shape
+
+
+__all__ = ["GraphRunner"]

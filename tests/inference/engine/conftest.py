@@ -1,0 +1,44 @@
+"""Tiny models for engines that replay graphs, on the device that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from graph_engines import DEVICE, LoadCalm
+
+import flashsloth
+from flashsloth.inference import FlashSloth
+
+LLAMA = {
+    **{name: size for name, size in tiny.TEXT.items() if name != "model_type"},
+    "model_type": "llama",
+    "num_key_value_heads": 2,
+    "attention_bias": True,
+}
+CHANGES: dict[str, dict[str, Any]] = {"phi": {}, "llama": {"text_config": LLAMA}, "hd": {"image_grid": 2}}
+
+
+@pytest.fixture(scope="session")
+def load_calm(tmp_path_factory: pytest.TempPathFactory) -> LoadCalm:
+    """Phi, Llama, and Phi with pictures of several views, with weights whose logits do not magnify rounding."""
+    loaded: dict[str, FlashSloth] = {}
+
+    def load(name: str) -> FlashSloth:
+        if name not in loaded:
+            folder: Path = tmp_path_factory.mktemp(name)
+            tokenizer = tiny.make_tokenizer()
+            config = tiny.make_config(tokenizer, **CHANGES[name])
+            tiny.make_model(config, attention="sdpa").save_pretrained(folder)
+            tiny.make_processor(tokenizer, config).save_pretrained(folder)
+            loaded[name] = flashsloth.load(folder, device=DEVICE, optimize=False)
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture
+def phi(load_calm: LoadCalm) -> FlashSloth:
+    return load_calm("phi")
