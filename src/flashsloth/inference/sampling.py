@@ -240,8 +240,8 @@ class Sampler:
                 )
 
     def needs_logits(self, states: Sequence[SamplingState]) -> bool:
-        """Whether these steps ask for more than the likeliest tokens, which a pass may have worked out itself."""
-        return not all(state.greedy for state in states)
+        """Whether more is asked for than the likeliest tokens, which a pass may have worked out; subclasses see all."""
+        return type(self) is not Sampler or not all(state.greedy for state in states)
 
     @torch.no_grad()
     def __call__(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[Sampled | Exception]:

@@ -30,9 +30,6 @@ class NotingSampler(Sampler):
         super().__init__(*sampled_ids(model))
         self.kept: list[torch.Tensor] = []
 
-    def needs_logits(self, states: Any) -> bool:
-        return True
-
     def __call__(self, logits: torch.Tensor, states: Any) -> list[Sampled | Exception]:
         self.kept.append(logits.float().cpu().clone())
         return super().__call__(logits, states)

@@ -89,10 +89,12 @@ class CudaGraphs:
                 self._pool = torch.cuda.graph_pool_handle()
             current = torch.cuda.current_stream(self._device)
             self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                for _ in range(WARM_UP_RUNS):
-                    run()
-            current.wait_stream(self._stream)
+            try:
+                with torch.cuda.stream(self._stream):
+                    for _ in range(WARM_UP_RUNS):
+                        run()
+            finally:
+                current.wait_stream(self._stream)  # it writes what others read
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"

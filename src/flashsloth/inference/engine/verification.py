@@ -125,10 +125,6 @@ class WatchedSampler(Sampler):
         super().__init__(*sampled_ids(model))
         self.kept: list[torch.Tensor] = []
 
-    def needs_logits(self, states: Any) -> bool:
-        """Always: they are kept."""
-        return True
-
     def __call__(self, logits: torch.Tensor, states: Any) -> list[Sampled | Exception]:
         self.kept.append(logits[0].float().cpu().clone())
         return super().__call__(logits, states)
