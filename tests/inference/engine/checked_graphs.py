@@ -3,8 +3,8 @@
 A real graph starts the same operations on the same addresses again, whatever Python says meanwhile. So here every
 operation of a pass is written down with its shapes, numbers and addresses, and fails
 
-- when it is recorded, if it reads a tensor that is neither static, nor a weight, nor made in the pass; or if it asks
-  what a tensor holds, as a graph cannot;
+- when it is recorded, if it reads a tensor that is neither static, nor a weight, nor made in the pass; if it makes one
+  without saying on which device; or if it asks what a tensor holds, as a graph cannot;
 - when it is replayed, if it is not what was written down: a new shape, another number, an input elsewhere.
 
 What a recording hands out is in the same memory each time, and nothing is there before the first replay.
@@ -17,12 +17,15 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashsloth.inference.engine.cuda_graph import Pass, Tensors
 
 ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "repeat_interleave")
 """Operations whose result, or its shape, hangs on what a tensor holds."""
+
+MAKING = (torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.tensor, torch.zeros)
 
 
 class GraphMismatchError(AssertionError):
@@ -93,6 +96,15 @@ def _flat(given: Iterable[Any]) -> Iterator[Any]:
             yield one
 
 
+class Placed(TorchFunctionMode):
+    """Fails where a tensor is made and no device named: it would be on the processor, whatever the pass runs on."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in MAKING and (kwargs or {}).get("device") is None:
+            raise GraphMismatchError(f"{func.__name__} makes a tensor and does not say where, so not on the device")
+        return func(*args, **(kwargs or {}))
+
+
 class CheckedGraphs:
     """Records passes of one model.
 
@@ -133,7 +145,7 @@ class CheckedGraphs:
 
 
 def _written(run: Pass, known: set[int]) -> tuple[Tensors, list[list[Any]]]:
-    with Operations(known) as operations:
+    with Placed(), Operations(known) as operations:
         output = run()
     return output, operations.written
 

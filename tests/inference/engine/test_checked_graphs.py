@@ -32,6 +32,13 @@ def test_what_asks_the_device_cannot_be_recorded() -> None:
             graphs.capture(run, [static])
 
 
+def test_what_is_made_nowhere_in_particular_cannot_be_recorded() -> None:
+    static = torch.ones(3)
+    with pytest.raises(GraphMismatchError, match="does not say where"):
+        CheckedGraphs(nn.Identity()).capture(lambda: (static + torch.arange(3),), [static])
+    CheckedGraphs(nn.Identity()).capture(lambda: (static + torch.arange(3, device=static.device),), [static])
+
+
 @pytest.mark.parametrize("change", ["shape", "number", "place"])
 def test_a_replay_that_would_do_something_else_fails(change: str) -> None:
     static = torch.ones(4)

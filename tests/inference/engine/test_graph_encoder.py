@@ -21,4 +21,4 @@ def test_features_are_the_models_own(name: str, load_calm: LoadCalm) -> None:
         for part in ("last_hidden_state", "pooler_output"):
             torch.testing.assert_close(found[part], expected[part][:count], atol=CLOSE, rtol=CLOSE)
     assert runner.counts.captured == captured
-    assert not runner.degraded
+    assert not runner.counts.degraded

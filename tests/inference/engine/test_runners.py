@@ -20,7 +20,7 @@ def test_it_hangs_on_the_attention(tiny_model: FlashSlothForConditionalGeneratio
     runner = make_runner(tiny_model, 0, 4, 1 << 20)
     assert type(runner) is BatchedRunner
     assert runner.encode is None
-    assert not runner.degraded
+    assert not runner.counts.degraded
     assert runner.warm_up(4, 64) == (0, 0, 0)
 
 

@@ -70,13 +70,8 @@ class GraphRunner(BatchedRunner):
 
     @property
     def counts(self) -> RecordingCounts:
-        """What became of recordings."""
-        return self.recordings.counts
-
-    @property
-    def degraded(self) -> bool:
         """See :class:`ModelRunner`."""
-        return self.counts.degraded
+        return self.recordings.counts
 
     @torch.no_grad()
     def decode(self, sequences: list[Sequence]) -> torch.Tensor:

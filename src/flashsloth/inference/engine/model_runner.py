@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from transformers import DynamicCache
 
+from flashsloth.inference.engine.cuda_graph import RecordingCounts
 from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
 from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache
 from flashsloth.inference.prompt import Prompt, pad_right, split
@@ -52,8 +53,8 @@ class ModelRunner(Protocol):
     encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None
 
     @property
-    def degraded(self) -> bool:
-        """Whether passes run slower than they should, as the log says why."""
+    def counts(self) -> RecordingCounts:
+        """What became of recordings; whether passes run slower than they should, for one."""
         ...
 
     def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
@@ -112,9 +113,9 @@ class BatchedRunner:
         self.sequences: list[Sequence] = []
 
     @property
-    def degraded(self) -> bool:
+    def counts(self) -> RecordingCounts:
         """See :class:`ModelRunner`."""
-        return False
+        return RecordingCounts()
 
     def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
         """See :class:`ModelRunner`."""
@@ -238,9 +239,9 @@ class SingleRunner:
         self.sequences: list[Sequence] = []
 
     @property
-    def degraded(self) -> bool:
+    def counts(self) -> RecordingCounts:
         """See :class:`ModelRunner`."""
-        return False
+        return RecordingCounts()
 
     def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
         """See :class:`ModelRunner`."""
