@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,19 @@ CHANGES: dict[str, dict[str, Any]] = {"phi": {}, "llama": {"text_config": LLAMA}
 @pytest.fixture(scope="session")
 def load_calm(tmp_path_factory: pytest.TempPathFactory) -> LoadCalm:
     """Phi, Llama, and Phi with pictures of several views, with weights whose logits do not magnify rounding."""
-    loaded: dict[str, FlashSloth] = {}
 
-    def load(name: str) -> FlashSloth:
-        if name not in loaded:
-            folder: Path = tmp_path_factory.mktemp(name)
-            tokenizer = tiny.make_tokenizer()
-            config = tiny.make_config(tokenizer, **CHANGES[name])
-            tiny.make_model(config, attention="sdpa").save_pretrained(folder)
-            tiny.make_processor(tokenizer, config).save_pretrained(folder)
-            loaded[name] = flashsloth.load(folder, device=DEVICE, optimize=False)
-        return loaded[name]
+    @cache
+    def folder(name: str) -> Path:
+        place = tmp_path_factory.mktemp(name)
+        tokenizer = tiny.make_tokenizer()
+        config = tiny.make_config(tokenizer, **CHANGES[name])
+        tiny.make_model(config, attention="sdpa").save_pretrained(place)
+        tiny.make_processor(tokenizer, config).save_pretrained(place)
+        return place
+
+    @cache
+    def load(name: str, dtype: str = "float32") -> FlashSloth:
+        return flashsloth.load(folder(name), device=DEVICE, dtype=dtype, optimize=False)
 
     return load
 

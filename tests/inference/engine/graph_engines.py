@@ -19,7 +19,7 @@ from flashsloth.inference.prompt import pad_id_of
 from flashsloth.inference.sampling import Sampled, Sampler, sampled_ids
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-LoadCalm = Callable[[str], FlashSloth]
+LoadCalm = Callable[..., FlashSloth]
 CLOSE = 1e-4 if DEVICE == "cuda" else 1e-5
 
 

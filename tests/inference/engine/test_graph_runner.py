@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import tiny
 import torch
 from graph_engines import CLOSE, DEVICE, LoadCalm, NotingSampler, graph_engine, plain_engine
 from test_engine_steps import QUESTIONS, finish, request, tokens
+from torch.nn.functional import kl_div
 
 from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine import graph_prompts, graph_runner
@@ -21,6 +23,8 @@ from flashsloth.inference.sampling import Sampler, SamplingParams
 from flashsloth.model.non_finite import NonFiniteError
 
 ROWS = 4
+MOST_DIVERGENCE = 1e-2
+"""Kullback-Leibler, in nats, of bfloat16's distribution from float32's."""
 LONGEST = 96
 """Columns of the longest request below."""
 
@@ -29,7 +33,7 @@ LONGEST = 96
 def narrow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Widths so small that a short answer comes to several."""
     for module in (graph_runner, graph_prompts):
-        monkeypatch.setattr(module, "WIDTH_STEP", 16)
+        monkeypatch.setattr(module, "WIDTH_STEP", 32)
 
 
 def requests(sloth: FlashSloth) -> list[Request]:
@@ -85,6 +89,22 @@ def test_logits_are_those_of_plain_passes_and_nothing_is_recorded_after_warm_up(
     for one, other in zip(replayed, logits, strict=True):
         torch.testing.assert_close(one, other, atol=CLOSE, rtol=CLOSE)
     assert runner.counts.captured == captured
+    assert not runner.counts.degraded
+
+
+def test_in_bfloat16_distributions_are_as_near_as_rounding_lets_them_be(load_calm: LoadCalm) -> None:
+    def asked(sloth: FlashSloth) -> list[Request]:
+        given = ((70, 71, 72, 73, 74),)  # the same tokens for both, whatever is likeliest
+        return [replace(one, choices=given, params=SamplingParams(logprobs=True)) for one in requests(sloth)]
+
+    exact, sloth = load_calm("phi"), load_calm("phi", "bfloat16")
+    _, expected = run(plain_engine(exact, max_rows=ROWS), asked(exact))
+    engine, runner = graph_engine(sloth, max_rows=ROWS)
+    warm(sloth, runner)
+    _, logits = run(engine, asked(sloth))
+    for one, other in zip(logits, expected, strict=True):
+        divergence = kl_div(one.log_softmax(-1), other.log_softmax(-1), log_target=True, reduction="batchmean")
+        assert float(divergence) < MOST_DIVERGENCE
     assert not runner.counts.degraded
 
 

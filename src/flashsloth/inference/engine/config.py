@@ -23,7 +23,8 @@ class EngineConfig:
 
     Attributes:
         max_rows: sequences that run at once.
-        cache_bytes: for keys and values of running sequences; None for a share of what is free.
+        cache_bytes: for keys and values of running sequences; None for a share of what is free. On CUDA they are taken
+            with the first request, as far as `max_rows` answers of the model's whole context can use them.
         pictures_per_step: that are encoded before a step; those who run wait meanwhile.
         prompt_tokens_per_step: that are run before a step; one prompt may be longer.
         workers: threads that open and resize pictures and write prompts.
