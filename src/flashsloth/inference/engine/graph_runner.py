@@ -176,7 +176,7 @@ class GraphRunner(BatchedRunner):
         for (pictures, _), found in groups.items():
             starts, lengths = zip(*found, strict=True)
             for length in range(min(lengths), multiple(max(lengths), SHORT_STEP) + 1, SHORT_STEP):
-                for start in {min(starts), max(starts)}:
+                for start in set(starts):
                     for count in counts:
                         shape = self._passes.prompt_inputs.shape(count, length, pictures, start, self.cache.columns)
                         if shape is not None:
