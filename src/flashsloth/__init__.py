@@ -11,7 +11,7 @@ from flashsloth.registration import register
 from flashsloth.version import __version__
 
 if TYPE_CHECKING:
-    from flashsloth.inference.answering import FlashSloth
+    from flashsloth.inference.pipeline import FlashSloth
     from flashsloth.inference.load import load
     from flashsloth.model.checkpoint import CheckpointError, convert
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CheckpointError": "flashsloth.model.checkpoint",
-    "FlashSloth": "flashsloth.inference.answering",
+    "FlashSloth": "flashsloth.inference.pipeline",
     "FlashSlothConfig": "flashsloth.model.configuration_flashsloth",
     "FlashSlothForConditionalGeneration": "flashsloth.model.modeling_flashsloth",
     "FlashSlothImageProcessorPil": "flashsloth.model.image_processing_flashsloth",

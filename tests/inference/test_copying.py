@@ -16,7 +16,7 @@ from tiny import picture
 from torch import nn
 
 import flashsloth
-from flashsloth.inference.answering import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.speed.abilities import can_pack
 from flashsloth.speed.packed_linear import Activation, PackedLinear
 

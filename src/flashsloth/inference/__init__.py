@@ -1,7 +1,7 @@
 """The one door: `load()` and what it returns. Command line, server, evaluation and benchmark all enter here."""
 
-from flashsloth.inference.answering import FlashSloth
-from flashsloth.inference.conversation import Conversation
+from flashsloth.inference.pipeline import FlashSloth
+from flashsloth.inference.chat import Conversation
 from flashsloth.inference.errors import FlashSlothError, LoadError, PromptError
 from flashsloth.inference.load import load
 from flashsloth.inference.options import AnswerOptions

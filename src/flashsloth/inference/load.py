@@ -19,7 +19,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from flashsloth.adapters.folder import is_adapter, read_adapter
-from flashsloth.inference.answering import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.errors import LoadError
 from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
 from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype

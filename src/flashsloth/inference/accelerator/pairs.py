@@ -18,7 +18,7 @@ from flashsloth.inference.prompt import Prompt
 from flashsloth.inference.vision import Picture
 
 if TYPE_CHECKING:
-    from flashsloth.inference.answering import FlashSloth
+    from flashsloth.inference.pipeline import FlashSloth
 
 USUAL_TEXT_TOKENS = 128
 """For guessing how long prompts are before the first is written; a longer one makes the cache grow."""

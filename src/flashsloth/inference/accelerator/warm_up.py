@@ -21,7 +21,7 @@ from flashsloth.inference.errors import PromptError
 from flashsloth.inference.options import Options
 
 if TYPE_CHECKING:
-    from flashsloth.inference.answering import FlashSloth
+    from flashsloth.inference.pipeline import FlashSloth
 
 USUAL_NEW_TOKENS = 512
 SIDE = 32

@@ -35,7 +35,7 @@ from flashsloth.inference.vision import ImageEncoder, join_prepared, picture_inp
 from flashsloth.speed.quantized_linear import QuantizedLinear
 
 if TYPE_CHECKING:
-    from flashsloth.inference.answering import FlashSloth
+    from flashsloth.inference.pipeline import FlashSloth
 
 LONGEST = 200
 MOST_PICTURES = 3

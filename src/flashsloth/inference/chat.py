@@ -20,7 +20,7 @@ from flashsloth.inference.prompt import Messages, Prompt
 from flashsloth.inference.vision import ImageFeatures, Picture, join_pictures
 
 if TYPE_CHECKING:
-    from flashsloth.inference.answering import FlashSloth
+    from flashsloth.inference.pipeline import FlashSloth
 
 
 class Conversation:

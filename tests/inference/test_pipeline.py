@@ -115,7 +115,7 @@ def test_a_mixed_batch_gets_the_answers_its_pairs_get_alone(
     expected = one_by_one(sloth, pairs)
     assert sloth.answer_batch(pairs, max_new_tokens=LENGTH) == expected
     monkeypatch.setattr("flashsloth.inference.generator.ROWS_AT_A_TIME", 2)
-    monkeypatch.setattr("flashsloth.inference.answering.PICTURES_HELD", 2)
+    monkeypatch.setattr("flashsloth.inference.pipeline.PICTURES_HELD", 2)
     monkeypatch.setattr("flashsloth.inference.vision.PICTURES_AT_A_TIME", 1)
     assert sloth.answer_batch(iter(pairs), max_new_tokens=LENGTH) == expected
 

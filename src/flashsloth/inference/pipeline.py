@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
-from flashsloth.inference.conversation import Conversation
+from flashsloth.inference.chat import Conversation
 from flashsloth.inference.detokenizer import Detokenizer, text_of
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.generator import Generator, Job
