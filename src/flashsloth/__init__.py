@@ -11,8 +11,8 @@ from flashsloth.registration import register
 from flashsloth.version import __version__
 
 if TYPE_CHECKING:
-    from flashsloth.inference.pipeline import FlashSloth
     from flashsloth.inference.load import load
+    from flashsloth.inference.pipeline import FlashSloth
     from flashsloth.model.checkpoint import CheckpointError, convert
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
     from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil

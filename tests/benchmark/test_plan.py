@@ -17,7 +17,6 @@ from flashsloth.benchmark.machine import Machine
 from flashsloth.benchmark.plan import PROCESS_BYTES, Plan, plan
 from flashsloth.benchmark.stages import LOOK, POOLING, PREFILL, PREPARATION
 from flashsloth.benchmark.weights import Precision
-from flashsloth.inference.roomy_cache import ROOM_STEP
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 STANDARD, HD = FlashSlothConfig(), FlashSlothConfig(image_grid=2)
@@ -127,7 +126,7 @@ def test_memory_by_part() -> None:
     cost, precision = Cost.of(STANDARD), Precision(torch.bfloat16)
     memory = plan_of(batch=2, new_tokens=100).memory
     assert memory.weights == 2 * sum(cost.parameters.values())
-    assert memory.keys_and_values == 2 * (154 + 100 + ROOM_STEP) * 327_680
+    assert memory.keys_and_values == 2 * 256 * 327_680  # 154 + 100 - 1 positions, in columns of the cache
     assert memory.pictures == 2 * cost.cached_picture_bytes(precision, text_before=35)
     assert memory.process == PROCESS_BYTES["cpu"]
     assert memory.total == sum(dataclasses.asdict(memory).values())

@@ -9,6 +9,7 @@ is, and made to say the same tokens, since random weights make near ties.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,8 @@ import torch.nn.functional as F
 
 from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject
 from flashsloth.benchmark.job import StandardJob
-from flashsloth.inference.decoding import Chooser
-from flashsloth.inference.options import Options
 from flashsloth.inference.precision import DTYPES
+from flashsloth.inference.sampling import Sampled, Sampler, SamplingState
 from flashsloth.speed import check_quantization
 
 PICTURE = 1
@@ -46,24 +46,24 @@ class Agreement:
         return dataclasses.asdict(self)
 
 
-class Dictated(Chooser):
-    """Keeps the logits, and takes the tokens that it is told; the likeliest where it is told none."""
+class Dictated(Sampler):
+    """Keeps the logits of an answer that runs alone, and takes the tokens that it is told; the likeliest if none."""
 
     def __init__(self, tokens: list[int] | None = None) -> None:
-        super().__init__(Options(), [])
+        super().__init__([], 0)
         self.logits: list[torch.Tensor] = []
         self.taken: list[int] = []
         self._tokens = tokens
 
-    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Next token int64 [1] of `logits` float [1, K]."""
+    def __call__(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[Sampled | Exception]:
+        """The next token, of `logits` float [1, K]."""
         number = len(self.logits)
         self.logits.append(logits.float().cpu())
         if self._tokens is None:
             self.taken.append(int(logits.argmax()))
         else:
             self.taken.append(self._tokens[min(number, len(self._tokens) - 1)])
-        return torch.tensor(self.taken[-1:], device=logits.device)
+        return [Sampled(self.taken[-1])]
 
 
 def measure_agreement(

@@ -1,15 +1,18 @@
-"""FlashSloth as it is measured: through its own door, `flashsloth.inference`.
+"""FlashSloth as it is measured: through its own engine, `flashsloth.inference.engine`.
 
 In: a model, an image processor and the standard job. Out: a :class:`Subject`; and models of the published size with
 random weights, or the small one that ships with the package.
 
-What a run does is what `FlashSloth.answer` does, but for the tokenizer: open the picture, look at it, run the prompt,
-generate. Nothing of a picture is known beforehand, since every run brings a new one.
+What a run does is what `FlashSloth.answer` does, but for the tokenizer: open the picture and make its views, then step
+the engine until the answer is there. It is stepped by hand, so that what is watched happens in one thread. Nothing of a
+picture is known beforehand, since every run brings a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,18 +35,14 @@ from flashsloth.benchmark.stage_clock import (
 )
 from flashsloth.benchmark.subject import Subject
 from flashsloth.benchmark.weights import Precision
-from flashsloth.inference.accelerator import AcceleratorSettings, Engine, accelerate
-from flashsloth.inference.accelerator.engine import Queue
-from flashsloth.inference.accelerator.entrance import run_queue
-from flashsloth.inference.accelerator.feeding import Feeder, Listed
-from flashsloth.inference.accelerator.slots import Answering, Told
-from flashsloth.inference.decoding import Chooser
-from flashsloth.inference.generator import Generator, Job
+from flashsloth.inference.engine.config import EngineConfig
+from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.load import shipped_folder
-from flashsloth.inference.options import Options
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt
-from flashsloth.inference.vision import ImageEncoder
+from flashsloth.inference.request import Request
+from flashsloth.inference.sampling import Sampler, SamplingParams
+from flashsloth.inference.vision import ImageEncoder, PreparedPictures
 from flashsloth.media import ImagePolicy
 from flashsloth.model.checkpoint import load_processor
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -54,6 +53,10 @@ from flashsloth.speed import Quantization, speed_up
 POLICY: ImagePolicy = "careful"
 """How pictures are opened by default."""
 TURN = 1
+MOST_ROWS = 64
+"""Answers at once, at most."""
+AHEAD = 16
+"""Pictures that are prepared before they are needed."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,6 @@ class SpecialIds:
 
     eos_token_id: int | None
     pad_token_id: int | None
-
-
-class ClockedProcessor:
-    """An image processor whose calls are stamped as picture preparation."""
-
-    def __init__(self, processor: FlashSlothImageProcessorPil) -> None:
-        self._processor = processor
-        self.clock: StageClock | None = None
-
-    def __call__(self, images: list[Image.Image], return_tensors: str) -> Any:
-        """What the processor makes of pictures."""
-        if self.clock is None:
-            return self._processor(images=images, return_tensors=return_tensors)
-        with self.clock.stage(PREPARE):
-            return self._processor(images=images, return_tensors=return_tensors)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The processor's settings."""
-        return self._processor.to_dict()
 
 
 class FlashSlothSubject(Subject):
@@ -105,43 +89,42 @@ class FlashSlothSubject(Subject):
         self.model = model
         self._job = job
         self._quantize: Quantization | None = None
+        self._ids = ids
+        self._processor = processor
         self._pictures = PictureCache()
-        self._processor = ClockedProcessor(processor)
-        self._image_encoder = ImageEncoder(model, self._processor, self._pictures)
-        self._generator = Generator(model, ids, self._pictures)
-        self._generator.end_ids = []  # nothing ends an answer but its length
-        self._engine: Engine | None = None
+        self._make_engine()
         self._everyone = nn.Identity()  # called whenever all rows of a batch have one more token
         self.visual_tokens = model.config.num_image_tokens
         self.positions = len(self._prompt(question=0))
+
+    def _make_engine(self) -> None:
+        """An engine for the model as it is now; nothing ends its answers but their length."""
+        self._pictures.clear()
+        self._image_encoder = ImageEncoder(self.model, self._processor, self._pictures)
+        config = EngineConfig(max_rows=MOST_ROWS)
+        self._engine = Engine(self.model, self._ids, self._image_encoder, self._pictures, config)
+        self._engine.end_ids = []
 
     def speed_up(self, quantize: Quantization | None) -> None:
         """Make the model faster, as `load(..., optimize=True, quantize=...)` does."""
         speed_up(self.model, quantize=quantize)
         self._quantize = quantize
-        if self.model.device.type == "cuda":
-            self.accelerate()
-
-    def accelerate(self, settings: AcceleratorSettings | None = None) -> None:
-        """Let an engine answer, as `load(..., optimize=True)` does on an accelerator."""
-        self._engine = accelerate(self._generator, self._image_encoder, settings)
+        self._make_engine()
 
     @property
     def parts(self) -> Parts:
         body = self.model.model
-        if self._engine is not None:  # what is inside a pass is compiled into one: only the whole can be watched
-            return {ENCODER: (self._engine.look,), LANGUAGE: self._engine.language_passes}
         return {
             ENCODER: (body.vision_tower,),
             POOLING: (body.spatial_attention_pooling,),
             PROJECTOR: (body.projector,),
             QUERY: (body.embedded_query,),
-            LANGUAGE: (body.language_model, self.head),
+            LANGUAGE: (body.language_model, self.model.lm_head),
         }
 
     @property
     def head(self) -> nn.Module:
-        return self.model.lm_head if self._engine is None else self._everyone
+        return self._everyone
 
     @property
     def step_bytes(self) -> int:
@@ -156,66 +139,67 @@ class FlashSlothSubject(Subject):
         return Precision(self.model.dtype, self._quantize)
 
     def answer(self, picture: Image.Image, question: int, new_tokens: int, clock: StageClock) -> None:
-        self._processor.clock = clock
         with clock.stage(PREPARE):
-            opened = self._image_encoder.open(picture, POLICY)
-        job = Job(self._prompt(question), self._image_encoder.look(opened))
-        for _ in self._generator.tokens(job, Options(max_new_tokens=new_tokens)):
-            clock.token()
+            shown = self._prepare(picture)
+        self._step([self._request(shown, question, new_tokens)], clock.token)
 
-    def answer_as(self, chooser: Chooser, picture: Image.Image, new_tokens: int) -> None:
+    def answer_as(self, sampler: Sampler, picture: Image.Image, new_tokens: int) -> None:
         """As :meth:`answer`, with tokens chosen by another."""
-        self._processor.clock = None
-        job = Job(self._prompt(question=0), self._image_encoder.look(self._image_encoder.open(picture, POLICY)))
-        for _ in self._generator.tokens(job, Options(max_new_tokens=new_tokens), chooser=chooser):
-            pass
+        own, self._engine.sampler = self._engine.sampler, sampler
+        self._step([self._request(self._prepare(picture), 0, new_tokens)])
+        self._engine.sampler = own
 
     def cast(self, dtype: torch.dtype) -> None:
         """The same model in another precision; before it is sped up."""
         self.model.to(dtype)
+        self._make_engine()
 
     def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
-        self._processor.clock = None
-        seen = self._image_encoder.encode_each([self._image_encoder.open(picture, POLICY) for picture in pictures])
-        jobs = [Job(self._prompt(number), one, group=number) for number, one in enumerate(seen)]
-        options = Options(max_new_tokens=new_tokens)
-        if self._engine is None:
-            for _ in self._generator.run(jobs, options):
-                pass
-            return
-        answers = [Answering(place, job, self._generator.room(job.prompt, options)) for place, job in enumerate(jobs)]
-        progress, reached = [0] * len(jobs), [0] * (new_tokens + 1)
-        for told in self._run(self._engine, Listed(answers), len(jobs), new_tokens):
-            place = told.answering.place
-            progress[place] += 1
-            reached[progress[place]] += 1
-            if reached[progress[place]] == len(jobs):
-                self._everyone(None)
+        shown = [self._prepare(picture) for picture in pictures]
+        self._step(
+            [self._request(one, number, new_tokens) for number, one in enumerate(shown)],
+            lambda: self._everyone(None),
+        )
 
     def answer_all(self, pictures: Sequence[Image.Image], new_tokens: int, rows: int) -> None:
         """A question about each of many pictures, so many at once; pictures are prepared in threads meanwhile."""
-        if self._engine is None:
-            super().answer_all(pictures, new_tokens, rows)
-            return
-        self._processor.clock = None
-        options = Options(max_new_tokens=new_tokens)
-        feeder = Feeder(
-            ((picture, number) for number, picture in enumerate(pictures)),
-            lambda picture: self._image_encoder.open(picture, POLICY),
-            lambda question, _: self._prompt(question),
-            lambda prompt: self._generator.room(prompt, options),
-            self._image_encoder,
-            self._engine.settings,
-        )
-        with feeder:
-            for _ in self._run(self._engine, feeder, rows, new_tokens):
-                pass
+        coming = iter(enumerate(pictures))
+        waiting: deque[tuple[int, Future[PreparedPictures]]] = deque()
+        running = 0
+        with ThreadPoolExecutor(self._engine.config.workers) as threads:
+            while True:
+                for number, picture in _some(coming, rows + AHEAD - running - len(waiting)):
+                    waiting.append((number, threads.submit(self._prepare, picture)))
+                while waiting and running < rows and (waiting[0][1].done() or not running):
+                    number, shown = waiting.popleft()
+                    self._engine.add_request(self._request(shown.result(), number, new_tokens, streams=False))
+                    running += 1
+                if not running:
+                    return
+                running -= len(self._engine.step())
 
-    def _run(self, engine: Engine, queue: Queue, rows: int, new_tokens: int) -> Iterator[Told]:
-        chooser = self._generator.chooser(Options())
-        tokens = run_queue(self._generator, engine, queue, chooser, rows, self.positions + new_tokens)
-        assert tokens is not None, "nobody else is answering"
-        return tokens
+    def _prepare(self, picture: Image.Image) -> PreparedPictures:
+        return self._image_encoder.prepare(self._image_encoder.open(picture, POLICY))
+
+    def _request(self, shown: PreparedPictures, question: int, new_tokens: int, streams: bool = True) -> Request:
+        return Request(self._prompt(question), shown, SamplingParams(max_tokens=new_tokens), streams=streams)
+
+    def _step(self, requests: Sequence[Request], everyone: Callable[[], Any] = lambda: None) -> None:
+        """Answer requests; `everyone` is called whenever each of them has one more token.
+
+        Raises:
+            Exception: what one of them ended in.
+        """
+        progress = {self._engine.add_request(one): 0 for one in requests}
+        least = 0
+        while self._engine.has_work:
+            for output in self._engine.step():
+                if output.error is not None:
+                    raise output.error
+                progress[output.request_id] += len(output.tokens)
+            while least < min(progress.values()):
+                least += 1
+                everyone()
 
     def forget(self) -> None:
         self._pictures.clear()
@@ -224,6 +208,11 @@ class FlashSlothSubject(Subject):
         config = self.model.config
         placeholders = {config.image_token_id, config.query_token_id}
         return make_prompt(config, self._job.text(config.text_config.vocab_size, placeholders, question))
+
+
+def _some(items: Iterable[Any], count: int) -> Iterable[Any]:
+    """The next ones, at most so many."""
+    return [item for _, item in zip(range(count), items, strict=False)]
 
 
 def make_prompt(config: FlashSlothConfig, text: Text) -> Prompt:

@@ -24,7 +24,7 @@ from flashsloth.benchmark.job import NEW_TOKENS, TEXT_TOKENS
 from flashsloth.benchmark.machine import Machine
 from flashsloth.benchmark.stages import Clock, Stage, kept_positions, looking, reading, reading_on, writing
 from flashsloth.benchmark.weights import Precision
-from flashsloth.inference.roomy_cache import ROOM_STEP
+from flashsloth.inference.kv_cache import round_columns
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.speed import QUANTIZATIONS
 from flashsloth.speed.speed_up import WORTH_PACKING
@@ -220,7 +220,7 @@ def _memory(cost: Cost, work: Workload, precision: Precision, machine: Machine) 
     packs = kind == "cpu"  # and then the encoder's attention in bfloat16 is of plain operations
     head = cost.config.text_config.hidden_size * cost.config.text_config.vocab_size
     copies_head = packs and (precision.quantize is not None or head >= WORTH_PACKING)
-    columns = cost.positions(work) + work.new_tokens + ROOM_STEP
+    columns = round_columns(cost.positions(work) + work.new_tokens - 1)  # the last token is not run
     key_values = cost.key_value_bytes(precision)
     return Memory(
         weights=cost.weight_bytes(precision, copies_head=copies_head),

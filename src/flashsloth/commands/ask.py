@@ -26,7 +26,7 @@ EXAMPLES = (
     'cat photo.jpg | flashsloth ask - "What is this?"',
 )
 STDIN = "-"
-MAX_NEW_TOKENS = 512
+MAX_TOKENS = 512
 
 
 def ask(
@@ -34,7 +34,7 @@ def ask(
     *,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="Comes last.")],
     model: arguments.Model = None,
-    max_new_tokens: arguments.MaxNewTokens = MAX_NEW_TOKENS,
+    max_new_tokens: arguments.MaxNewTokens = MAX_TOKENS,
     temperature: arguments.Temperature = 0.0,
     top_p: arguments.TopP = 1.0,
     device: arguments.Device = "auto",

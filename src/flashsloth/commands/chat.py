@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashsloth.commands import arguments
-from flashsloth.commands.ask import MAX_NEW_TOKENS, describe, open_named
+from flashsloth.commands.ask import MAX_TOKENS, describe, open_named
 from flashsloth.commands.failures import USERS, judge, machines_refusal
 from flashsloth.commands.picture_paths import paths_of
 from flashsloth.commands.streams import readable
@@ -38,7 +38,7 @@ PROMPT = "> "
 def chat(
     images: Annotated[list[str] | None, typer.Argument(metavar="PICTURE", help="Pictures to talk about.")] = None,
     model: arguments.Model = None,
-    max_new_tokens: arguments.MaxNewTokens = MAX_NEW_TOKENS,
+    max_new_tokens: arguments.MaxNewTokens = MAX_TOKENS,
     temperature: arguments.Temperature = 0.0,
     top_p: arguments.TopP = 1.0,
     device: arguments.Device = "auto",

@@ -1,4 +1,4 @@
-"""`flashsloth warmup`: compiles what answering on an accelerator needs, so that the first answer need not."""
+"""`flashsloth warmup`: answers once, and says what the first answers cost beyond the later ones."""
 
 from __future__ import annotations
 
@@ -20,23 +20,17 @@ def warmup(
     dtype: arguments.Dtype = "auto",
     quantize: arguments.Quantize = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", help="The most answers at once.")] = 1,
-    columns: Annotated[
-        int | None,
-        typer.Option(
-            "--columns", metavar="N", help="The longest prompt with its answer, in tokens; without it, a usual one."
-        ),
-    ] = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Compile ahead for an accelerator, and say what it took.
+    """Answer drawn pictures until everything is ready, and say what it took.
 
-    Torch keeps what it compiled on disk; the same model on the same machine then starts in a fraction of the time.
+    Programs call `warm_up()` for the same; what is recorded lives as long as a process.
     """
     from flashsloth.commands import terminal
     from flashsloth.commands.ask import describe
 
     sloth = terminal.load_quietly(model, device, dtype, quantize)
-    took = sloth.warm_up(batch, columns)
+    took = sloth.warm_up(batch)
     if as_json:
         terminal.print_json(
             {
@@ -44,17 +38,11 @@ def warmup(
                 "device": str(sloth.device),
                 "dtype": str(sloth.dtype).removeprefix("torch."),
                 "seconds": round(took.seconds, 3),
-                "compile_seconds": round(took.compile_seconds, 3),
                 "recorded": took.recorded,
-                "kept_in": took.kept_in,
             }
         )
         return
     lines = [f"{describe(sloth)}: ready after {took.seconds:.1f} s"]
-    if took.kept_in is None:
-        lines.append("nothing had to be compiled here")
-    else:
-        lines.append(f"compiling took {took.compile_seconds:.1f} s of them, and is kept in {took.kept_in}")
     if took.recorded:
         lines.append(f"{took.recorded} passes are recorded, for as long as a process lives")
     for line in lines:

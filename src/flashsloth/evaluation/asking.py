@@ -14,7 +14,7 @@ from flashsloth.evaluation.scores import READING, Tallies
 from flashsloth.inference import FlashSloth
 from flashsloth.world import Question
 
-MAX_NEW_TOKENS = 32
+MAX_TOKENS = 32
 """Longer than any true answer."""
 
 
@@ -54,7 +54,7 @@ def ask_all(
                 asked.append((picture, question))
                 yield picture.image, question.question
 
-    for place, answer in sloth.answer_as_ready(pairs(), max_new_tokens=MAX_NEW_TOKENS):
+    for place, answer in sloth.answer_as_ready(pairs(), max_tokens=MAX_TOKENS):
         picture, question = asked[place]
         tallies.add(question.kind, question, answer)
         if question.kind == READING:
@@ -67,4 +67,4 @@ def ask_all(
     return tallies
 
 
-__all__ = ["MAX_NEW_TOKENS", "PictureQuestions", "ask_all"]
+__all__ = ["MAX_TOKENS", "PictureQuestions", "ask_all"]

@@ -2,22 +2,24 @@
 
 In: questions, each with a picture or without. Out: answers.
 
-Each turn writes the whole conversation down anew, and runs only what is new: the columns whose ids and marks stand
-already in the cache stay, the rest is cut off. (The ids of an answer as it was generated may differ from those of its
-text; then the cut falls where they part.) A cached turn is the same as one run in full, so nothing is lost by it.
+Each turn writes the whole conversation down again, and runs only what is new: the positions whose ids and marks stand
+already in what was kept stay, the rest is cut off. (The ids of an answer as it was generated may differ from those of
+its text; then the cut falls where they part.) A kept turn is the same as one run in full, so nothing is lost by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flashsloth.inference.detokenizer import Detokenizer
+from flashsloth.inference.answer import Collector
 from flashsloth.inference.errors import PromptError
-from flashsloth.inference.generator import Job
+from flashsloth.inference.kv_cache import LayerStates
 from flashsloth.inference.options import Options
-from flashsloth.inference.prompt import Messages, Prompt
-from flashsloth.inference.vision import ImageFeatures, Picture, join_pictures
+from flashsloth.inference.prompt import Message, Messages, Prompt
+from flashsloth.inference.request import FinishReason, Request
+from flashsloth.inference.text_stream import TextStream
+from flashsloth.inference.vision import Picture, PreparedPictures, join_prepared
 
 if TYPE_CHECKING:
     from flashsloth.inference.pipeline import FlashSloth
@@ -32,12 +34,12 @@ class Conversation:
     def __init__(self, flashsloth: FlashSloth, image: Picture, options: Options) -> None:
         self._sloth = flashsloth
         self._options = options
-        self._waiting = flashsloth.image_encoder.look(flashsloth.image_encoder.open(image, options.image_policy))
-        self._seen: ImageFeatures | None = None
+        self._waiting = self._prepare(image)
+        self._seen = PreparedPictures([], [])
         self._messages: Messages = []
         self._turns: list[tuple[str, str]] = []
-        self._cache: Any = None
-        self._cached: list[tuple[int, ...]] = []  # id and marks of each column in the cache
+        self._states: LayerStates | None = None
+        self._run_so_far: list[tuple[int, ...]] = []  # id and marks of each position in the states
         self._streaming = False
 
     @property
@@ -56,61 +58,63 @@ class Conversation:
             PictureError, PromptError: at the call; the conversation is then as it was.
         """
         self._check_free(len(self._turns))
-        sloth = self._sloth
-        sloth.writer.check_question(question)
-        added = sloth.image_encoder.look(sloth.image_encoder.open(image, self._options.image_policy))
-        sets = [pictures for pictures in (self._waiting, added) if pictures is not None]
-        message = sloth.writer.user_message(question, sum(map(len, sets)))
-        prompt = sloth.writer.write([*self._messages, message], self._options.system)
-        sloth.generator.room(prompt, self._options)
-        known = [] if self._seen is None else [self._seen]
-        seen = join_pictures([*known, *sets]) if known or sets else None
-        return self._run(question, message, prompt, seen)
+        writer = self._sloth.writer
+        writer.check_question(question)
+        added = join_prepared([self._waiting, self._prepare(image)])
+        message = writer.user_message(question, len(added))
+        prompt = writer.write([*self._messages, message], self._options.system)
+        self._sloth.engine.token_limit(prompt, self._options.params)
+        return self._run(question, message, prompt, join_prepared([self._seen, added]))
 
-    def _run(self, question: str, message: dict[str, Any], prompt: Prompt, seen: ImageFeatures | None) -> Iterator[str]:
+    def _prepare(self, image: Picture) -> PreparedPictures:
+        encoder = self._sloth.image_encoder
+        return encoder.prepare(encoder.open(image, self._options.image_policy))
+
+    def _run(self, question: str, message: Message, prompt: Prompt, seen: PreparedPictures) -> Iterator[str]:
         """Answer, and remember the turn when the answer is done or stopped."""
         self._check_free(prompt.turns - 1)
-        sloth, answer = self._sloth, Detokenizer(self._sloth.processor.tokenizer)
-        job = Job(prompt, seen)
-        cache = self._cut_cache(job)
-        self._cache, self._cached = None, []  # a cache that an error left half filled is never used
-        self._streaming = stopped = whole = True
+        self._streaming = True
         try:
-            yield from answer.pieces(sloth.generator.tokens(job, self._options, cache))
-        except KeyboardInterrupt:
-            whole = False
-            raise
-        except Exception:
-            stopped = False
-            raise
+            states, self._states = self._known(prompt), None
+            pictures = seen if len(seen) else None
+            request = Request(prompt, pictures, self._options.params, states, keep_states=True, streams=True)
+            collector = Collector(request, self._sloth.processor.tokenizer)
+            pieces = TextStream(self._sloth.engine_thread.submit(request), collector, request)
+            try:
+                yield from pieces
+            finally:
+                pieces.close()
+                self._remember(question, message, prompt, seen, pieces)
         finally:
             self._streaming = False
-            if answer.ids and stopped:
-                self._turns.append((question, answer.text))
-                self._messages += [message, {"role": "assistant", "content": answer.text}]
-                self._seen, self._waiting = seen, None
-                if whole:
-                    self._keep_cache(cache, prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in answer.ids])
 
     def _check_free(self, turns: int) -> None:
         if self._streaming or turns != len(self._turns):
             raise PromptError("another answer of this conversation is being read: read it to its end or close it first")
 
-    def _cut_cache(self, job: Job) -> Any:
-        """The cache, cut to the columns that the prompt begins with; at first, what is remembered of its pictures."""
-        if self._cache is None:
-            return self._sloth.generator.begin(job)
-        wanted = job.prompt.columns(0, job.prompt.last_question_start())
-        pairs = enumerate(zip(wanted, self._cached, strict=False))
-        same = next((place for place, (new, old) in pairs if new != old), min(len(wanted), len(self._cached)))
-        self._cache.crop(same - len(self._cached))
-        return self._cache
+    def _known(self, prompt: Prompt) -> LayerStates | None:
+        """Keys and values of the positions that the prompt begins with, as far as they were kept."""
+        if self._states is None:
+            return None
+        wanted = prompt.columns(0, prompt.last_question_start())
+        pairs = enumerate(zip(wanted, self._run_so_far, strict=False))
+        same = next((place for place, (new, old) in pairs if new != old), min(len(wanted), len(self._run_so_far)))
+        return [(keys[:, :, :same], values[:, :, :same]) for keys, values in self._states] if same else None
 
-    def _keep_cache(self, cache: Any, columns: list[tuple[int, ...]]) -> None:
-        """Keep what was run, as far as it is known which columns it holds."""
-        if cache is None:
+    def _remember(
+        self, question: str, message: Message, prompt: Prompt, seen: PreparedPictures, pieces: TextStream
+    ) -> None:
+        """Take a turn in; nothing of one that ended in an error, or before it had begun."""
+        end = pieces.last
+        if end is None or end.finish_reason == FinishReason.ERROR or not pieces.tokens:
             return
-        held = cache.get_seq_length()  # the last token of an answer was never run, and so is not held
-        known = min(held, len(columns))
-        cache.crop(known - held)
-        self._cache, self._cached = cache, columns[:known]
+        self._turns.append((question, pieces.text))
+        self._messages += [message, {"role": "assistant", "content": pieces.text}]
+        self._seen, self._waiting = seen, PreparedPictures([], [])
+        if end.states is not None:
+            self._states = end.states
+            self._run_so_far = prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in pieces.tokens]
+            del self._run_so_far[end.states[0][0].shape[2] :]  # the last token of an answer was never run
+
+
+__all__ = ["Conversation"]

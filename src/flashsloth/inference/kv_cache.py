@@ -17,6 +17,8 @@ Legend: R rows, n rows of a pass, t positions of a pass, H key heads, C columns,
 
 from __future__ import annotations
 
+import copy
+import logging
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+
+logger = logging.getLogger(__name__)
 
 LayerStates = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each layer, float [1, H, T, D] both; of several rows where that is said."""
@@ -60,7 +64,7 @@ class KVCache:
         """
         if rows <= self.rows and columns <= self.columns:
             return
-        rows, columns = max(rows, self.rows), max(-(-columns // COLUMN_STEP) * COLUMN_STEP, self.columns)
+        rows, columns = max(rows, self.rows), max(round_columns(columns), self.columns)
         for layers, side in ((self.keys, 0), (self.values, 1)):
             for number, shapes in enumerate(self._shapes):
                 heads, width = shapes[side]
@@ -224,6 +228,11 @@ class PassCache(Cache):
         return self._width, 0
 
 
+def round_columns(columns: int) -> int:
+    """Columns that a cache makes where so many are needed."""
+    return -(-columns // COLUMN_STEP) * COLUMN_STEP
+
+
 def plain_cache(text_config: Any) -> DynamicCache | None:
     """An empty cache of transformers' whose layers hold keys and values alone; None where a model keeps more."""
     cache = DynamicCache(config=text_config)
@@ -234,17 +243,31 @@ def plain_cache(text_config: Any) -> DynamicCache | None:
 def head_shapes(model: FlashSlothForConditionalGeneration) -> HeadShapes | None:
     """What each layer of the language model keeps for a position; None where it keeps anything but keys and values.
 
-    One token is run to find out: no two families of models say it in the same words.
+    A token is run to find out, for no two families of models say it in the same words: by a model of the same kind
+    without weights, or by this one where such a model cannot be.
     """
     cache = plain_cache(model.config.text_config)
     if cache is None:
         return None
-    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    model.model.language_model(input_ids=token, use_cache=True, **{model.model.cache_argument: cache})
+    language_model = model.model.language_model
+    try:
+        with torch.device("meta"):
+            weightless = type(language_model)(copy.deepcopy(model.config.text_config))
+        _run_token(weightless, model.model.cache_argument, cache)
+    except Exception:  # a model of anyone's may ask its tensors for numbers
+        logger.debug("%s cannot run without weights", type(language_model).__name__, exc_info=True)
+        cache = DynamicCache(config=model.config.text_config)
+        _run_token(language_model, model.model.cache_argument, cache)
     return [
         ((layer.keys.shape[1], layer.keys.shape[3]), (layer.values.shape[1], layer.values.shape[3]))
         for layer in cache.layers
     ]
+
+
+def _run_token(language_model: Any, cache_argument: str, cache: DynamicCache) -> None:
+    device = next(language_model.parameters()).device
+    token = torch.zeros(1, 1, dtype=torch.long, device=device)
+    language_model(input_ids=token, use_cache=True, **{cache_argument: cache})
 
 
 def position_bytes(shapes: HeadShapes, dtype: torch.dtype) -> int:
@@ -268,4 +291,5 @@ __all__ = [
     "head_shapes",
     "plain_cache",
     "position_bytes",
+    "round_columns",
 ]

@@ -19,9 +19,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from flashsloth.adapters.folder import is_adapter, read_adapter
-from flashsloth.inference.pipeline import FlashSloth
+from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.errors import LoadError
 from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype
 from flashsloth.inference.progress import no_progress_bar
 from flashsloth.inference.prompt import PromptWriter
@@ -51,6 +52,7 @@ def load(
     quantize: str | None = None,
     optimize: bool = True,
     picture_cache: int = DEFAULT_BYTES,
+    engine: EngineConfig | None = None,
 ) -> FlashSloth:
     """Load a FlashSloth.
 
@@ -63,6 +65,7 @@ def load(
         quantize: "int8" or "int4" for a language model of half or a quarter of the bytes; answers change a little.
         optimize: make the model faster for answering (see :mod:`flashsloth.speed`). It cannot be trained or moved then.
         picture_cache: bytes kept of pictures that may be asked about again; 0 for none.
+        engine: how many answers are made at once, and in how much memory; None for the defaults.
 
     Raises:
         LoadError: if there is no such checkpoint, it holds something else, or the device or precision cannot be had.
@@ -95,12 +98,7 @@ def load(
     model = model.to(chosen_device)
     if optimize:
         speed_up(model, quantize=chosen_quantization)
-    sloth = FlashSloth(model, processor, name, cache)
-    if optimize and chosen_device.type == "cuda":
-        from flashsloth.inference.accelerator import accelerate
-
-        accelerate(sloth.generator, sloth.image_encoder)
-    return sloth
+    return FlashSloth(model, processor, name, cache, engine)
 
 
 def _load_model(folder: Path, whole: Path, dtype: torch.dtype) -> FlashSlothForConditionalGeneration:

@@ -1,53 +1,97 @@
-"""How an answer is to be made: a user's options, checked, and transformers' words for them.
+"""How an answer is to be made: a user's options, checked.
 
-In: keyword arguments. Out: an :class:`Options`, whose `generation_arguments` go to `generate`.
+In: keyword arguments. Out: :class:`Options`: the request's :class:`SamplingParams`, and what the prompt and the result
+depend on beside them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
-from flashsloth.inference import scalars
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.prompt import check_text
-from flashsloth.inference.sampling import MAX_TOKENS, drawing_temperature
+from flashsloth.inference.sampling import SamplingParams, TokenMask
 from flashsloth.media import ImagePolicy
+
+ALIASES = {"max_new_tokens": "max_tokens"}
+"""transformers' name -> ours."""
 
 
 class AnswerOptions(TypedDict, total=False):
     """Keyword arguments of every method that answers.
 
     Attributes:
-        max_new_tokens: the longest answer, in tokens (512); less where the model's context ends before.
+        max_tokens: the longest answer, in tokens (512); less where the model's context ends before.
+        max_new_tokens: the same, by transformers' name.
         temperature: 0 takes the likeliest token each time (the default); above 0 draws, the flatter the higher.
         top_p: draw only from the likeliest tokens that together have this probability (1: from all).
+        top_k: draw only from so many likeliest tokens (0: from all).
+        min_p: draw only from tokens with at least this share of the likeliest one's probability.
+        seed: of the draws; without it one is chosen, and told with `details`.
+        stop: a text, or several, that end an answer and are not part of it.
+        logprobs, top_logprobs: keep each token's log-probability, and so many likeliest tokens in its place.
+        presence_penalty, frequency_penalty: against tokens that the answer holds already.
+        logit_bias: token id -> what is added to its logit.
+        n: how many answers to the same question; a list of them comes back.
+        mask: tells which tokens may follow, given those so far (for grammars).
+        deadline: seconds after which the answer ends where it is, waiting included.
+        choices: texts to choose from, in place of an answer of the model's own; each gets a probability.
+        per_token: judge choices by their tokens' mean, so that a long one is not the less likely for its length.
+        details: return an :class:`Answer`, and not its text alone; so do logprobs, choices and n above 1.
         image_policy: "careful" turns photographs upright and lays transparency on white; "official" is the published
             code's plain conversion to RGB.
         system: what opens the prompt in place of the model's own system text; "" for nothing.
     """
 
+    max_tokens: int
     max_new_tokens: int
     temperature: float
     top_p: float
+    top_k: int
+    min_p: float
+    seed: int | None
+    stop: str | Iterable[str]
+    logprobs: bool
+    top_logprobs: int
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    n: int
+    mask: TokenMask | None
+    deadline: float | None
+    choices: Iterable[str]
+    per_token: bool
+    details: bool
     image_policy: ImagePolicy
     system: str | None
 
 
+SAMPLING = frozenset(one.name for one in fields(SamplingParams))
+
+
 @dataclass(frozen=True)
 class Options:
-    """:class:`AnswerOptions` with every default filled in and every value checked."""
+    """:class:`AnswerOptions` with every default filled in and every value checked.
 
-    max_new_tokens: int = MAX_TOKENS
-    temperature: float = 0.0
-    top_p: float = 1.0
+    Attributes:
+        params: how tokens are chosen.
+        choices, per_token, details, image_policy, system: as there.
+    """
+
+    params: SamplingParams = field(default_factory=SamplingParams)
+    choices: tuple[str, ...] = ()
+    per_token: bool = False
+    details: bool = False
     image_policy: ImagePolicy = "careful"
     system: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "max_new_tokens", scalars.max_tokens("max_new_tokens", self.max_new_tokens))
-        object.__setattr__(self, "temperature", scalars.temperature(self.temperature))
-        object.__setattr__(self, "top_p", scalars.top_p(self.top_p))
+        object.__setattr__(self, "choices", _choices(self.choices))
+        for name in ("per_token", "details"):
+            if not isinstance(getattr(self, name), bool):
+                raise PromptError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.image_policy not in get_args(ImagePolicy):
             known = ", ".join(get_args(ImagePolicy))
             raise PromptError(f"image_policy is {self.image_policy!r}; expected one of {known}")
@@ -55,6 +99,8 @@ class Options:
             raise PromptError(f"system is {type(self.system).__name__}; expected a text, or None for the model's own")
         if self.system is not None:
             check_text("the system text", self.system)
+        if self.choices and self.params.n > 1:
+            raise PromptError(f"n is {self.params.n} beside choices, which are judged once: leave n out")
 
     @classmethod
     def of(cls, given: AnswerOptions) -> Options:
@@ -64,21 +110,45 @@ class Options:
             TypeError: for a name that is not an option.
             PromptError: for a value that cannot be.
         """
-        known = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise TypeError(f"unknown option {name!r}; expected some of {', '.join(known)}")
-        return cls(**given)
+        own = {one.name for one in fields(cls)} - {"params"}
+        named: dict[str, Any] = {}
+        for name, value in given.items():
+            plain = ALIASES.get(name, name)
+            if plain not in SAMPLING | own:
+                raise TypeError(f"unknown option {name!r}; expected some of {', '.join(sorted(SAMPLING | own))}")
+            if plain in named:
+                raise PromptError(f"{plain} and {name} are the same option: give one of them")
+            named[plain] = value
+        params = SamplingParams(**{name: value for name, value in named.items() if name in SAMPLING})
+        return cls(params, **{name: value for name, value in named.items() if name in own})
 
     @property
-    def drawing_temperature(self) -> float:
-        """What logits are divided by; only where `temperature` is above 0."""
-        return drawing_temperature(self.temperature)
+    def wants_details(self) -> bool:
+        """Whether more than a text is returned."""
+        return self.details or self.params.logprobs or bool(self.choices) or self.params.n > 1
 
-    @property
-    def generation_arguments(self) -> dict[str, Any]:
-        """What `generate` is told about choosing tokens; everything named, so no checkpoint's defaults leak in."""
-        plain: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "top_k": 0}
-        if self.temperature == 0:
-            return {**plain, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return {**plain, "do_sample": True, "temperature": self.drawing_temperature, "top_p": self.top_p}
+    def require_one_text(self, where: str) -> None:
+        """Refuse what cannot come piece by piece.
+
+        Raises:
+            PromptError: for choices, and several answers.
+        """
+        if self.choices or self.params.n > 1:
+            what = "choices" if self.choices else f"n={self.params.n}"
+            raise PromptError(f"{where} gives one answer, and takes no {what}: call answer")
+
+
+def _choices(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise PromptError(f"choices is {type(given).__name__}; expected a list of texts")
+    texts = tuple(given)
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise PromptError(f"choices holds {text!r}; expected texts that are not empty")
+        check_text("a choice", text)
+    if len(set(texts)) < len(texts):
+        raise PromptError("choices holds a text twice; expected each once")
+    return texts
+
+
+__all__ = ["AnswerOptions", "Options"]

@@ -93,9 +93,20 @@ def digest(picture: Image.Image) -> bytes:
     return content.digest()
 
 
-def state_of(model: nn.Module) -> int:
-    """Changes when a weight is replaced or written to."""
-    return hash(tuple((id(parameter), parameter._version) for parameter in model.parameters()))
+class WeightsState:
+    """Tells when a weight of a model was replaced or written to.
+
+    Args:
+        model: whose parameters are remembered, so that to ask costs microseconds.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places = [(one._parameters, name) for one in model.modules() for name in one._parameters]
+
+    def __call__(self) -> int:
+        """Another number after each change."""
+        weights = [owner[name] for owner, name in self._places]
+        return hash(tuple((id(one), one._version) for one in weights if one is not None))
 
 
-__all__ = ["DEFAULT_BYTES", "PictureCache", "digest", "state_of"]
+__all__ = ["DEFAULT_BYTES", "PictureCache", "WeightsState", "digest"]

@@ -1,38 +1,46 @@
 """What `load()` returns: pictures and questions in, answers out.
 
-    answer        one question, one answer
-    stream        the same, piece by piece
-    answer_many   many questions about one picture: it is looked at once, and its part of the prompt run once
-    answer_batch  questions about many pictures, in batches
-    chat          a conversation that remembers
+    answer           one question, one answer
+    stream           the same, piece by piece
+    answer_many      many questions about one picture: it is looked at once, and its part of the prompt run once
+    answer_batch     questions about many pictures
+    answer_as_ready  the same for any number of them, each as soon as it is there
+    chat             a conversation that remembers
 
-All of them take a picture as a path, bytes, data URL, PIL image, array or tensor, a list of those, or None for none.
-The same question gets the same answer from all of them, up to the rounding of floating-point sums.
+All of them take a picture as a path, bytes, data URL, PIL image, array or tensor, a list of those, or None for none,
+and answer through one engine (`engine/`), which several threads may ask at the same time. The same question gets the
+same answer from all of them, alone and among others, up to the rounding of floating-point sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import torch
 
+from flashsloth.inference.answer import Answer, Collector
+from flashsloth.inference.batch import Batch
 from flashsloth.inference.chat import Conversation
-from flashsloth.inference.detokenizer import Detokenizer, text_of
-from flashsloth.inference.errors import PromptError
-from flashsloth.inference.generator import Generator, Job
+from flashsloth.inference.engine.config import EngineConfig
+from flashsloth.inference.engine.engine import Engine
+from flashsloth.inference.engine.engine_thread import EngineThread
+from flashsloth.inference.errors import AnswerError, PromptError
 from flashsloth.inference.options import AnswerOptions, Options
 from flashsloth.inference.picture_cache import PictureCache
-from flashsloth.inference.prompt import PromptWriter
-from flashsloth.inference.vision import ImageEncoder, Picture, picture_key
+from flashsloth.inference.prompt import Message, Prompt, PromptWriter
+from flashsloth.inference.request import Request
+from flashsloth.inference.text_stream import TextStream
+from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 if TYPE_CHECKING:
-    from flashsloth.inference.accelerator.warm_up import WarmUp
+    from flashsloth.inference.engine.warmup import WarmUp
 
-PICTURES_HELD = 32
-"""Different pictures that a batch holds in memory at a time, with their features."""
-PAIRS_HELD = 512
+OnError = Literal["raise", "return"]
+"""What becomes of an answer that could not be made: an error after all others, or the error in its place."""
 
 
 class FlashSloth:
@@ -43,6 +51,7 @@ class FlashSloth:
         processor: the processor it was trained with.
         name: what it is called in reports: where it was loaded from.
         pictures: where what was seen is kept, for pictures that are asked about again.
+        config: the engine's limits.
     """
 
     def __init__(
@@ -51,19 +60,21 @@ class FlashSloth:
         processor: Any,
         name: str = "flashsloth",
         pictures: PictureCache | None = None,
+        config: EngineConfig | None = None,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.pictures = PictureCache() if pictures is None else pictures
+        self.config = EngineConfig() if config is None else config
         self.image_encoder = ImageEncoder(model, processor.image_processor, self.pictures)
         self.writer = PromptWriter(processor)
-        self.generator = Generator(model, processor.tokenizer, self.pictures)
+        self._lock = threading.Lock()
+        self._thread: EngineThread | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """A copy, here or in another process, has weights and caches of its own; what was recorded is made again."""
-        engine = self.generator.engine
-        return _made_again, (self.model, self.processor, self.name, self.pictures, engine and engine.settings)
+        """A copy, here or in another process, has weights, caches and an engine of its own."""
+        return FlashSloth, (self.model, self.processor, self.name, self.pictures, self.config)
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +86,23 @@ class FlashSloth:
         """What the model computes in."""
         return self.model.dtype
 
-    def answer(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> str:
+    @property
+    def engine_thread(self) -> EngineThread:
+        """Through which all answers are made; the engine is made when it is first needed."""
+        with self._lock:
+            if self._thread is None:
+                tokenizer = self.processor.tokenizer
+                self._thread = EngineThread(
+                    Engine(self.model, tokenizer, self.image_encoder, self.pictures, self.config)
+                )
+            return self._thread
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; it may be stepped by hand as long as nothing is answered in another way."""
+        return self.engine_thread.engine
+
+    def answer(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Any:
         """Answer one question about a picture, several pictures, or (None) nothing but itself.
 
         Args:
@@ -83,121 +110,169 @@ class FlashSloth:
             question: a text.
             **options: see :class:`AnswerOptions`.
 
+        Returns:
+            The answer's text; with `details`, `logprobs` or `choices` an :class:`Answer`, with n above 1 a list of n.
+
         Raises:
             PictureError, PromptError: where the picture, the question or the options cannot be used.
+            EngineError: if the engine has failed.
         """
         checked = Options.of(options)
-        return text_of(self.generator.run_one(self._job(image, question, checked), checked), self.processor.tokenizer)
+        request = self._request(image, question, checked)
+        collector = self._collector(request, checked)
+        for output in self.engine_thread.submit(request):
+            collector.add(output)
+        return _returned(collector.answers(), checked)
 
-    def stream(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Iterator[str]:
-        """As :meth:`answer`, piece by piece: the pieces joined are what it returns. Mistakes are raised at the call."""
+    def stream(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> TextStream:
+        """As :meth:`answer`, piece by piece: the pieces joined are the answer's text.
+
+        Mistakes are raised at the call. Closing or dropping the stream, or Ctrl-C, ends the answer.
+        """
         checked = Options.of(options)
-        job = self._job(image, question, checked)
-        return Detokenizer(self.processor.tokenizer).pieces(self.generator.tokens(job, checked))
+        checked.require_one_text("stream")
+        request = self._request(image, question, checked, streams=True)
+        return TextStream(self.engine_thread.submit(request), self._collector(request, checked), request)
 
-    def answer_many(self, image: Picture, questions: Sequence[str], **options: Unpack[AnswerOptions]) -> list[str]:
+    def answer_many(
+        self, image: Picture, questions: Sequence[str], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
+    ) -> list[Any]:
         """Answer many questions about the same picture, each on its own."""
         if isinstance(questions, str):
             raise PromptError("questions is one text; expected a list of them, or call answer")
-        return self.answer_batch([(image, question) for question in questions], **options)
+        return self.answer_batch([(image, question) for question in questions], on_error=on_error, **options)
 
-    def answer_batch(self, pairs: Iterable[tuple[Picture, str]], **options: Unpack[AnswerOptions]) -> list[str]:
+    def answer_batch(
+        self, pairs: Iterable[tuple[Picture, str]], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
+    ) -> list[Any]:
         """Answer (picture, question) pairs of any mixture, in their order.
 
         Pairs that name the same picture, by the same path or as the same object, share one look at it.
+
+        Args:
+            pairs: any number.
+            on_error: "return" puts the error of an answer that could not be made into its place.
+            **options: see :class:`AnswerOptions`.
+
+        Raises:
+            AnswerError: once all others are answered, if some could not be; it holds those that were made.
+            PictureError, PromptError: if none could be answered, for one and the same reason.
         """
-        answers = dict(self.answer_as_ready(pairs, **options))
-        return [answers[place] for place in range(len(answers))]
+        found = dict(self.answer_as_ready(pairs, on_error="return", **options))
+        _check_on_error(on_error)
+        answers = [found[place] for place in range(len(found))]
+        errors = {place: one for place, one in enumerate(answers) if isinstance(one, Exception)}
+        if errors and on_error == "raise":
+            raise _failure(answers, errors)
+        return answers
 
     def answer_as_ready(
-        self, pairs: Iterable[tuple[Picture, str]], **options: Unpack[AnswerOptions]
-    ) -> Iterator[tuple[int, str]]:
-        """As :meth:`answer_batch`, for any number of pairs: yields (place in `pairs`, answer) as batches get done.
+        self, pairs: Iterable[tuple[Picture, str]], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
+    ) -> Iterator[tuple[int, Any]]:
+        """As :meth:`answer_batch`, for any number of pairs: yields (place in `pairs`, answer) as answers get done.
 
-        `pairs` is read as it is needed; pictures are held until their questions are answered.
+        `pairs` is read as it is needed, and pictures are opened ahead by threads. An answer that could not be made is
+        an error after all others, or, with `on_error="return"`, comes as an exception in its place.
         """
-        return self._answer_windows(pairs, Options.of(options))
+        _check_on_error(on_error)
+        return self._answer_pairs(pairs, Options.of(options), on_error)
 
     def chat(self, image: Picture = None, **options: Unpack[AnswerOptions]) -> Conversation:
         """A conversation; `image`, if any, goes with its first question, and the options with all of them."""
-        return Conversation(self, image, Options.of(options))
+        checked = Options.of(options)
+        checked.require_one_text("a conversation")
+        return Conversation(self, image, checked)
 
-    def _job(self, image: Picture, question: str, options: Options) -> Job:
-        self.writer.check_question(question)
-        pictures = self.image_encoder.open(image, options.image_policy)
-        prompt = self.writer.write([self.writer.user_message(question, len(pictures))], options.system)
-        self.generator.room(prompt, options)
-        return Job(prompt, self.image_encoder.look(pictures))
+    def request(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Request:
+        """What :meth:`answer` lets the engine answer: for callers that drive the engine themselves."""
+        return self._request(image, question, Options.of(options))
 
-    def warm_up(self, batch: int = 1, columns: int | None = None) -> WarmUp:
-        """Pay for compiling and recording now, so that no answer has to (on an accelerator; elsewhere little is left).
+    def warm_up(self, batch: int = 1) -> WarmUp:
+        """Pay for what is paid once now, so that no answer has to.
 
         Args:
             batch: the most answers at once that shall find everything ready.
-            columns: the longest prompt with its answer, in tokens; None for one picture and a usual answer.
 
         Returns:
             What it took.
         """
-        from flashsloth.inference.accelerator.warm_up import warm_up
+        from flashsloth.inference.engine.warmup import warm_up
 
-        return warm_up(self, batch, columns)
+        return warm_up(self, batch)
 
-    def _answer_windows(self, pairs: Iterable[tuple[Picture, str]], options: Options) -> Iterator[tuple[int, str]]:
-        if self.generator.engine is not None:
-            from flashsloth.inference.accelerator.pairs import answer_pairs
+    def _request(self, image: Picture, question: str, options: Options, streams: bool = False) -> Request:
+        self.writer.check_question(question)
+        opened = self.image_encoder.open(image, options.image_policy)
+        message = self.writer.user_message(question, len(opened))
+        prompt = self.writer.write([message], options.system)
+        self.engine.token_limit(prompt, options.params)  # first: a prompt that is too long costs no look
+        pictures = self.image_encoder.prepare(opened)
+        return self._asked(message, prompt, pictures, options, streams)
 
-            if (answers := answer_pairs(self, pairs, options)) is not None:
-                yield from answers
-                return
-        done = 0
-        for window in _windows(pairs):
-            for place, ids in self.generator.run(self._jobs(window, options), options):
-                yield done + place, text_of(ids, self.processor.tokenizer)
-            done += len(window)
+    def _prepare(self, image: Picture, options: Options) -> PreparedPictures:
+        return self.image_encoder.prepare(self.image_encoder.open(image, options.image_policy))
 
-    def _jobs(self, pairs: list[tuple[Picture, str]], options: Options) -> list[Job]:
-        """Every pair's prompt and features; a picture that comes again is opened and looked at once."""
-        for _, question in pairs:
-            self.writer.check_question(question)
-        sources: dict[Hashable, Picture] = {}
-        for picture, _ in pairs:
-            sources.setdefault(picture_key(picture), picture)
-        opened = [self.image_encoder.open(source, options.image_policy) for source in sources.values()]
-        seen = dict(zip(sources, self.image_encoder.encode_each(opened), strict=True))
-        groups = {key: number for number, key in enumerate(sources)}
-        jobs = []
-        for picture, question in pairs:
-            key = picture_key(picture)
-            message = self.writer.user_message(question, len(seen[key] or ()))
-            jobs.append(Job(self.writer.write([message], options.system), seen[key], groups[key]))
-        return jobs
+    def _write(self, pictures: PreparedPictures, question: str, options: Options) -> Request:
+        self.writer.check_question(question)
+        message = self.writer.user_message(question, len(pictures))
+        return self._asked(message, self.writer.write([message], options.system), pictures, options)
 
+    def _asked(
+        self, message: Message, prompt: Prompt, pictures: PreparedPictures, options: Options, streams: bool = False
+    ) -> Request:
+        choices = tuple(self.writer.answer_ids([message], choice, options.system) for choice in options.choices)
+        params = replace(options.params, logprobs=True) if choices else options.params
+        return Request(prompt, pictures if len(pictures) else None, params, choices=choices, streams=streams)
 
-def _windows(pairs: Iterable[tuple[Picture, str]]) -> Iterator[list[tuple[Picture, str]]]:
-    """Cut a stream of pairs so that each part has at most `PICTURES_HELD` pictures and `PAIRS_HELD` pairs."""
-    window: list[tuple[Picture, str]] = []
-    keys: set[Hashable] = set()
-    for place, pair in enumerate(pairs):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise PromptError(f"pair {place} is {type(pair).__name__}; expected (picture, question)")
-        key = picture_key(pair[0])
-        if len(window) == PAIRS_HELD or (key not in keys and len(keys) == PICTURES_HELD):
-            yield window
-            window, keys = [], set()
-        window.append((pair[0], pair[1]))
-        keys.add(key)
-    if window:
-        yield window
+    def _collector(self, request: Request, options: Options) -> Collector:
+        return Collector(request, self.processor.tokenizer, options.choices, options.per_token)
+
+    def _answer_pairs(self, pairs: Iterable[Any], options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
+        errors: dict[int, Exception] = {}
+        batch = Batch(
+            self.engine_thread,
+            prepare=lambda image: self._prepare(image, options),
+            write=lambda pictures, question: self._write(pictures, question, options),
+            collector=lambda request: self._collector(request, options),
+        )
+        for place, answers in batch.run(pairs):
+            if not isinstance(answers, Exception):
+                yield place, _returned(answers, options)
+            elif on_error == "return":
+                yield place, answers
+            else:
+                errors[place] = answers
+        if errors:
+            raise _failure([], errors)
 
 
-def _made_again(
-    model: FlashSlothForConditionalGeneration, processor: Any, name: str, pictures: PictureCache, settings: Any
-) -> FlashSloth:
-    """What a copied or unpickled :class:`FlashSloth` is, with an engine where the original had one."""
-    sloth = FlashSloth(model, processor, name, pictures)
-    if settings is not None:
-        from flashsloth.inference.accelerator import accelerate
+def _returned(answers: list[Answer], options: Options) -> Any:
+    """What a caller gets: a text, an answer, or several."""
+    if options.params.n > 1:
+        return answers
+    return answers[0] if options.wants_details else answers[0].text
 
-        accelerate(sloth.generator, sloth.image_encoder, settings)
-    return sloth
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in get_args(OnError):
+        raise PromptError(f"on_error is {on_error!r}; expected one of {', '.join(get_args(OnError))}")
+
+
+def _failure(answers: list[Any], errors: dict[int, Exception]) -> Exception:
+    """One error for a batch: the only one there is, where all ended in it; else one that names the places."""
+    first = errors[min(errors)]
+    if len(errors) == len(answers) and len({f"{type(one).__name__} {one}" for one in errors.values()}) == 1:
+        return first
+    places = ", ".join(map(str, sorted(errors)[:PLACES_SHOWN])) + (", ..." if len(errors) > PLACES_SHOWN else "")
+    failed = AnswerError(
+        f"{len(errors)} of the batch could not be answered, at {places}; the first: {first}",
+        [None if isinstance(one, Exception) else one for one in answers],
+        errors,
+    )
+    failed.__cause__ = first
+    return failed
+
+
+PLACES_SHOWN = 8
+
+__all__ = ["FlashSloth"]

@@ -14,6 +14,7 @@ Legend: B batch, T positions.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ import torch
 from flashsloth.inference.errors import PromptError
 from flashsloth.model.generation import POSITION_TENSORS
 
-Messages = list[dict[str, Any]]
+Message = dict[str, Any]
+Messages = list[Message]
 FIELDS = ("input_ids", *POSITION_TENSORS)
 
 
@@ -55,9 +57,16 @@ class Prompt:
 
     def last_question_start(self) -> int:
         """Where the last turn's question begins: it and its queries must be run in one pass."""
-        last = self.turns
-        marked = [p for p in range(len(self)) if last and last in (self.question_turn[p], self.query_turn[p])]
-        return marked[0] if marked else len(self) - 1
+        return self.question_starts()[-1]
+
+    def question_starts(self) -> list[int]:
+        """Where each turn's question begins; where there is no turn, the last position."""
+        starts: dict[int, int] = {}
+        for place, turns in enumerate(zip(self.question_turn, self.query_turn, strict=True)):
+            for turn in turns:
+                if turn:
+                    starts.setdefault(turn, place)
+        return [starts[turn] for turn in sorted(starts)] or [len(self) - 1]
 
 
 def check_text(what: str, text: str) -> None:
@@ -83,6 +92,7 @@ class PromptWriter:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
+        self._lock = threading.Lock()  # a tokenizer may be set up by one thread at a time only
 
     def check_question(self, question: Any) -> None:
         """Refuse what is no question.
@@ -96,7 +106,7 @@ class PromptWriter:
             raise PromptError("the question is empty; expected a text, such as 'What is in the picture?'")
         check_text("the question", question)
 
-    def user_message(self, question: str, pictures: int) -> dict[str, Any]:
+    def user_message(self, question: str, pictures: int) -> Message:
         """A user's turn: its pictures, then its question."""
         parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(pictures)]
         return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
@@ -122,14 +132,15 @@ class PromptWriter:
 
     def _write(self, messages: Messages, system: str | None, *, to_answer: bool) -> Prompt:
         opening = [] if system is None else [{"role": "system", "content": system}]
-        encoded = self._processor.apply_chat_template(
-            [*opening, *messages],
-            add_generation_prompt=to_answer,
-            tokenize=True,
-            return_dict=True,
-            padding=False,
-            return_pixel_values=False,
-        )
+        with self._lock:
+            encoded = self._processor.apply_chat_template(
+                [*opening, *messages],
+                add_generation_prompt=to_answer,
+                tokenize=True,
+                return_dict=True,
+                padding=False,
+                return_pixel_values=False,
+            )
         return Prompt(**{name: list(encoded[name][0]) for name in FIELDS})
 
 

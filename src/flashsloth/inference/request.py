@@ -2,7 +2,6 @@
 
     Request         a prompt with its pictures, and how to answer it
     RequestOutput   what one step brought for one of a request's answers: tokens, and its end once it has ended
-    Answer          a whole answer, as callers get it
 
 Every answer ends in exactly one :class:`FinishReason`, and carries the tokens that it has so far.
 """
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashsloth.inference.prompt import Prompt
 from flashsloth.inference.sampling import Sampled, SamplingParams
@@ -58,6 +57,11 @@ class Request:
     keep_states: bool = False
     streams: bool = False
 
+    @property
+    def answers(self) -> int:
+        """How many answers, or choices, come back."""
+        return len(self.choices) or self.params.n
+
 
 @dataclass(frozen=True)
 class RequestOutput:
@@ -82,31 +86,4 @@ class RequestOutput:
     states: LayerStates | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer.
-
-    Attributes:
-        text: without white space at either end, and without a stop string.
-        finish_reason: how it ended.
-        tokens: its tokens, end token included, with log-probabilities where they were asked for.
-        seed: of its draws; None where nothing was drawn.
-        choices: choice -> probability, where choices were given.
-    """
-
-    text: str
-    finish_reason: FinishReason
-    tokens: tuple[Sampled, ...] = ()
-    seed: int | None = None
-    choices: dict[str, float] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def ids_of(tokens: Any) -> list[int]:
-    """Token ids of what was sampled."""
-    return [one.token for one in tokens]
-
-
-__all__ = ["Answer", "FinishReason", "Request", "RequestOutput", "ids_of"]
+__all__ = ["FinishReason", "Request", "RequestOutput"]

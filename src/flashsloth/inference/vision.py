@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from flashsloth.inference.picture_cache import PictureCache, digest, state_of
+from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
 from flashsloth.media import ImagePolicy, open_pictures
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import require_finite
@@ -81,6 +81,7 @@ class ImageEncoder:
 
     def __init__(self, model: FlashSlothForConditionalGeneration, image_processor: Any, pictures: PictureCache) -> None:
         self._model, self._image_processor, self._pictures = model, image_processor, pictures
+        self.weights_state = WeightsState(model)
         self.encode: Callable[[torch.Tensor], FlashSlothImageFeatures] = self._encode
 
     def open(self, picture: Picture, policy: ImagePolicy) -> list[Image.Image]:
@@ -91,29 +92,9 @@ class ImageEncoder:
         """
         return open_pictures(picture, image_policy=policy)
 
-    def look(self, pictures: list[Image.Image]) -> ImageFeatures | None:
-        """What is seen in opened pictures; None of none."""
-        return self.encode_each([pictures])[0]
-
-    def encode_each(self, sets: list[list[Image.Image]]) -> list[ImageFeatures | None]:
-        """As :meth:`look` for several sets of pictures, all that are new in the same passes."""
-        keys = [self._keys(pictures) for pictures in sets]
-        weights = state_of(self._model)
-        found: dict[Hashable, FlashSlothImageFeatures | None] = {}
-        new: dict[Hashable, Image.Image] = {}
-        for key, picture in zip(_flat(keys), _flat(sets), strict=True):
-            if key not in found:
-                found[key] = self._pictures.get(("features", weights, key))
-                if found[key] is None:
-                    new[key] = picture
-        for key, features in zip(new, self._run(list(new.values())), strict=True):
-            found[key] = features
-            self._pictures.put(("features", weights, key), features, _bytes_of(features))
-        return [ImageFeatures(_join([found[key] for key in some]), tuple(some)) if some else None for some in keys]
-
     def prepare(self, pictures: list[Image.Image]) -> PreparedPictures:
         """All that the processor has to do for opened pictures; threads may do so at the same time."""
-        keys, weights = self._keys(pictures), state_of(self._model)
+        keys, weights = self._keys(pictures), self.weights_state()
         known = [self._pictures.get(("features", weights, key)) for key in keys]
         made = [
             self._views([picture]) if features is None else features
@@ -122,10 +103,14 @@ class ImageEncoder:
         return PreparedPictures(keys, made)
 
     def encode_prepared(self, sets: list[PreparedPictures]) -> list[ImageFeatures | None]:
-        """As :meth:`encode_each`, of what is prepared; every set then holds its features."""
+        """What is seen in sets of pictures, all that are new in the same passes; every set then holds its features.
+
+        Raises:
+            NonFiniteError: where the model computes NaN or infinity.
+        """
         made = {key: one for prepared in sets for key, one in zip(prepared.keys, prepared.made, strict=True)}
         new = {key: one for key, one in made.items() if isinstance(one, torch.Tensor)}
-        weights = state_of(self._model)
+        weights = self.weights_state()
         for start in range(0, len(new), PICTURES_AT_A_TIME):
             some = list(new)[start : start + PICTURES_AT_A_TIME]
             for key, features in zip(some, self._look_at(torch.cat([new[key] for key in some])), strict=True):
@@ -136,7 +121,7 @@ class ImageEncoder:
         return [one.features if len(one) else None for one in sets]
 
     def _keys(self, pictures: list[Image.Image]) -> list[Hashable]:
-        preparation = repr(self._image_processor.to_dict())
+        preparation = f"{type(self._image_processor).__name__} {vars(self._image_processor)}"
         return [(digest(picture), preparation) for picture in pictures]
 
     def _views(self, pictures: list[Image.Image]) -> torch.Tensor:
@@ -154,14 +139,6 @@ class ImageEncoder:
             for tensor in (features.last_hidden_state, features.pooler_output):
                 require_finite(tensor, self._model, partial(self._encode, views))
         return [_picked(features, number) for number in range(len(views))]
-
-    def _run(self, pictures: list[Image.Image]) -> list[FlashSlothImageFeatures]:
-        """The features of each picture, some pictures a pass."""
-        made: list[FlashSlothImageFeatures] = []
-        for start in range(0, len(pictures), PICTURES_AT_A_TIME):
-            some = pictures[start : start + PICTURES_AT_A_TIME]
-            made += self._look_at(self._views(some))
-        return made
 
 
 def join_prepared(sets: Sequence[PreparedPictures]) -> PreparedPictures:
@@ -214,7 +191,3 @@ def _picked(features: FlashSlothImageFeatures, number: int) -> FlashSlothImageFe
 
 def _bytes_of(features: FlashSlothImageFeatures) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in features.values())
-
-
-def _flat(sets: list[list[Any]]) -> list[Any]:
-    return [item for some in sets for item in some]

@@ -30,7 +30,7 @@ from flashsloth.inference.engine.runners import make_runner
 from flashsloth.inference.engine.scheduler import NO_ROW, Scheduler, Sequence
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.kv_cache import LayerStates
-from flashsloth.inference.picture_cache import PictureCache, state_of
+from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt, context_of, end_ids_of, pad_id_of, token_limit
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, new_seed, sampled_ids
@@ -80,6 +80,7 @@ class Engine:
         self._aborted: set[int] = set()
         self._stops: dict[int, Detokenizer] = {}  # id of a sequence with stop strings -> its text
         self._outputs: list[RequestOutput] = []
+        self._weights = 0  # the model's state, as of this step
 
     def add_request(self, request: Request) -> int:
         """Let a request wait for its turn.
@@ -177,9 +178,12 @@ class Engine:
 
     def _start(self, newcomers: list[Sequence]) -> None:
         """Encode pictures, run prompts and choose first tokens."""
+        if not newcomers:
+            return
+        self._weights = self._image_encoder.weights_state()
         self._encode([one for one in newcomers if one.request.pictures is not None])
         alive = [one for one in newcomers if one.finish_reason is None]
-        leaders, followers = self._shared(alive)
+        leaders, followers = self._shared(self._gathered(alive))
         self._prefill(leaders)
         for one in followers:  # whose leader may have ended meanwhile, and another may lead
             one.leader = None
@@ -213,16 +217,27 @@ class Engine:
             return
         yield sequences, made
 
+    def _gathered(self, newcomers: list[Sequence]) -> list[Sequence]:
+        """One sequence of each request, with the others beside it: their prompts are the same, and run once."""
+        if not self.runner.shares_prefixes:
+            return newcomers
+        firsts: dict[int, Sequence] = {}
+        for one in newcomers:
+            first = firsts.setdefault(one.request_id, one)
+            if first is not one:
+                first.siblings.append(one)
+        return list(firsts.values())
+
     def _shared(self, newcomers: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
         """Those whose prompt is run now, and those who begin with what one of the others leaves."""
         leaders: list[Sequence] = []
         followers: list[Sequence] = []
         leading: set[Hashable] = set()
         for one in self._led(newcomers):
-            known = one.states is not None or one.leader is not None
-            follows = not known and one.prefix in leading
+            whole = one.leader is not None or one.known_length >= one.prefix_length
+            follows = not whole and one.prefix in leading
             (followers if follows else leaders).append(one)
-            if not known and one.prefix_length and self.runner.shares_prefixes:
+            if not whole and self.runner.shares_prefixes:
                 leading.add(one.prefix)
         return leaders, followers
 
@@ -235,8 +250,16 @@ class Engine:
             if one.states is None and one.prefix_length:
                 one.leader = rows.get(one.prefix)
                 if one.leader is None:
-                    one.states = self._prefixes.get(self._prefix_key(one))
+                    one.states = self._longest_kept(one)
         return newcomers
+
+    def _longest_kept(self, sequence: Sequence) -> LayerStates | None:
+        """Keys and values before a sequence's last question, or before an earlier one's, that were kept."""
+        for stop in reversed(sequence.request.prompt.question_starts()):
+            if stop and (states := self._prefixes.get(self._prefix_key(sequence, stop))) is not None:
+                kept: LayerStates = states
+                return kept
+        return None
 
     def _prefill(self, sequences: list[Sequence]) -> None:
         """Run prompts; where a pass fails, each of its prompts is run again alone."""
@@ -244,11 +267,12 @@ class Engine:
             for some, logits in self.runner.prefill(sequences):
                 for one in some:
                     self._keep_prefix(one)
-                self._sample(some, logits)
+                self._sample(*self._with_siblings(some, logits))
         except Exception as error:
             left = [one for one in sequences if one.finish_reason is None and not one.sampling.tokens]
             if len(sequences) == 1:
-                self._end(sequences[0], FinishReason.ERROR, error)
+                for one in (sequences[0], *sequences[0].siblings):
+                    self._end(one, FinishReason.ERROR, error)
                 return
             for one in left:
                 if one.row != NO_ROW:
@@ -256,16 +280,27 @@ class Engine:
             for one in left:
                 self._prefill([one])
 
+    def _with_siblings(self, sequences: list[Sequence], logits: torch.Tensor) -> tuple[list[Sequence], torch.Tensor]:
+        """Sequences whose prompt has been run, and after them those of the same requests; logits of all."""
+        joined, rows = list(sequences), list(range(len(sequences)))
+        for row, one in enumerate(sequences):
+            self.runner.fork(one, one.siblings)
+            joined += one.siblings
+            rows += [row] * len(one.siblings)
+            one.siblings = []
+        return joined, logits if len(rows) == len(logits) else logits[rows]
+
     def _keep_prefix(self, sequence: Sequence) -> None:
         """Keep keys and values before a sequence's question, if they are new; its pass is over and went well."""
         if not self.runner.shares_prefixes or not sequence.prefix_length:
             return
-        key, size = self._prefix_key(sequence), sequence.prefix_length * self.runner.position_bytes
+        key = self._prefix_key(sequence, sequence.prefix_length)
+        size = sequence.prefix_length * self.runner.position_bytes
         if size <= self._prefixes.limit and self._prefixes.get(key) is None:
             self._prefixes.put(key, self.runner.states(sequence, sequence.prefix_length), size)
 
-    def _prefix_key(self, sequence: Sequence) -> Hashable:
-        return "beginning", state_of(self._model), sequence.prefix
+    def _prefix_key(self, sequence: Sequence, stop: int) -> Hashable:
+        return "prefix", self._weights, sequence.prefix_until(stop)
 
     def _sample(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
         """Choose a token for each, and end those that have come to their end."""

@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.errors import EngineError
@@ -40,7 +40,7 @@ class Reply:
         self._abort = weakref.finalize(self, thread.abort, request_id)
         self._abort.atexit = False
 
-    def __iter__(self) -> Iterator[RequestOutput]:
+    def __iter__(self) -> Generator[RequestOutput]:
         """Outputs as they come, the last of each answer with its end; who stops reading aborts.
 
         Raises:
@@ -93,21 +93,25 @@ class EngineThread:
             PromptError: as `Engine.add_request`.
             EngineError: if the engine has failed, or this process is a fork of the one in which it runs.
         """
+        [reply] = self.submit_all([request], deliveries)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def submit_all(self, requests: Sequence[Request], deliveries: Deliveries | None = None) -> list[Reply | Exception]:
+        """As :meth:`submit`, for several that may start in the same step; a request that cannot be is an error here."""
+        replies: list[Reply | Exception] = []
         with self._mailbox.changed:
             self._check()
-            request_id = self.engine.add_request(request)
-            deliveries = queue.SimpleQueue() if deliveries is None else deliveries
-            self._mailbox.deliveries[request_id] = deliveries
-            self._mailbox.left[request_id] = answers = len(request.choices) or request.params.n
+            for request in requests:
+                try:
+                    replies.append(self._add(request, queue.SimpleQueue() if deliveries is None else deliveries))
+                except ValueError as error:
+                    replies.append(error)
             self._mailbox.work = True
             self._mailbox.changed.notify()
-            if self._thread is None:
-                self._process = os.getpid()
-                self._thread = threading.Thread(
-                    target=_drive, args=(self._mailbox, weakref.ref(self)), name="flashsloth engine", daemon=True
-                )
-                self._thread.start()
-        return Reply(self, request_id, answers, deliveries)
+            self._start()
+        return replies
 
     def abort(self, request_id: int) -> None:
         """End a request's answers."""
@@ -120,6 +124,20 @@ class EngineThread:
             for output in outputs:
                 self._mailbox.hand_out(output)
         return self.engine.has_work
+
+    def _add(self, request: Request, deliveries: Deliveries) -> Reply:
+        request_id = self.engine.add_request(request)
+        self._mailbox.deliveries[request_id] = deliveries
+        self._mailbox.left[request_id] = request.answers
+        return Reply(self, request_id, request.answers, deliveries)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._process = os.getpid()
+            self._thread = threading.Thread(
+                target=_drive, args=(self._mailbox, weakref.ref(self)), name="flashsloth engine", daemon=True
+            )
+            self._thread.start()
 
     def _check(self) -> None:
         if self._mailbox.failure is not None:

@@ -85,6 +85,10 @@ class ModelRunner(Protocol):
         """
         ...
 
+    def fork(self, sequence: Sequence, others: list[Sequence]) -> None:
+        """Give others rows that hold what a sequence's does; only where prefixes are shared are there any."""
+        ...
+
     def release(self, sequence: Sequence, clean: bool = False) -> None:
         """Take a sequence's row back; with `clean`, NaN or infinity may stand in it."""
         ...
@@ -152,6 +156,15 @@ class BatchedRunner:
     def likeliest(self, logits: torch.Tensor) -> list[int] | None:
         """See :class:`ModelRunner`."""
         return None
+
+    def fork(self, sequence: Sequence, others: list[Sequence]) -> None:
+        """See :class:`ModelRunner`."""
+        if others:
+            self._make_room(others, len(sequence.request.prompt))
+        for one in others:
+            one.row = len(self.sequences)
+            self.sequences.append(one)
+            self.cache.copy(sequence.row, one.row, len(sequence.request.prompt))
 
     def release(self, sequence: Sequence, clean: bool = False) -> None:
         """See :class:`ModelRunner`; the last row moves to where a row was taken from others' midst."""
@@ -268,6 +281,10 @@ class SingleRunner:
         """See :class:`ModelRunner`."""
         return None
 
+    def fork(self, sequence: Sequence, others: list[Sequence]) -> None:
+        """See :class:`ModelRunner`: nobody shares a prompt here."""
+        assert not others
+
     def release(self, sequence: Sequence, clean: bool = False) -> None:
         """See :class:`ModelRunner`."""
         self.sequences.remove(sequence)
@@ -287,9 +304,7 @@ class SingleRunner:
 
 def _start(sequence: Sequence) -> int:
     """How many of a sequence's first positions are known."""
-    if sequence.states is not None:
-        return sequence.states[0][0].shape[2]
-    return 0 if sequence.leader is None else sequence.prefix_length
+    return sequence.known_length if sequence.leader is None else sequence.prefix_length
 
 
 def _alike(sequences: list[Sequence]) -> Iterator[list[Sequence]]:

@@ -35,6 +35,7 @@ class Sequence:
         pictures: what the model sees in its pictures, once they were encoded.
         states: keys and values of its first positions, until it is in a row.
         leader: a sequence in a row that begins as this one does, up to its last question.
+        siblings: others of its request, which go on from its prompt.
         row: of the cache, once it has one.
         aborted: whether its caller does not want it any more.
         new: tokens that have not been handed out.
@@ -49,6 +50,7 @@ class Sequence:
     pictures: ImageFeatures | None = None
     states: LayerStates | None = None
     leader: Sequence | None = None
+    siblings: list[Sequence] = field(default_factory=list)
     row: int = NO_ROW
     aborted: bool = False
     new: list[Sampled] = field(default_factory=list)
@@ -75,12 +77,21 @@ class Sequence:
         """Positions before its last question: what other questions about the same pictures share."""
         return self.request.prompt.last_question_start()
 
+    @property
+    def known_length(self) -> int:
+        """Positions whose keys and values it brings along."""
+        return 0 if self.states is None else self.states[0][0].shape[2]
+
     @cached_property
     def prefix(self) -> Hashable:
         """Equal where keys and values of the positions before the last question are."""
-        pictures = self.request.pictures
-        keys = () if pictures is None else tuple(pictures.keys)
-        return keys, tuple(self.request.prompt.columns(0, self.prefix_length))
+        return self.prefix_until(self.prefix_length)
+
+    def prefix_until(self, stop: int) -> Hashable:
+        """Equal where keys and values of the first positions are."""
+        prompt, pictures = self.request.prompt, self.request.pictures
+        shown = max(prompt.image_index[:stop], default=0)
+        return () if pictures is None else tuple(pictures.keys[:shown]), tuple(prompt.columns(0, stop))
 
 
 class Scheduler:

@@ -1,0 +1,139 @@
+"""A whole answer, made of what the engine's steps bring.
+
+In: the outputs of one request. Out: an :class:`Answer` for each of its n, or one that holds the probability of each
+choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashsloth.inference.detokenizer import Detokenizer, text_of
+from flashsloth.inference.request import FinishReason, Request, RequestOutput
+from flashsloth.inference.sampling import Sampled
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        text: without white space at either end, and without a stop string; of choices the likeliest.
+        finish_reason: how it ended.
+        tokens: ids of its tokens, end token included.
+        logprobs: of each token, of the raw distribution; empty where they were not asked for.
+        top_logprobs: the likeliest tokens in place of each token, (id, log-probability); as many as were asked for.
+        choices: choice -> probability, where choices were given.
+        seed: of its draws.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+    choices: dict[str, float] = field(default_factory=dict)
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Collector:
+    """Gathers the outputs of one request.
+
+    Args:
+        request: what was asked.
+        tokenizer: the model's.
+        choices: the texts of the request's choices, in their order.
+        per_token: whether a choice's probability is that of its tokens in the geometric mean.
+
+    Attributes:
+        tokenizer: as given.
+        missing: answers that have not ended.
+    """
+
+    def __init__(self, request: Request, tokenizer: Any, choices: Sequence[str] = (), per_token: bool = False) -> None:
+        self.tokenizer = tokenizer
+        self._request = request
+        self._choices, self._per_token = choices, per_token
+        self.missing = request.answers
+        self._tokens: list[list[Sampled]] = [[] for _ in range(self.missing)]
+        self._ends: list[RequestOutput | None] = [None] * self.missing
+
+    def add(self, output: RequestOutput) -> None:
+        """Take in what a step brought."""
+        self._tokens[output.index] += output.tokens
+        if output.finish_reason is not None:
+            self._ends[output.index] = output
+            self.missing -= 1
+
+    def answers(self) -> list[Answer]:
+        """One for each of the request's n; one in all where choices were given.
+
+        Raises:
+            Exception: what ended one of them in an error.
+        """
+        ends = [end for end in self._ends if end is not None]
+        for end in ends:
+            if end.error is not None:
+                raise end.error
+        made = [self._answer(tokens, end) for tokens, end in zip(self._tokens, ends, strict=True)]
+        return [self._chosen(made)] if self._choices else made
+
+    def _answer(self, tokens: list[Sampled], end: RequestOutput) -> Answer:
+        assert end.finish_reason is not None
+        ids = tuple(one.token for one in tokens)
+        return Answer(
+            spelled(ids, self.tokenizer, self._request.params.stop),
+            end.finish_reason,
+            ids,
+            tuple(one.logprob for one in tokens if one.logprob is not None),
+            tuple(one.top for one in tokens if one.top),
+            seed=end.seed,
+        )
+
+    def _chosen(self, made: list[Answer]) -> Answer:
+        """The likeliest choice; one that was cut short, by a deadline or its caller, tells that all were."""
+        cut = next((one for one in made if one.finish_reason != FinishReason.STOP), None)
+        if cut is not None:
+            return Answer("", cut.finish_reason)
+        probabilities = choice_probabilities([one.logprobs for one in made], self._per_token)
+        best = max(range(len(made)), key=probabilities.__getitem__)
+        return Answer(
+            self._choices[best],
+            FinishReason.STOP,
+            made[best].tokens,
+            made[best].logprobs,
+            choices=dict(zip(self._choices, probabilities, strict=True)),
+        )
+
+
+def choice_probabilities(logprobs: Sequence[Sequence[float]], per_token: bool = False) -> list[float]:
+    """Probabilities of choices, which sum to 1.
+
+    Args:
+        logprobs: of each choice's tokens, its end token included.
+        per_token: take their mean in place of their sum, so that a long choice is not the less likely for its length.
+    """
+    totals = [math.fsum(one) / (len(one) if per_token else 1) for one in logprobs]
+    largest = max(totals)
+    weights = [math.exp(total - largest) for total in totals]
+    return [weight / math.fsum(weights) for weight in weights]
+
+
+def spelled(ids: Sequence[int], tokenizer: Any, stop: Sequence[str]) -> str:
+    """The text of an answer's tokens, up to a stop string."""
+    if not stop:
+        return text_of(ids, tokenizer)
+    text = Detokenizer(tokenizer, stop)
+    for token_id in ids:
+        text.add(token_id)
+    text.finish()
+    return text.text
+
+
+__all__ = ["Answer", "Collector", "choice_probabilities", "spelled"]
