@@ -28,38 +28,22 @@ from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, make_published_size
 from flashsloth.benchmark.job import StandardJob
 from flashsloth.benchmark.peers import make_peer
-from flashsloth.benchmark.stage_clock import ENCODER, LANGUAGE, StageClock, WallTime
+from flashsloth.benchmark.stage_clock import StageClock, WallTime
 from flashsloth.benchmark.subjects import SUBJECTS, SUITES, find_subjects
 from flashsloth.benchmark.throughput import Throughput, measure_throughput
 from flashsloth.benchmark.worker_process import WorkerError
-from flashsloth.inference.accelerator import AcceleratorSettings
 
 CPU = torch.device("cpu")
 STAGES = ("alignment", "instruction")
 JOB = StandardJob(text_tokens=16, new_tokens=4)
-SETTINGS = AcceleratorSettings(backend=None, records=False, slots=(1, 2, 4), reading_rows=(1, 2), prompt_step=8)
 
 
 @pytest.fixture
 def subject() -> FlashSlothSubject:
-    made = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
-    made.accelerate(SETTINGS)
-    return made
+    return make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
 
 
-def test_an_accelerated_subject_is_watched_from_outside(subject: FlashSlothSubject) -> None:
-    subject.answer(JOB.picture(9), 0, 4, StageClock(WallTime()))  # there is nothing to watch before
-    clock = StageClock(WallTime())
-    with clock.watching(subject.parts):
-        subject.answer(JOB.picture(1), 0, 4, clock)
-    assert len(clock.tokens()) == 4
-    spent = clock.stages()
-    assert spent[ENCODER] > 0
-    assert spent[LANGUAGE] > 0
-    assert sum(spent.values()) == pytest.approx(clock.tokens()[0])
-
-
-def test_a_batch_of_an_accelerated_subject_tells_every_step_once(subject: FlashSlothSubject) -> None:
+def test_a_batch_tells_every_step_once(subject: FlashSlothSubject) -> None:
     clock = StageClock(WallTime())
     with clock.watching(subject.parts), clock.counting_steps(subject.head):
         subject.answer_batch([JOB.picture(number) for number in range(6)], 5)
@@ -68,8 +52,6 @@ def test_a_batch_of_an_accelerated_subject_tells_every_step_once(subject: FlashS
 
 @pytest.mark.parametrize("new_tokens", [3, 8])
 def test_many_pictures_are_all_answered(subject: FlashSlothSubject, new_tokens: int) -> None:
-    ran: list[int] = []
-    subject._everyone.register_forward_hook(lambda *_: ran.append(1))
     found = measure_throughput(subject, "flashsloth", JOB, pictures=7, new_tokens=new_tokens, rows=4, device=CPU)
     assert (found.pictures, found.new_tokens, found.rows, found.failure) == (7, new_tokens, 4, None)
     assert found.tokens_per_second == pytest.approx(found.pictures_per_second * new_tokens)
@@ -91,15 +73,8 @@ def test_a_peer_answers_in_batches_and_in_smaller_ones_where_memory_ends(monkeyp
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-6), ("bfloat16", 0.1)])
-def test_the_fast_path_is_held_against_float32(dtype: str, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_path_is_held_against_float32(dtype: str, most: float) -> None:
     plain = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
-    sped_up = plain.speed_up
-
-    def speed_up(quantize: Any) -> None:
-        sped_up(quantize)
-        plain.accelerate(SETTINGS)
-
-    monkeypatch.setattr(plain, "speed_up", speed_up)
     found = measure_agreement(plain, "flashsloth", dtype, None, JOB)
     assert found.positions == JOB.new_tokens
     assert 0 <= found.mean_kl <= found.largest_kl < most

@@ -11,8 +11,8 @@ import torch
 
 from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, make_prompt, make_published_size
 from flashsloth.benchmark.job import StandardJob
-from flashsloth.benchmark.stage_clock import STAGES, StageClock, WallTime
-from flashsloth.inference.generator import Generator
+from flashsloth.benchmark.stage_clock import LANGUAGE, STAGES, StageClock, WallTime
+from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.prompt import FIELDS, Prompt, PromptWriter
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
@@ -85,9 +85,9 @@ def test_a_batch_is_one_step_a_token(subject: FlashSlothSubject) -> None:
 def test_speeding_up_changes_what_is_run_but_not_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["flashsloth.speed.speed_up"], "WORTH_PACKING", 1)
     subject = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
-    plain_head, bytes_before = subject.head, subject.step_bytes
+    plain_head, bytes_before = subject.parts[LANGUAGE][-1], subject.step_bytes
     subject.speed_up(None)
-    assert subject.head is not plain_head
+    assert subject.parts[LANGUAGE][-1] is not plain_head
     assert subject.step_bytes == bytes_before
     assert len(answer(subject).tokens()) == 4
 
@@ -109,10 +109,10 @@ def test_what_a_token_reads_is_the_language_model_and_its_head(subject: FlashSlo
     assert subject.key_value_bytes == 2 * text.num_hidden_layers * text.hidden_size * torch.float32.itemsize
 
 
-def test_runs_go_through_the_door(subject: FlashSlothSubject, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    tokens = Generator.tokens
-    monkeypatch.setattr(Generator, "tokens", lambda self, job, *rest: (seen.append(job), tokens(self, job, *rest))[1])
+def test_runs_go_through_the_engine(subject: FlashSlothSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    added = []
+    add = Engine.add_request
+    monkeypatch.setattr(Engine, "add_request", lambda self, request: (added.append(request), add(self, request))[1])
     answer(subject)
-    assert len(seen) == 1
-    assert len(seen[0].seen) == 1
+    [request] = added
+    assert len(request.pictures) == 1

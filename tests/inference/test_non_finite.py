@@ -14,13 +14,11 @@ from tiny import picture
 import flashsloth
 from flashsloth.cli import main
 from flashsloth.inference import FlashSloth
-from flashsloth.inference.accelerator import AcceleratorSettings, accelerate
-from flashsloth.inference.options import Options
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import NonFiniteError
 
 QUESTION = "What is it?"
-FEW: dict[str, Any] = {"max_new_tokens": 4}
+FEW: dict[str, Any] = {"max_tokens": 4}
 LATER = 32
 WAYS: dict[str, Callable[[FlashSloth], Any]] = {
     "answer": lambda sloth: sloth.answer(picture(1), QUESTION, **FEW),
@@ -32,7 +30,6 @@ WAYS: dict[str, Callable[[FlashSloth], Any]] = {
     "chat": lambda sloth: sloth.chat(picture(1), **FEW).ask(QUESTION),
 }
 LAYER = "language_model.layers.2.mlp.fc1"
-SMALL: dict[str, Any] = {"backend": None, "records": False, "slots": (1, 2, 4), "reading_rows": (1, 2), "workers": 2}
 
 
 def damage(sloth: FlashSloth, name: str, value: float = torch.nan) -> None:
@@ -40,13 +37,10 @@ def damage(sloth: FlashSloth, name: str, value: float = torch.nan) -> None:
         sloth.model.get_submodule(name).bias.view(-1)[0] = value
 
 
-@pytest.fixture(params=["cpu", "sped up", "engine"])
+@pytest.fixture(params=["cpu", "sped up"])
 def fresh(request: pytest.FixtureRequest, checkpoint: Path) -> FlashSloth:
-    """A model that may be damaged; answered by the plain path, the sped-up one, or the accelerator's engine."""
-    sloth = flashsloth.load(checkpoint, device="cpu", optimize=request.param == "sped up")
-    if request.param == "engine":
-        assert accelerate(sloth.generator, sloth.image_encoder, AcceleratorSettings(**SMALL)) is not None
-    return sloth
+    """A model that may be damaged."""
+    return flashsloth.load(checkpoint, device="cpu", optimize=request.param == "sped up")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -70,14 +64,13 @@ def test_what_is_seen(fresh: FlashSloth, name: str) -> None:
 
 def test_a_later_step(fresh: FlashSloth) -> None:
     """Damage that only a generated token meets."""
-    options = Options(max_new_tokens=LATER)
-    ids = fresh.generator.run_one(fresh._job(None, QUESTION, options), options)
+    ids = fresh.answer(None, QUESTION, max_tokens=LATER, details=True).tokens
     prompt = fresh.writer.write([fresh.writer.user_message(QUESTION, 0)], None).input_ids
     token = next(token for token in ids[:-1] if token not in prompt)
     with torch.no_grad():
         fresh.model.get_input_embeddings().weight[token, 0] = torch.nan
     with pytest.raises(NonFiniteError, match=r"embed_tokens \(Embedding"):
-        fresh.answer(None, QUESTION, max_new_tokens=LATER)
+        fresh.answer(None, QUESTION, max_tokens=LATER)
 
 
 def test_the_command_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

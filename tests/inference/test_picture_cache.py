@@ -13,7 +13,7 @@ from PIL import Image
 
 import flashsloth
 from flashsloth.inference import FlashSloth, LoadError
-from flashsloth.inference.picture_cache import PictureCache, digest, state_of
+from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
 from flashsloth.media import MediaLimits
 
 QUESTIONS = ["What is this?", "Where is the red dog?", "Is it?"]
@@ -48,41 +48,41 @@ class Work:
 
 
 def test_the_second_question_runs_only_itself(fresh: FlashSloth, forgetful: FlashSloth, pictures: list) -> None:
-    expected = [forgetful.answer(pictures[0], question, max_new_tokens=LENGTH) for question in QUESTIONS]
+    expected = [forgetful.answer(pictures[0], question, max_tokens=LENGTH) for question in QUESTIONS]
     work = Work(fresh)
-    assert fresh.answer(pictures[0], QUESTIONS[0], max_new_tokens=LENGTH) == expected[0]
+    assert fresh.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH) == expected[0]
     whole = work.columns[0][1]
     del work.columns[:]
-    assert fresh.answer(pictures[0].copy(), QUESTIONS[0], max_new_tokens=LENGTH) == expected[0]
+    assert fresh.answer(pictures[0].copy(), QUESTIONS[0], max_tokens=LENGTH) == expected[0]
     assert work.looks == 1
-    job = fresh._job(pictures[0], QUESTIONS[0], flashsloth.inference.options.Options())
-    assert work.columns[0] == (1, whole - job.prompt.last_question_start())
+    prompt = fresh.request(pictures[0], QUESTIONS[0]).prompt
+    assert work.columns[0] == (1, whole - prompt.last_question_start())
     for question, answer in zip(QUESTIONS[1:], expected[1:], strict=True):
-        assert fresh.answer(pictures[0], question, max_new_tokens=LENGTH) == answer
-    assert fresh.answer_many(pictures[0], QUESTIONS, max_new_tokens=LENGTH) == expected
-    assert "".join(fresh.stream(pictures[0], QUESTIONS[1], max_new_tokens=LENGTH)) == expected[1]
+        assert fresh.answer(pictures[0], question, max_tokens=LENGTH) == answer
+    assert fresh.answer_many(pictures[0], QUESTIONS, max_tokens=LENGTH) == expected
+    assert "".join(fresh.stream(pictures[0], QUESTIONS[1], max_tokens=LENGTH)) == expected[1]
     assert work.looks == 1
 
 
 def test_batches_take_what_is_known_and_run_the_rest(fresh: FlashSloth, forgetful: FlashSloth, pictures: list) -> None:
     pairs = [(pictures[k], question) for question in QUESTIONS for k in (0, 1, 2)]
     pairs += [(None, QUESTIONS[0]), (pictures[:2], QUESTIONS[1]), (pictures[1::-1], QUESTIONS[1])]
-    expected = [forgetful.answer(picture, question, max_new_tokens=LENGTH) for picture, question in pairs]
-    fresh.answer(pictures[1], QUESTIONS[0], max_new_tokens=1)
-    fresh.answer(pictures[:2], QUESTIONS[0], max_new_tokens=1)
-    assert fresh.answer_batch(pairs, max_new_tokens=LENGTH) == expected
-    assert fresh.answer_batch(pairs, max_new_tokens=LENGTH) == expected
+    expected = [forgetful.answer(picture, question, max_tokens=LENGTH) for picture, question in pairs]
+    fresh.answer(pictures[1], QUESTIONS[0], max_tokens=1)
+    fresh.answer(pictures[:2], QUESTIONS[0], max_tokens=1)
+    assert fresh.answer_batch(pairs, max_tokens=LENGTH) == expected
+    assert fresh.answer_batch(pairs, max_tokens=LENGTH) == expected
 
 
 def test_a_chat_begins_with_what_is_known(fresh: FlashSloth, forgetful: FlashSloth, pictures: list) -> None:
-    fresh.answer(pictures[0], QUESTIONS[0], max_new_tokens=LENGTH)
+    fresh.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH)
     work = Work(fresh)
-    ours, theirs = (sloth.chat(pictures[0], max_new_tokens=LENGTH) for sloth in (fresh, forgetful))
+    ours, theirs = (sloth.chat(pictures[0], max_tokens=LENGTH) for sloth in (fresh, forgetful))
     for question in QUESTIONS:
         assert ours.ask(question) == theirs.ask(question)
     assert work.looks == 0
-    again = fresh.chat(pictures[0], max_new_tokens=LENGTH)
-    assert again.ask(QUESTIONS[0]) == forgetful.answer(pictures[0], QUESTIONS[0], max_new_tokens=LENGTH)
+    again = fresh.chat(pictures[0], max_tokens=LENGTH)
+    assert again.ask(QUESTIONS[0]) == forgetful.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH)
 
 
 def almost_the_same(picture: Image.Image) -> list[Image.Image]:
@@ -98,8 +98,8 @@ def test_pictures_that_are_nearly_the_same_are_not(fresh: FlashSloth, forgetful:
     work = Work(fresh)
     others = almost_the_same(pictures[0])
     for number, picture in enumerate([pictures[0], *others], start=1):
-        answer = fresh.answer(picture, QUESTIONS[0], max_new_tokens=LENGTH)
-        assert answer == forgetful.answer(picture, QUESTIONS[0], max_new_tokens=LENGTH)
+        answer = fresh.answer(picture, QUESTIONS[0], max_tokens=LENGTH)
+        assert answer == forgetful.answer(picture, QUESTIONS[0], max_tokens=LENGTH)
         assert work.looks == number
     assert len({digest(picture) for picture in [pictures[0], *others]}) == 4
 
@@ -109,9 +109,9 @@ def test_an_object_that_changes_is_another_picture(fresh: FlashSloth, forgetful:
     for seed in (5, 6):
         canvas.paste(tiny.picture(seed))
         canvas.save(path)
-        expected = forgetful.answer(tiny.picture(seed), QUESTIONS[0], max_new_tokens=LENGTH)
-        assert fresh.answer(canvas, QUESTIONS[0], max_new_tokens=LENGTH) == expected
-        assert fresh.answer(path, QUESTIONS[0], max_new_tokens=LENGTH) == expected
+        expected = forgetful.answer(tiny.picture(seed), QUESTIONS[0], max_tokens=LENGTH)
+        assert fresh.answer(canvas, QUESTIONS[0], max_tokens=LENGTH) == expected
+        assert fresh.answer(path, QUESTIONS[0], max_tokens=LENGTH) == expected
 
 
 def test_other_system_texts_orders_and_preparations_are_not_mixed_up(
@@ -119,27 +119,28 @@ def test_other_system_texts_orders_and_preparations_are_not_mixed_up(
 ) -> None:
     for pair in (pictures[:2], pictures[1::-1], [pictures[0], pictures[0]]):
         for system in (None, "", "Be brief."):
-            options = {"max_new_tokens": LENGTH, "system": system}
+            options = {"max_tokens": LENGTH, "system": system}
             assert fresh.answer(pair, QUESTIONS[0], **options) == forgetful.answer(pair, QUESTIONS[0], **options)
     work = Work(fresh)
-    fresh.answer(pictures[0], QUESTIONS[0], max_new_tokens=1)
+    fresh.answer(pictures[0], QUESTIONS[0], max_tokens=1)
     assert work.looks == 0
     fresh.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
-    fresh.answer(pictures[0], QUESTIONS[0], max_new_tokens=1)
+    fresh.answer(pictures[0], QUESTIONS[0], max_tokens=1)
     assert work.looks == 1
 
 
 def test_changed_weights_are_another_model(fresh: FlashSloth, pictures: list) -> None:
-    before = state_of(fresh.model)
-    fresh.answer(pictures[0], QUESTIONS[0], max_new_tokens=LENGTH)
+    state = WeightsState(fresh.model)
+    before = state()
+    fresh.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH)
     work = Work(fresh)
     with torch.no_grad():
         next(fresh.model.model.spatial_attention_pooling.parameters()).mul_(-3)
-    assert state_of(fresh.model) != before
+    assert state() != before
     changed = FlashSloth(fresh.model, fresh.processor, pictures=PictureCache(0))
-    expected = changed.answer(pictures[0], QUESTIONS[0], max_new_tokens=LENGTH)
+    expected = changed.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH)
     looked = work.looks
-    assert fresh.answer(pictures[0], QUESTIONS[0], max_new_tokens=LENGTH) == expected
+    assert fresh.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH) == expected
     assert work.looks == looked + 1
 
 
@@ -161,12 +162,12 @@ def test_it_is_bounded_and_gives_up_what_was_used_longest_ago() -> None:
 
 
 def test_a_model_keeps_within_its_bytes(fresh: FlashSloth, pictures: list) -> None:
-    fresh.answer(pictures[0], QUESTIONS[0], max_new_tokens=2)
+    fresh.answer(pictures[0], QUESTIONS[0], max_tokens=2)
     one = fresh.pictures.bytes_held
     assert one > 0
     bounded = FlashSloth(fresh.model, fresh.processor, pictures=PictureCache(2 * one))
     for seed in range(6):
-        bounded.answer(tiny.picture(seed), QUESTIONS[0], max_new_tokens=2)
+        bounded.answer(tiny.picture(seed), QUESTIONS[0], max_tokens=2)
         assert bounded.pictures.bytes_held <= 2 * one
 
 

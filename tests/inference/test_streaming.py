@@ -9,7 +9,7 @@ import tiny
 import torch
 from PIL import Image
 
-from flashsloth.inference import FlashSloth
+from flashsloth.inference import FinishReason, FlashSloth
 from flashsloth.inference.detokenizer import Detokenizer, text_of
 
 
@@ -51,18 +51,19 @@ def test_special_tokens_are_no_text() -> None:
 
 
 def test_a_reader_who_stops_stops_the_model(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
-    passes: list[int] = []
-    hook = sloth.model.register_forward_hook(lambda *_: passes.append(1))
-    reader = sloth.stream(pictures[0], "What is this?", max_new_tokens=900)
-    next(reader)
+    reader = sloth.stream(pictures[0], "What is this?", max_tokens=900)
+    piece = next(reader)
     reader.close()
-    hook.remove()
-    assert 0 < len(passes) < 20
+    assert reader.text.startswith(piece)
+    assert reader.answer.finish_reason == FinishReason.ABORT
+    assert list(reader) == []
+    assert sloth.answer(pictures[0], "What is this?", max_tokens=1)  # who asks next waits for no more than a step
+    assert not sloth.engine.has_work
 
 
 def test_reading_leaves_gradients_as_they_were(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
     assert torch.is_grad_enabled()
-    reader = sloth.stream(pictures[0], "What is this?", max_new_tokens=9)
+    reader = sloth.stream(pictures[0], "What is this?", max_tokens=9)
     next(reader)
     assert torch.is_grad_enabled()
     reader.close()
@@ -71,11 +72,16 @@ def test_reading_leaves_gradients_as_they_were(sloth: FlashSloth, pictures: list
 def test_an_error_inside_reaches_the_reader(
     sloth: FlashSloth, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError("out of memory")
+    forward, passes = sloth.model.model.language_model.forward, []
 
-    reader = sloth.stream(pictures[0], "What is this?")
-    next(reader)
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        if len(passes) > 3:
+            raise RuntimeError("out of memory")
+        return forward(*args, **kwargs)
+
     monkeypatch.setattr(sloth.model.model.language_model, "forward", broken)
+    reader = sloth.stream(pictures[0], "What is this?")
     with pytest.raises(RuntimeError, match="out of memory"):
         list(reader)
+    assert len(reader.tokens) == 3

@@ -54,11 +54,13 @@ class Batch:
         more = True
         try:
             with making:
-                while more or pending or self._running:
+                while True:
                     while more and pending + len(self._running) < most:
                         more = making.start_next()
                         pending += more
                         started += more
+                    if not (pending or self._running):
+                        return
                     least = min(first, started) if not self._running and started <= most else 1
                     ready, outputs = self._wait(min(least, pending))
                     pending -= len(ready)

@@ -106,7 +106,7 @@ def test_choices_are_scored_as_without_any_cache(sloth: FlashSloth) -> None:
     choices = ((65, 66, 1), (67, 1))
     request_id = engine.add_request(Request(plain.prompt, plain.pictures, plain.params, choices=choices))
     found = {output.index: output for output in finish(engine)[request_id]}
-    features = sloth.image_encoder.look([tiny.picture(0)])
+    features = sloth.image_encoder.encode_prepared([sloth.image_encoder.prepare([tiny.picture(0)])])[0]
     assert features is not None
     for index, choice in enumerate(choices):
         inputs = {name: [*getattr(plain.prompt, name)] for name in ("image_index", "query_turn", "question_turn")}
