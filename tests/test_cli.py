@@ -213,7 +213,7 @@ def mistakes(checkpoint: str, picture: str) -> list[tuple[list[str], str]]:
         (["ask", picture, "What?", "-m", str(Path(picture).parent)], "has no config.json"),
         (["ask", picture, "What?", "-m", checkpoint, "--dtype", "int8"], "dtype is 'int8'"),
         (["ask", picture, "What?", "-m", checkpoint, "--device", "cuda:99"], "'cuda:99' is not available"),
-        (["ask", picture, "What?", "-m", checkpoint, "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["ask", picture, "What?", "-m", checkpoint, "--max-new-tokens", "0"], "max_tokens is 0"),
         (["ask", picture, "What?", "--temperature", "warm"], "Invalid value for '--temperature'"),
         (["ask", picture, "What?", "--frob"], "No such option"),
         (["ask", picture, "why " * 2000, "-m", checkpoint], "context is 1,024"),
@@ -251,13 +251,34 @@ def test_every_mistake_is_tried(checkpoint: str, picture: str) -> None:
     assert len(mistakes(checkpoint, picture)) == 26
 
 
+def test_answers_with_everything_that_can_be_asked(
+    checkpoint: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["ask", picture, "What?", "-m", checkpoint, *FEW]
+    drawn = [*asked, "--temperature", "2", "--seed", "3"]
+    assert main([*drawn, "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert (one["seed"], one["finish_reason"]) == (3, "length")
+    assert main([*drawn, "-n", "2", "--json", "--logprobs", "2"]) == 0
+    several = json.loads(capsys.readouterr().out)
+    assert [several["answer"], several["answers"][0]["answer"]] == [one["answer"]] * 2
+    assert [len(token["top"]) for token in several["logprobs"]] == [2] * len(several["logprobs"])
+    assert main([*asked, "--choice", "yes", "--choice", "no", "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert sum(judged["choices"].values()) == pytest.approx(1)
+    assert main([*asked, "--choice", "yes", "--choice", "no"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[1] == judged["answer"]
+    assert {first.split()[1], second.split()[1]} == {"yes", "no"}
+
+
 def test_our_own_fault_is_one_line_and_one(
     checkpoint: str, picture: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("shapes\ndo not match")
 
-    monkeypatch.setattr("flashsloth.inference.vision.ImageEncoder.look", broken)
+    monkeypatch.setattr("flashsloth.inference.vision.ImageEncoder.encode_prepared", broken)
     monkeypatch.delenv("FLASHSLOTH_DEBUG", raising=False)
     capsys.readouterr()
     assert main(["ask", picture, "What?", "-m", checkpoint, *FEW]) == 1

@@ -18,7 +18,7 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["--temperature", "-1"], "temperature is -1.0"),
     (["--top-p", "nan"], "top_p is nan"),
     (["--top-p", "0"], "top_p is 0.0"),
-    (["--max-new-tokens", "-1"], "max_new_tokens is -1"),
+    (["--max-new-tokens", "-1"], "max_tokens is -1"),
     (["--device", "meta"], "device is 'meta'"),
     (["--device", "xla"], "device is 'xla'"),
     (["--device", "cuda:-1"], "device is 'cuda:-1'"),

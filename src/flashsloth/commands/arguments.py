@@ -17,9 +17,30 @@ Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or 
 Quantize = Annotated[
     str | None, typer.Option("--quantize", metavar="BITS", help="int8 or int4: a smaller language model.")
 ]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", metavar="N", help="The longest answer, in tokens.")]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", "--max-new-tokens", metavar="N", help="The longest answer, in tokens.")
+]
 Temperature = Annotated[float, typer.Option("--temperature", help="0: the likeliest words. Above: drawn, ever wilder.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Draw only from the likeliest words of this joint probability.")]
+TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Draw only from so many likeliest words; 0: from all.")]
+MinP = Annotated[
+    float, typer.Option("--min-p", help="Draw only from words with this share of the likeliest one's probability.")
+]
+DrawSeed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Draw the same again; without it a seed is chosen and told.")
+]
+Stop = Annotated[
+    list[str] | None, typer.Option("--stop", metavar="TEXT", help="End the answer before this text; repeatable.")
+]
+PresencePenalty = Annotated[
+    float, typer.Option("--presence-penalty", help="Against words that the answer holds already: -2 to 2.")
+]
+FrequencyPenalty = Annotated[
+    float, typer.Option("--frequency-penalty", help="The same, for each time that they came: -2 to 2.")
+]
+Deadline = Annotated[
+    float | None, typer.Option("--deadline", metavar="SECONDS", help="End the answer after this time, wherever it is.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 Settings = Annotated[
     list[str] | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,12 +17,13 @@ from flashsloth.commands.streams import readable
 if TYPE_CHECKING:
     from PIL import Image
 
-    from flashsloth.inference import FlashSloth
+    from flashsloth.inference import Answer, AnswerOptions, FlashSloth
 
 EXAMPLES = (
     'flashsloth ask photo.jpg "What color is the car?"',
     'flashsloth ask before.png after.png "What is different?"',
     'flashsloth ask chart.png "Which bar is the largest?" --json',
+    'flashsloth ask photo.jpg "Is it day?" --choice yes --choice no',
     'cat photo.jpg | flashsloth ask - "What is this?"',
 )
 STDIN = "-"
@@ -34,9 +35,24 @@ def ask(
     *,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="Comes last.")],
     model: arguments.Model = None,
-    max_new_tokens: arguments.MaxNewTokens = MAX_TOKENS,
+    max_tokens: arguments.MaxTokens = MAX_TOKENS,
     temperature: arguments.Temperature = 0.0,
     top_p: arguments.TopP = 1.0,
+    top_k: arguments.TopK = 0,
+    min_p: arguments.MinP = 0.0,
+    seed: arguments.DrawSeed = None,
+    stop: arguments.Stop = None,
+    presence_penalty: arguments.PresencePenalty = 0.0,
+    frequency_penalty: arguments.FrequencyPenalty = 0.0,
+    deadline: arguments.Deadline = None,
+    answers: Annotated[int, typer.Option("--answers", "-n", metavar="N", help="So many answers, a line each.")] = 1,
+    choices: Annotated[
+        list[str] | None, typer.Option("--choice", metavar="TEXT", help="Judge this answer; repeat for each choice.")
+    ] = None,
+    per_token: Annotated[bool, typer.Option("--per-token", help="Judge choices whatever their length.")] = False,
+    logprobs: Annotated[
+        int | None, typer.Option("--logprobs", metavar="N", help="With --json: log-probabilities, N likeliest beside.")
+    ] = None,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
     quantize: arguments.Quantize = None,
@@ -47,24 +63,42 @@ def ask(
     The answer appears word by word, on stdout.
     """
     from flashsloth.commands import terminal
+    from flashsloth.inference.options import Options
+    from flashsloth.inference.request import FinishReason
 
     names = pictures or []
     question = readable(question, "the question")
     _check_question(question, names)
+    options: AnswerOptions = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "seed": seed,
+        "stop": [readable(text, "--stop") for text in stop or []],
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "deadline": deadline,
+        "n": answers,
+        "choices": [readable(text, "--choice") for text in choices or []],
+        "per_token": per_token,
+        "logprobs": logprobs is not None,
+        "top_logprobs": logprobs or 0,
+        "details": True,
+    }
+    if logprobs is not None and not as_json:
+        raise CommandError("--logprobs is shown in JSON alone: give --json beside it")
+    Options.of(options)
     opened = open_named(names)  # first: a mistake costs no loading
     started = time.perf_counter()
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     loaded = time.perf_counter()
-    pieces = sloth.stream(opened or None, question, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-    answer = terminal.collect(pieces) if as_json else terminal.print_pieces(pieces)
+    found = _answers(sloth, opened, question, options, as_json)
     done = time.perf_counter()
-    tokens = len(sloth.processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
-    if not as_json:
-        terminal.print_note(f"{done - loaded:.2f} s, {tokens} tokens, {describe(sloth)}")
-        return
-    terminal.print_json(
-        {
-            "answer": answer,
+    tokens = sum(len(one.tokens) for one in found)
+    if as_json:
+        facts = {
             "question": question,
             "pictures": names,
             "tokens": tokens,
@@ -74,7 +108,65 @@ def ask(
             "device": str(sloth.device),
             "dtype": str(sloth.dtype).removeprefix("torch."),
         }
-    )
+        terminal.print_json({**describe_answers(found, sloth), **facts})
+    elif found[0].finish_reason != FinishReason.ABORT:
+        drawn = f", seed {found[0].seed}" if temperature else ""
+        terminal.print_note(f"{done - loaded:.2f} s, {tokens} tokens{drawn}, {describe(sloth)}")
+    if found[0].finish_reason == FinishReason.ABORT:
+        raise KeyboardInterrupt
+
+
+def _answers(
+    sloth: FlashSloth, opened: list[Image.Image], question: str, options: AnswerOptions, as_json: bool
+) -> list[Answer]:
+    """Answer, and show it meanwhile where it is for a person; Ctrl-C ends one that comes piece by piece where it is."""
+    from flashsloth.commands import terminal
+
+    if options["n"] > 1 or options["choices"]:
+        answer = sloth.answer(opened or None, question, **options)
+        found: list[Answer] = answer if isinstance(answer, list) else [answer]
+        if not as_json:
+            terminal.print_lines(_lines(found))
+        return found
+    pieces = sloth.stream(opened or None, question, **options)
+    try:
+        terminal.collect(pieces) if as_json else terminal.print_pieces(pieces)
+    except KeyboardInterrupt:
+        pieces.close()
+    return [pieces.answer]
+
+
+def _lines(found: list[Answer]) -> list[str]:
+    """Answers, or choices with their probabilities, the likeliest first."""
+    choices = found[0].choices
+    ordered = sorted(choices, key=choices.__getitem__, reverse=True)
+    return [f"{choices[text]:7.2%}  {text}" for text in ordered] or [one.text for one in found]
+
+
+def describe_answers(found: list[Answer], sloth: FlashSloth) -> dict[str, Any]:
+    """Answers as JSON can hold them: the first one's fields, and all of them where there are several."""
+    described = [_described(one, sloth) for one in found]
+    return described[0] if len(found) == 1 else {**described[0], "answers": described}
+
+
+def _described(answer: Answer, sloth: FlashSloth) -> dict[str, Any]:
+    fields: dict[str, Any] = {"answer": answer.text, "finish_reason": str(answer.finish_reason)}
+    if answer.seed is not None:
+        fields["seed"] = answer.seed
+    if answer.choices:
+        fields["choices"] = answer.choices
+    if answer.logprobs:
+        decode = sloth.processor.tokenizer.decode
+        beside = answer.top_logprobs or ((),) * len(answer.tokens)
+        fields["logprobs"] = [
+            {
+                "token": decode([token]),
+                "logprob": logprob,
+                "top": [{"token": decode([other]), "logprob": value} for other, value in top],
+            }
+            for token, logprob, top in zip(answer.tokens, answer.logprobs, beside, strict=True)
+        ]
+    return fields
 
 
 def open_named(names: list[str]) -> list[Image.Image]:

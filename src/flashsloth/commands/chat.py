@@ -38,9 +38,16 @@ PROMPT = "> "
 def chat(
     images: Annotated[list[str] | None, typer.Argument(metavar="PICTURE", help="Pictures to talk about.")] = None,
     model: arguments.Model = None,
-    max_new_tokens: arguments.MaxNewTokens = MAX_TOKENS,
+    max_tokens: arguments.MaxTokens = MAX_TOKENS,
     temperature: arguments.Temperature = 0.0,
     top_p: arguments.TopP = 1.0,
+    top_k: arguments.TopK = 0,
+    min_p: arguments.MinP = 0.0,
+    seed: arguments.DrawSeed = None,
+    stop: arguments.Stop = None,
+    presence_penalty: arguments.PresencePenalty = 0.0,
+    frequency_penalty: arguments.FrequencyPenalty = 0.0,
+    deadline: arguments.Deadline = None,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
     quantize: arguments.Quantize = None,
@@ -53,7 +60,18 @@ def chat(
 
     opened = open_named(images or [])  # first: a mistake costs no loading
     sloth = terminal.load_quietly(model, device, dtype, quantize)
-    options: AnswerOptions = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    options: AnswerOptions = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "seed": seed,
+        "stop": [readable(text, "--stop") for text in stop or []],
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "deadline": deadline,
+    }
     session = Session(sloth, opened, options)
     terminal.print_note(f"{describe(sloth)}. Ask; /help for commands, Ctrl-D to leave.")
     while (line := _read_line()) is not None and line.lower() not in LEAVING:

@@ -69,6 +69,12 @@ def print_pieces(pieces: Iterable[str]) -> str:
     return answer
 
 
+def print_lines(texts: Iterable[str]) -> None:
+    """Answers that are there already, a line each."""
+    for text in texts:
+        sys.stdout.write(harmless(" ".join(text.splitlines())) + "\n")
+
+
 def harmless(text: str) -> str:
     """A model's text without what a terminal would obey: control characters other than line breaks and tabs."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
