@@ -222,7 +222,7 @@ def test_choices_have_the_probabilities_of_scoring_each_whole(sloth: FlashSloth,
         expected = dict(zip(choices, totals.softmax(0).tolist(), strict=True))
         assert found.choices == pytest.approx(expected, abs=1e-4)
         assert found.text == max(expected, key=expected.__getitem__)
-    assert len({length for length in lengths}) > 1
+    assert len(set(lengths)) > 1
 
 
 def test_logprobs_are_those_of_a_pass_without_a_cache(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
