@@ -55,6 +55,10 @@ class Dictated(Sampler):
         self.taken: list[int] = []
         self._tokens = tokens
 
+    def needs_logits(self, states: Sequence[SamplingState]) -> bool:
+        """Always: they are kept."""
+        return True
+
     def __call__(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[Sampled | Exception]:
         """The next token, of `logits` float [1, K]."""
         number = len(self.logits)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flashsloth.commands import arguments
+from flashsloth.commands.attention_file import AttentionFile, check_attention_file, write_attention
 from flashsloth.commands.failures import CommandError
 from flashsloth.commands.picture_paths import path_of
 from flashsloth.commands.streams import readable
@@ -53,6 +54,7 @@ def ask(
     logprobs: Annotated[
         int | None, typer.Option("--logprobs", metavar="N", help="With --json: log-probabilities, N likeliest beside.")
     ] = None,
+    attention: AttentionFile = None,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
     quantize: arguments.Quantize = None,
@@ -85,17 +87,22 @@ def ask(
         "per_token": per_token,
         "logprobs": logprobs is not None,
         "top_logprobs": logprobs or 0,
+        "attention": attention is not None,
         "details": True,
     }
     if logprobs is not None and not as_json:
         raise CommandError("--logprobs is shown in JSON alone: give --json beside it")
     Options.of(options)
+    if attention is not None:
+        check_attention_file(attention, len(names))
     opened = open_named(names)  # first: a mistake costs no loading
     started = time.perf_counter()
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     loaded = time.perf_counter()
     found = _answers(sloth, opened, question, options, as_json)
     done = time.perf_counter()
+    if attention is not None and found[0].attention:
+        write_attention(attention, opened, found[0].attention, question, found[0].text)
     tokens = sum(len(one.tokens) for one in found)
     if as_json:
         facts = {

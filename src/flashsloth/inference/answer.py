@@ -7,13 +7,15 @@ choice.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flashsloth.inference.attention import Attention
 from flashsloth.inference.detokenizer import Detokenizer, text_of
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling import Sampled
+from flashsloth.model.attention_maps import AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Answer:
         logprobs: of each token, of the raw distribution; empty where they were not asked for.
         top_logprobs: the likeliest tokens in place of each token, (id, log-probability); as many as were asked for.
         choices: choice -> probability, where choices were given.
+        attention: where the model looked in each picture, where that was asked.
         seed: of its draws.
     """
 
@@ -36,6 +39,7 @@ class Answer:
     logprobs: tuple[float, ...] = ()
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     choices: dict[str, float] = field(default_factory=dict)
+    attention: tuple[Attention, ...] = ()
     seed: int | None = None
 
     def __str__(self) -> str:
@@ -48,6 +52,7 @@ class Collector:
     Args:
         request: what was asked.
         tokenizer: the model's.
+        places: tells where in the request's pictures weights of attention lie.
         choices: the texts of the request's choices, in their order.
         per_token: whether a choice's probability is that of its tokens in the geometric mean.
 
@@ -56,8 +61,16 @@ class Collector:
         missing: answers that have not ended.
     """
 
-    def __init__(self, request: Request, tokenizer: Any, choices: Sequence[str] = (), per_token: bool = False) -> None:
+    def __init__(
+        self,
+        request: Request,
+        tokenizer: Any,
+        places: Callable[[AttentionWeights | None], tuple[Attention, ...]],
+        choices: Sequence[str] = (),
+        per_token: bool = False,
+    ) -> None:
         self.tokenizer = tokenizer
+        self._places = places
         self._request = request
         self._choices, self._per_token = choices, per_token
         self.missing = request.answers
@@ -93,6 +106,7 @@ class Collector:
             ids,
             tuple(one.logprob for one in tokens if one.logprob is not None),
             tuple(one.top for one in tokens if one.top),
+            attention=self._places(end.attention) if self._request.attention else (),
             seed=end.seed,
         )
 
@@ -109,6 +123,7 @@ class Collector:
             made[best].tokens,
             made[best].logprobs,
             choices=dict(zip(self._choices, probabilities, strict=True)),
+            attention=made[best].attention,
         )
 
 

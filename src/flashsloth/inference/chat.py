@@ -35,7 +35,7 @@ class Conversation:
         self._sloth = flashsloth
         self._options = options
         self._waiting = self._prepare(image)
-        self._seen = PreparedPictures([], [])
+        self._seen = PreparedPictures()
         self._messages: Messages = []
         self._turns: list[tuple[str, str]] = []
         self._states: LayerStates | None = None
@@ -78,7 +78,7 @@ class Conversation:
             states, self._states = self._known(prompt), None
             pictures = seen if len(seen) else None
             request = Request(prompt, pictures, self._options.params, states, keep_states=True, streams=True)
-            collector = Collector(request, self._sloth.processor.tokenizer)
+            collector = Collector(request, self._sloth.processor.tokenizer, lambda _: ())
             pieces = TextStream(self._sloth.engine_thread.submit(request), collector, request)
             try:
                 yield from pieces
@@ -110,7 +110,7 @@ class Conversation:
             return
         self._turns.append((question, pieces.text))
         self._messages += [message, {"role": "assistant", "content": pieces.text}]
-        self._seen, self._waiting = seen, PreparedPictures([], [])
+        self._seen, self._waiting = seen, PreparedPictures()
         if end.states is not None:
             self._states = end.states
             self._run_so_far = prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in pieces.tokens]

@@ -39,7 +39,8 @@ class AnswerOptions(TypedDict, total=False):
         deadline: seconds after which the answer ends where it is, waiting included.
         choices: texts to choose from, in place of an answer of the model's own; each gets a probability.
         per_token: judge choices by their tokens' mean, so that a long one is not the less likely for its length.
-        details: return an :class:`Answer`, and not its text alone; so do logprobs, choices and n above 1.
+        attention: keep where the model looked in each picture.
+        details: return an :class:`Answer`, and not its text alone; so do logprobs, choices, attention and n above 1.
         image_policy: "careful" turns photographs upright and lays transparency on white; "official" is the published
             code's plain conversion to RGB.
         system: what opens the prompt in place of the model's own system text; "" for nothing.
@@ -63,6 +64,7 @@ class AnswerOptions(TypedDict, total=False):
     deadline: float | None
     choices: Iterable[str]
     per_token: bool
+    attention: bool
     details: bool
     image_policy: ImagePolicy
     system: str | None
@@ -77,19 +79,20 @@ class Options:
 
     Attributes:
         params: how tokens are chosen.
-        choices, per_token, details, image_policy, system: as there.
+        choices, per_token, attention, details, image_policy, system: as there.
     """
 
     params: SamplingParams = field(default_factory=SamplingParams)
     choices: tuple[str, ...] = ()
     per_token: bool = False
+    attention: bool = False
     details: bool = False
     image_policy: ImagePolicy = "careful"
     system: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", _choices(self.choices))
-        for name in ("per_token", "details"):
+        for name in ("per_token", "attention", "details"):
             if not isinstance(getattr(self, name), bool):
                 raise PromptError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.image_policy not in get_args(ImagePolicy):
@@ -125,7 +128,7 @@ class Options:
     @property
     def wants_details(self) -> bool:
         """Whether more than a text is returned."""
-        return self.details or self.params.logprobs or bool(self.choices) or self.params.n > 1
+        return self.details or self.attention or self.params.logprobs or bool(self.choices) or self.params.n > 1
 
     def require_one_text(self, where: str) -> None:
         """Refuse what cannot come piece by piece.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 import torch
 
 from flashsloth.inference.answer import Answer, Collector
+from flashsloth.inference.attention import Attention, attention_of
 from flashsloth.inference.batch import Batch
 from flashsloth.inference.chat import Conversation
 from flashsloth.inference.engine.config import EngineConfig
@@ -34,6 +35,7 @@ from flashsloth.inference.prompt import Message, Prompt, PromptWriter
 from flashsloth.inference.request import Request
 from flashsloth.inference.text_stream import TextStream
 from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
+from flashsloth.model.attention_maps import AttentionWeights
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 if TYPE_CHECKING:
@@ -111,7 +113,8 @@ class FlashSloth:
             **options: see :class:`AnswerOptions`.
 
         Returns:
-            The answer's text; with `details`, `logprobs` or `choices` an :class:`Answer`, with n above 1 a list of n.
+            The answer's text; with `details`, `logprobs`, `choices` or `attention` an :class:`Answer`; with n above 1
+            a list of n.
 
         Raises:
             PictureError, PromptError: where the picture, the question or the options cannot be used.
@@ -181,6 +184,8 @@ class FlashSloth:
         """A conversation; `image`, if any, goes with its first question, and the options with all of them."""
         checked = Options.of(options)
         checked.require_one_text("a conversation")
+        if checked.attention:
+            raise PromptError("a conversation keeps no attention: call answer")
         return Conversation(self, image, checked)
 
     def request(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Request:
@@ -222,10 +227,16 @@ class FlashSloth:
     ) -> Request:
         choices = tuple(self.writer.answer_ids([message], choice, options.system) for choice in options.choices)
         params = replace(options.params, logprobs=True) if choices else options.params
-        return Request(prompt, pictures if len(pictures) else None, params, choices=choices, streams=streams)
+        shown = pictures if len(pictures) else None
+        return Request(prompt, shown, params, choices=choices, streams=streams, attention=options.attention)
 
     def _collector(self, request: Request, options: Options) -> Collector:
-        return Collector(request, self.processor.tokenizer, options.choices, options.per_token)
+        sizes = [] if request.pictures is None else request.pictures.sizes
+
+        def places(weights: AttentionWeights | None) -> tuple[Attention, ...]:
+            return attention_of(weights, sizes, self.model.config, self.processor.image_processor)
+
+        return Collector(request, self.processor.tokenizer, places, options.choices, options.per_token)
 
     def _answer_pairs(self, pairs: Iterable[Any], options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
         errors: dict[int, Exception] = {}

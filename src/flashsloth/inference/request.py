@@ -18,6 +18,7 @@ from flashsloth.inference.sampling import Sampled, SamplingParams
 if TYPE_CHECKING:
     from flashsloth.inference.kv_cache import LayerStates
     from flashsloth.inference.vision import PreparedPictures
+    from flashsloth.model.attention_maps import AttentionWeights
 
 
 class FinishReason(StrEnum):
@@ -47,6 +48,7 @@ class Request:
         choices: token ids, end token included, of answers that are scored instead of one that is made.
         keep_states: whether keys and values of all that was run come with the last output.
         streams: whether tokens come as they are made; else all of them with the answer's end.
+        attention: whether it is kept where the model looks.
     """
 
     prompt: Prompt
@@ -56,6 +58,7 @@ class Request:
     choices: tuple[tuple[int, ...], ...] = ()
     keep_states: bool = False
     streams: bool = False
+    attention: bool = False
 
     @property
     def answers(self) -> int:
@@ -75,6 +78,7 @@ class RequestOutput:
         error: what went wrong, where it ended in an error.
         seed: of its draws.
         states: where the request asked for them, at the end.
+        attention: where the model looked, at the end; None where the request did not ask, or has no picture.
     """
 
     request_id: int
@@ -84,6 +88,7 @@ class RequestOutput:
     error: Exception | None = None
     seed: int | None = None
     states: LayerStates | None = None
+    attention: AttentionWeights | None = None
 
 
 __all__ = ["FinishReason", "Request", "RequestOutput"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -51,10 +51,12 @@ class PreparedPictures:
     Attributes:
         keys: what each picture is: equal only for the same pixels, prepared in the same way.
         made: of each picture its views, float [1, W, 3, size, size]; or its features, once they are known.
+        sizes: (width, height) of each, as it was opened.
     """
 
-    keys: list[Hashable]
-    made: list[torch.Tensor | FlashSlothImageFeatures]
+    keys: list[Hashable] = field(default_factory=list)
+    made: list[torch.Tensor | FlashSlothImageFeatures] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -100,7 +102,7 @@ class ImageEncoder:
             self._views([picture]) if features is None else features
             for features, picture in zip(known, pictures, strict=True)
         ]
-        return PreparedPictures(keys, made)
+        return PreparedPictures(keys, made, [picture.size for picture in pictures])
 
     def encode_prepared(self, sets: list[PreparedPictures]) -> list[ImageFeatures | None]:
         """What is seen in sets of pictures, all that are new in the same passes; every set then holds its features.
@@ -143,7 +145,11 @@ class ImageEncoder:
 
 def join_prepared(sets: Sequence[PreparedPictures]) -> PreparedPictures:
     """Pictures of several sets as one set, in order."""
-    return PreparedPictures([key for one in sets for key in one.keys], [made for one in sets for made in one.made])
+    return PreparedPictures(
+        [key for one in sets for key in one.keys],
+        [made for one in sets for made in one.made],
+        [size for one in sets for size in one.sizes],
+    )
 
 
 def join_pictures(parts: Sequence[ImageFeatures]) -> ImageFeatures:

@@ -285,6 +285,8 @@ class Engine:
         joined, rows = list(sequences), list(range(len(sequences)))
         for row, one in enumerate(sequences):
             self.runner.fork(one, one.siblings)
+            for other in one.siblings:
+                other.attention = one.attention
             joined += one.siblings
             rows += [row] * len(one.siblings)
             one.siblings = []
@@ -382,6 +384,7 @@ class Engine:
             sequence.error,
             sequence.sampling.seed,
             states,
+            sequence.attention,
         )
 
 

@@ -15,12 +15,16 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.errors import EngineError
 from flashsloth.inference.request import Request, RequestOutput
 
+Result = TypeVar("Result")
 Deliveries = queue.SimpleQueue[RequestOutput | EngineError]
 
 
@@ -108,10 +112,29 @@ class EngineThread:
                     replies.append(self._add(request, queue.SimpleQueue() if deliveries is None else deliveries))
                 except ValueError as error:
                     replies.append(error)
-            self._mailbox.work = True
-            self._mailbox.changed.notify()
-            self._start()
+            self._wake()
         return replies
+
+    def run(self, function: Callable[[Engine], Result]) -> Result:
+        """Have the engine's thread do something with its engine, between two steps.
+
+        Raises:
+            EngineError: if the engine has failed, or this process is a fork of the one in which it runs.
+            Exception: what `function` raises.
+        """
+        done: Future[Result] = Future()
+
+        def call() -> None:
+            try:
+                done.set_result(function(self.engine))
+            except Exception as error:  # the caller's own
+                done.set_exception(error)
+
+        with self._mailbox.changed:
+            self._check()
+            self._mailbox.calls.append((call, done))
+            self._wake()
+        return done.result()
 
     def abort(self, request_id: int) -> None:
         """End a request's answers."""
@@ -119,6 +142,9 @@ class EngineThread:
 
     def deliver(self) -> bool:
         """Make a step and hand out what it brought; whether there is more to do."""
+        while self._mailbox.calls:
+            call, _ = self._mailbox.calls.popleft()
+            call()
         outputs = self.engine.step()
         with self._mailbox.changed:  # a request is registered by then
             for output in outputs:
@@ -131,7 +157,10 @@ class EngineThread:
         self._mailbox.left[request_id] = request.answers
         return Reply(self, request_id, request.answers, deliveries)
 
-    def _start(self) -> None:
+    def _wake(self) -> None:
+        """Have the thread look for work; it begins with the first."""
+        self._mailbox.work = True
+        self._mailbox.changed.notify()
         if self._thread is None:
             self._process = os.getpid()
             self._thread = threading.Thread(
@@ -158,6 +187,7 @@ class _Mailbox:
         self.failure: EngineError | None = None
         self.deliveries: dict[int, Deliveries] = {}
         self.left: dict[int, int] = {}
+        self.calls: deque[tuple[Callable[[], None], Future[Any]]] = deque()
 
     def close(self) -> None:
         """Nothing comes any more."""
@@ -182,6 +212,9 @@ class _Mailbox:
             for deliveries in self.deliveries.values():
                 deliveries.put(self.failure)
             self.deliveries.clear()
+            for _, done in self.calls:
+                done.set_exception(self.failure)
+            self.calls.clear()
 
 
 def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:

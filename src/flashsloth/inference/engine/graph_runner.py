@@ -138,11 +138,14 @@ class GraphRunner(BatchedRunner):
 
     @torch.no_grad()
     def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
-        """Logits [n, K] of prompts, all from one start on: replayed if their shape is recorded, else plain."""
+        """Logits [n, K] of prompts, all from one start on: replayed if their shape is recorded, else plain.
+
+        Where it is kept where the model looks, the pass is plain: nothing can be seen of a replayed one.
+        """
         prompts = [one.request.prompt for one in sequences]
         inputs = self._passes.prompt_inputs
         shape = inputs.shape_of(prompts, starts[0], self.cache.rows - first, self.cache.columns)
-        if shape is None or not self._passes.has_prompts(shape):
+        if sequences[0].request.attention or shape is None or not self._passes.has_prompts(shape):
             return super()._run_prompts(sequences, starts, first)
         parts = [PromptPart(one.request.prompt, one.pictures, starts[0]) for one in sequences]
         with self.recordings.lock:

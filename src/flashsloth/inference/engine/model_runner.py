@@ -11,6 +11,7 @@ Legend: n sequences of a pass, T positions of a pass, W columns that are seen, K
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +23,7 @@ from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
 from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache
 from flashsloth.inference.prompt import Prompt, pad_right, split
 from flashsloth.inference.vision import picture_inputs
+from flashsloth.model.attention_maps import recording_attention
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.outputs import FlashSlothImageFeatures
 
@@ -134,7 +136,9 @@ class BatchedRunner:
             self._make_room(some, longest)
             for row, one in enumerate(some, first):
                 self._begin(one, row)
-            yield some, self._run_prompts(some, starts, first)
+            with _watched(self._model, some[0]):
+                logits = self._run_prompts(some, starts, first)
+            yield some, logits
 
     @torch.no_grad()
     def decode(self, sequences: list[Sequence]) -> torch.Tensor:
@@ -269,7 +273,9 @@ class SingleRunner:
             self._caches[one.row] = DynamicCache(config=self._model.config.text_config)
             device = self._model.device
             inputs = pad_right([one.request.prompt], self._pad, device)
-            yield [one], self._run(one, **inputs, **picture_inputs([one.pictures], device))
+            with _watched(self._model, one):
+                logits = self._run(one, **inputs, **picture_inputs([one.pictures], device))
+            yield [one], logits
 
     @torch.no_grad()
     def decode(self, sequences: list[Sequence]) -> torch.Tensor:
@@ -307,17 +313,29 @@ def _start(sequence: Sequence) -> int:
     return sequence.known_length if sequence.leader is None else sequence.prefix_length
 
 
+@contextmanager
+def _watched(model: FlashSlothForConditionalGeneration, sequence: Sequence) -> Iterator[None]:
+    """Keep where the model looks in a pass over one prompt, if its request asks for it."""
+    if not sequence.request.attention:
+        yield
+        return
+    with recording_attention(model) as maps:
+        yield
+    sequence.attention = maps.of()
+
+
 def _alike(sequences: list[Sequence]) -> Iterator[list[Sequence]]:
     """Sequences that begin at one position and whose unknown parts are about equally long, together; short ones first.
 
-    So padding takes no column that the longest prompt does not.
+    So padding takes no column that the longest prompt does not. One whose attention is kept is alone.
     """
     parts = {id(one): (_start(one), len(one.request.prompt) - _start(one)) for one in sequences}
     some: list[Sequence] = []
     for one in sorted(sequences, key=lambda one: parts[id(one)]):
         if some:
             (first, shortest), (start, length) = parts[id(some[0])], parts[id(one)]
-            if start != first or length > PADDED_SHARE * shortest:
+            watched = one.request.attention or some[0].request.attention
+            if watched or start != first or length > PADDED_SHARE * shortest:
                 yield some
                 some = []
         some.append(one)

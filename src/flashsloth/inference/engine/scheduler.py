@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flashsloth.inference.engine.config import EngineConfig
     from flashsloth.inference.kv_cache import LayerStates
     from flashsloth.inference.vision import ImageFeatures
+    from flashsloth.model.attention_maps import AttentionWeights
 
 NO_ROW = -1
 
@@ -36,6 +37,7 @@ class Sequence:
         states: keys and values of its first positions, until it is in a row.
         leader: a sequence in a row that begins as this one does, up to its last question.
         siblings: others of its request, which go on from its prompt.
+        attention: where the model looked, if the request asks for it, once its prompt has been run.
         row: of the cache, once it has one.
         aborted: whether its caller does not want it any more.
         new: tokens that have not been handed out.
@@ -51,6 +53,7 @@ class Sequence:
     states: LayerStates | None = None
     leader: Sequence | None = None
     siblings: list[Sequence] = field(default_factory=list)
+    attention: AttentionWeights | None = None
     row: int = NO_ROW
     aborted: bool = False
     new: list[Sampled] = field(default_factory=list)

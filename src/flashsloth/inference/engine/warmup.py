@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIDE = 32
 """Of the pictures drawn to warm up, in pixels: views have one size whatever the picture's."""
-SHORT_ANSWER = 2
+SHORT_ANSWER, USUAL_TOKENS = 2, 512
 QUESTIONS = ("What is this?", "What is written on the sign to the left of the person in the middle of the picture?")
 """A short one and one of usual length."""
 
@@ -37,13 +37,18 @@ class WarmUp:
 
 
 def warm_up(sloth: FlashSloth, batch: int = 1) -> WarmUp:
-    """Answer questions about drawn pictures, one at a time and `batch` at once. What was kept of pictures is forgotten.
+    """Record what a load needs, where passes are recorded, and answer questions about drawn pictures.
+
+    They are answered one at a time and `batch` at once. What was kept of pictures is forgotten.
 
     Raises:
         PromptError: for a batch that cannot be.
     """
     most = whole_number("batch", batch, 1)
     start = time.perf_counter()
+    prompts = [sloth.request(_picture(0), question).prompt for question in QUESTIONS]
+    columns = max(map(len, prompts)) + USUAL_TOKENS
+    recorded = sum(sloth.engine_thread.run(lambda engine: engine.runner.warm_up(most, columns, prompts)))
     drawn = iter(range(1 << 24))
     for question in QUESTIONS:
         picture = _picture(next(drawn))
@@ -53,7 +58,7 @@ def warm_up(sloth: FlashSloth, batch: int = 1) -> WarmUp:
         pairs = [(_picture(next(drawn)), QUESTIONS[number % 2]) for number in range(most)]
         sloth.answer_batch(pairs, max_tokens=SHORT_ANSWER)
     sloth.pictures.clear()
-    return WarmUp(time.perf_counter() - start)
+    return WarmUp(time.perf_counter() - start, recorded)
 
 
 def _picture(number: int) -> Image.Image:
