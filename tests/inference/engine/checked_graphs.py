@@ -117,7 +117,7 @@ class CheckedGraphs:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._weights = [*model.parameters(), *model.buffers()]
+        self._model = model
         self.captured = self.released = 0
         self.failing: Exception | None = None
 
@@ -126,7 +126,8 @@ class CheckedGraphs:
         if self.failing is not None:
             raise self.failing
         self.captured += 1
-        known = {one.untyped_storage().data_ptr() for one in (*static, *self._weights)} - {0}
+        weights = [*self._model.parameters(), *self._model.buffers()]
+        known = {one.untyped_storage().data_ptr() for one in (*static, *weights)} - {0}
         output, written = _written(run, known)
         held = tuple(torch.full_like(one, -7 if one.dtype == torch.long else torch.nan) for one in output)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import logging
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +14,7 @@ import tiny
 import torch
 from graph_engines import CLOSE, DEVICE, LoadCalm, NotingSampler, graph_engine, plain_engine
 from test_engine_steps import QUESTIONS, finish, request, tokens
+from tiny import TinyModelMaker
 from torch.nn.functional import kl_div
 
 from flashsloth.inference import FlashSloth
@@ -269,3 +273,44 @@ def test_it_warms_up_to_what_there_is_room_for(phi: FlashSloth, monkeypatch: pyt
     warmed = runner.warm_up(64, 10**6)
     assert warmed.steps == 2 * 1024 // 256
     assert (warmed.prompts, warmed.pictures) == (0, 0)
+
+
+class EagerGraphs:
+    """Records nothing but the output, as a graph holds on to nothing else."""
+
+    def capture(self, run: Any, static: Any) -> Any:
+        output = run()
+        return lambda: output
+
+    def release(self) -> None: ...
+
+
+def test_who_drops_an_engine_has_its_memory_back_at_once(phi: FlashSloth) -> None:
+    engine, runner = graph_engine(phi)
+    runner.recordings._graphs = EagerGraphs()
+    engine._image_encoder.encode = runner.encode
+    runner.warm_up(2, 64, [request(phi, QUESTIONS[0], 0).prompt])
+    memory = weakref.ref(runner.cache.memory[0][0])
+    gc.disable()
+    try:
+        del engine, runner
+        assert memory() is None
+    finally:
+        gc.enable()
+
+
+def test_a_weight_that_is_replaced_is_recorded_anew(make_tiny_model: TinyModelMaker, phi: FlashSloth) -> None:
+    sloth = copy.copy(phi)
+    sloth.model = make_tiny_model("sdpa").to(DEVICE)
+    engine, runner = graph_engine(sloth)
+    [before] = run(engine, [request(sloth, QUESTIONS[0], max_tokens=9)])[0]
+    captured = runner.counts.captured
+    with torch.no_grad():
+        sloth.model.lm_head.weight.neg_()  # written to: graphs read what stands there now
+        [negative] = run(engine, [request(sloth, QUESTIONS[0], max_tokens=9)])[0]
+        assert runner.counts.captured == captured
+        sloth.model.lm_head.weight = torch.nn.Parameter(-sloth.model.lm_head.weight)
+    assert run(engine, [request(sloth, QUESTIONS[0], max_tokens=9)])[0] == [before]
+    assert negative != before
+    assert runner.counts.captured == 2 * captured
+    assert not runner.counts.degraded

@@ -37,7 +37,8 @@ STEP_ROWS = (1, 2, 4, 8, 16, 32, 64)
 class GraphRunner(BatchedRunner):
     """All sequences in one pass, which is replayed where it is recorded.
 
-    One thread at a time calls it. The model's weights stay where they are as long as it is in use.
+    One thread at a time calls it. Weights may be written to at any time; where one is replaced, all is recorded anew. A
+    module that is replaced by another needs a new runner.
 
     Args:
         model: what answers.
@@ -67,6 +68,8 @@ class GraphRunner(BatchedRunner):
         self.encode = self._encoder = GraphEncoder(model, self.recordings)
         self._passes = GraphPasses(model, self.cache, self.recordings, pad_token_id)
         self._handed_out: tuple[torch.Tensor, int, torch.Tensor] | None = None  # logits, their version, likeliest
+        self._weights = [(one._parameters, name) for one in model.modules() for name in one._parameters]
+        self._addresses = self._weight_addresses()
 
     @property
     def counts(self) -> RecordingCounts:
@@ -108,6 +111,7 @@ class GraphRunner(BatchedRunner):
             raise EngineError(f"{len(self.sequences)} answers are being made: warm up before, or after they have ended")
         if not self.cache.positions:
             raise EngineError("there is no memory for keys and values: give the engine more (cache_bytes)")
+        self._drop_stale()
         columns = min(columns, self.cache.most_columns, self.cache.positions)
         rows = min(rows, self.cache.most_rows, self.cache.positions // columns)
         self.cache.arrange(rows, columns, 0)
@@ -132,9 +136,21 @@ class GraphRunner(BatchedRunner):
 
     def _make_room(self, newcomers: list[Sequence], longest: int) -> None:
         """Room for all that newcomers, and those who run, may come to need: nothing grows while answers are made."""
+        self._drop_stale()
         everyone = [*self.sequences, *newcomers]
         columns = max(longest, *(one.most_columns for one in everyone))
         self.cache.arrange(len(everyone), columns, len(self.sequences))
+
+    def _drop_stale(self) -> None:
+        """Drop recordings that read weights where none are any more."""
+        addresses = self._weight_addresses()
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.recordings.clear()
+
+    def _weight_addresses(self) -> list[int]:
+        weights = [owner[name] for owner, name in self._weights]
+        return [one.data_ptr() for one in weights if one is not None]
 
     @torch.no_grad()
     def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
