@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from talkative import save_talkative
 
+from flashsloth.cli import main
 from flashsloth.commands.attention_file import check_attention_file, write_attention
 from flashsloth.commands.failures import CommandError
 from flashsloth.inference.attention import Attention
@@ -37,3 +40,23 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
         painted.load()
         assert painted.format == "PNG"
         assert painted.width > 3 * 300
+
+
+def test_ask_paints_where_the_model_looked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, painted = str(save_talkative(tmp_path / "model")), tmp_path / "looked.png"
+    names = [str(tmp_path / f"{number}.png") for number in range(2)]
+    for number, name in enumerate(names):
+        tiny.picture(number).save(name)
+    few = ["-m", model, "--max-new-tokens", "4", "--device", "cpu"]
+    assert main(["ask", *names, "What is this?", *few]) == 0
+    plain = capsys.readouterr().out
+    assert main(["ask", "--attention", str(painted), *names, "What is this?", *few]) == 0
+    assert capsys.readouterr().out == plain
+    with Image.open(painted) as two:
+        assert two.height > 2 * 300
+    painted.unlink()
+    assert main(["ask", "--attention", str(painted), names[0], "What is this?", *few, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["attention"] == str(painted)
+    assert painted.is_file()
+    assert main(["ask", "--attention", str(painted), "What is this?", *few]) == 2
+    assert "paints over pictures" in capsys.readouterr().err

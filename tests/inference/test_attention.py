@@ -12,8 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from tiny import TinyModelMaker
 
-from flashsloth.inference import FlashSloth
-from flashsloth.inference.attention import Attention, attention_of, prompt_attention
+from flashsloth.inference.attention import Attention, attention_of
 from flashsloth.inference.attention_painting import COLOURS, LINE, MARGIN, PANEL, _heat, _inside, paint
 from flashsloth.model.attention_maps import AttentionWeights, recording_attention
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
@@ -153,23 +152,6 @@ def test_from_the_model_to_the_page(tiny_tokenizer: Any, make_tiny_model: TinyMo
     assert page.mode == "RGB"
     again = paint(pictures, found)
     assert page.height > again.height
-
-
-def test_a_prompt_with_pictures_that_were_looked_at(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
-    encoder, writer = sloth.image_encoder, sloth.writer
-    seen = encoder.encode_prepared([encoder.prepare(pictures[:2])])[0]
-    said = {"role": "assistant", "content": "A dog."}
-    prompt = writer.write([writer.user_message("What?", 1), said, writer.user_message("And this?", 1)], None)
-    found = prompt_attention(sloth.model, prompt, seen)
-    chat = [tiny.user("What?", pictures[0]), tiny.assistant("A dog."), tiny.user("And this?", pictures[1])]
-    with torch.no_grad(), recording_attention(sloth.model) as maps:
-        sloth.model(**tiny.encode(sloth.processor, chat))
-    expected = maps.of()
-    assert found is not None
-    assert expected is not None
-    np.testing.assert_allclose(found.queries, expected.queries, atol=1e-5)
-    np.testing.assert_allclose(found.sap, expected.sap, atol=1e-5)
-    assert prompt_attention(sloth.model, writer.write([writer.user_message("What?", 0)], None), None) is None
 
 
 def test_attention_beside_a_padded_picture_is_told(tiny_config: FlashSlothConfig) -> None:

@@ -25,6 +25,7 @@ EXAMPLES = (
     'flashsloth ask before.png after.png "What is different?"',
     'flashsloth ask chart.png "Which bar is the largest?" --json',
     'flashsloth ask photo.jpg "Is it day?" --choice yes --choice no',
+    'flashsloth ask photo.jpg "What color is the car?" --attention looked.png',
     'cat photo.jpg | flashsloth ask - "What is this?"',
 )
 STDIN = "-"
@@ -101,13 +102,14 @@ def ask(
     loaded = time.perf_counter()
     found = _answers(sloth, opened, question, options, as_json)
     done = time.perf_counter()
-    if attention is not None and found[0].attention:
+    if attention is not None and found[0].attention:  # one that was stopped may have none
         write_attention(attention, opened, found[0].attention, question, found[0].text)
     tokens = sum(len(one.tokens) for one in found)
     if as_json:
         facts = {
             "question": question,
             "pictures": names,
+            **({} if attention is None else {"attention": str(attention)}),
             "tokens": tokens,
             "seconds": round(done - loaded, 3),
             "load_seconds": round(loaded - started, 3),

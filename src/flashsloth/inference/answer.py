@@ -29,7 +29,7 @@ class Answer:
         logprobs: of each token, of the raw distribution; empty where they were not asked for.
         top_logprobs: the likeliest tokens in place of each token, (id, log-probability); as many as were asked for.
         choices: choice -> probability, where choices were given.
-        attention: where the model looked in each picture, where that was asked.
+        attention: where the model looked in each picture, where that was asked; nothing of one that ended before.
         seed: of its draws.
     """
 
@@ -65,7 +65,7 @@ class Collector:
         self,
         request: Request,
         tokenizer: Any,
-        places: Callable[[AttentionWeights | None], tuple[Attention, ...]],
+        places: Callable[[AttentionWeights], tuple[Attention, ...]],
         choices: Sequence[str] = (),
         per_token: bool = False,
     ) -> None:
@@ -106,7 +106,7 @@ class Collector:
             ids,
             tuple(one.logprob for one in tokens if one.logprob is not None),
             tuple(one.top for one in tokens if one.top),
-            attention=self._places(end.attention) if self._request.attention else (),
+            attention=() if end.attention is None else self._places(end.attention),
             seed=end.seed,
         )
 

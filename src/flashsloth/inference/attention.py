@@ -1,7 +1,7 @@
 """Where the model looked in each picture that it was asked about: arrays, and where they lie in the picture.
 
-In: a prompt with what the model sees in its pictures, or the weights of any pass (`model/attention_maps.py`); the
-pictures' sizes, and the processor that made their views. Out: an :class:`Attention` a picture.
+In: the weights of a pass (`model/attention_maps.py`), the pictures' sizes, and the processor that made their views.
+Out: an :class:`Attention` a picture.
 
 Legend: W views a picture, g x g patches a view, r x r windows (visual tokens) a view of k x k patches, Q queries.
 """
@@ -12,14 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from flashsloth.inference.prompt import Prompt, pad_right
-from flashsloth.inference.vision import ImageFeatures, picture_inputs
-from flashsloth.model.attention_maps import AttentionWeights, recording_attention
+from flashsloth.model.attention_maps import AttentionWeights
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,34 +57,6 @@ class Attention:
         return self.sap.swapaxes(2, 3).reshape(views, rows * side, rows * side)
 
 
-@torch.no_grad()
-def prompt_attention(
-    model: FlashSlothForConditionalGeneration, prompt: Prompt, pictures: ImageFeatures | None
-) -> AttentionWeights | None:
-    """Where the last turn of a prompt looks: found in a pass of its own, whatever runs the others, and however.
-
-    The prompt is run whole, without keys and values of others and without leaving any.
-
-    Args:
-        model: on any device.
-        prompt: a conversation, ending where the answer begins.
-        pictures: what the model sees in all of its pictures; None without.
-
-    Returns:
-        None where the last turn sees no picture.
-
-    Raises:
-        ValueError: for a model whose SAP or EmbQ was exchanged.
-    """
-    if pictures is None:
-        return None
-    device = model.device
-    inputs = {**pad_right([prompt], 0, device), **picture_inputs([pictures], device)}
-    with recording_attention(model) as maps:
-        model.model(**inputs, use_cache=False)
-    return maps.of()
-
-
 def attention_of(
     weights: AttentionWeights | None,
     sizes: Sequence[tuple[int, int]],
@@ -124,4 +92,4 @@ def _patch_boxes(views: np.ndarray, covered: float) -> np.ndarray:
     return np.concatenate([corner, corner + covered * span], axis=1)
 
 
-__all__ = ["Attention", "attention_of", "prompt_attention"]
+__all__ = ["Attention", "attention_of"]

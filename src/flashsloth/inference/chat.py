@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flashsloth.inference.answer import Collector
+from flashsloth.inference.attention import Attention
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.kv_cache import LayerStates
 from flashsloth.inference.options import Options
@@ -29,11 +29,15 @@ class Conversation:
     """Questions and answers that build on one another; made by :meth:`FlashSloth.chat`.
 
     A turn is remembered once its answer is there. An answer that was stopped is remembered as far as it got.
+
+    Attributes:
+        attention: where the model looked for the last turn, in all pictures so far, where the options ask for it.
     """
 
     def __init__(self, flashsloth: FlashSloth, image: Picture, options: Options) -> None:
         self._sloth = flashsloth
         self._options = options
+        self.attention: tuple[Attention, ...] = ()
         self._waiting = self._prepare(image)
         self._seen = PreparedPictures()
         self._messages: Messages = []
@@ -77,8 +81,9 @@ class Conversation:
         try:
             states, self._states = self._known(prompt), None
             pictures = seen if len(seen) else None
-            request = Request(prompt, pictures, self._options.params, states, keep_states=True, streams=True)
-            collector = Collector(request, self._sloth.processor.tokenizer, lambda _: ())
+            params, attention = self._options.params, self._options.attention
+            request = Request(prompt, pictures, params, states, keep_states=True, streams=True, attention=attention)
+            collector = self._sloth.collector(request, self._options)
             pieces = TextStream(self._sloth.engine_thread.submit(request), collector, request)
             try:
                 yield from pieces
@@ -109,6 +114,7 @@ class Conversation:
         if end is None or end.finish_reason == FinishReason.ERROR or not pieces.tokens:
             return
         self._turns.append((question, pieces.text))
+        self.attention = pieces.answer.attention
         self._messages += [message, {"role": "assistant", "content": pieces.text}]
         self._seen, self._waiting = seen, PreparedPictures()
         if end.states is not None:

@@ -122,7 +122,7 @@ class FlashSloth:
         """
         checked = Options.of(options)
         request = self._request(image, question, checked)
-        collector = self._collector(request, checked)
+        collector = self.collector(request, checked)
         for output in self.engine_thread.submit(request):
             collector.add(output)
         return _returned(collector.answers(), checked)
@@ -135,7 +135,7 @@ class FlashSloth:
         checked = Options.of(options)
         checked.require_one_text("stream")
         request = self._request(image, question, checked, streams=True)
-        return TextStream(self.engine_thread.submit(request), self._collector(request, checked), request)
+        return TextStream(self.engine_thread.submit(request), self.collector(request, checked), request)
 
     def answer_many(
         self, image: Picture, questions: Sequence[str], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
@@ -184,8 +184,6 @@ class FlashSloth:
         """A conversation; `image`, if any, goes with its first question, and the options with all of them."""
         checked = Options.of(options)
         checked.require_one_text("a conversation")
-        if checked.attention:
-            raise PromptError("a conversation keeps no attention: call answer")
         return Conversation(self, image, checked)
 
     def request(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Request:
@@ -230,10 +228,11 @@ class FlashSloth:
         shown = pictures if len(pictures) else None
         return Request(prompt, shown, params, choices=choices, streams=streams, attention=options.attention)
 
-    def _collector(self, request: Request, options: Options) -> Collector:
+    def collector(self, request: Request, options: Options) -> Collector:
+        """What gathers the outputs of a request that was made with these options."""
         sizes = [] if request.pictures is None else request.pictures.sizes
 
-        def places(weights: AttentionWeights | None) -> tuple[Attention, ...]:
+        def places(weights: AttentionWeights) -> tuple[Attention, ...]:
             return attention_of(weights, sizes, self.model.config, self.processor.image_processor)
 
         return Collector(request, self.processor.tokenizer, places, options.choices, options.per_token)
@@ -244,7 +243,7 @@ class FlashSloth:
             self.engine_thread,
             prepare=lambda image: self._prepare(image, options),
             write=lambda pictures, question: self._write(pictures, question, options),
-            collector=lambda request: self._collector(request, options),
+            collector=lambda request: self.collector(request, options),
         )
         for place, answers in batch.run(pairs):
             if not isinstance(answers, Exception):
