@@ -11,6 +11,8 @@ engine does not know, every request that waits gets the error, and so does each 
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import queue
 import threading
@@ -24,6 +26,8 @@ from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.errors import EngineError
 from flashsloth.inference.request import Request, RequestOutput
 
+EXIT_SECONDS = 10.0
+"""How long an operation may take that runs when the interpreter ends; beyond, the process is not held up."""
 Result = TypeVar("Result")
 Deliveries = queue.SimpleQueue[RequestOutput | EngineError]
 
@@ -166,6 +170,7 @@ class EngineThread:
             self._thread = threading.Thread(
                 target=_drive, args=(self._mailbox, weakref.ref(self)), name="flashsloth engine", daemon=True
             )
+            _driven[self._thread] = self._mailbox
             self._thread.start()
 
     def _check(self) -> None:
@@ -215,6 +220,22 @@ class _Mailbox:
             for _, done in self.calls:
                 done.set_exception(self.failure)
             self.calls.clear()
+
+
+_driven: weakref.WeakKeyDictionary[threading.Thread, _Mailbox] = weakref.WeakKeyDictionary()
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Have no engine in a pass when the interpreter is taken down, which torch would not survive.
+
+    A pass is left between two of its operations, since nobody waits for it any more.
+    """
+    for thread, mailbox in list(_driven.items()):
+        if thread.is_alive() and thread.ident is not None:
+            mailbox.close()  # wakes it where it sleeps
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+            thread.join(EXIT_SECONDS)
 
 
 def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
