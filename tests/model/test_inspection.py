@@ -53,6 +53,17 @@ def test_the_true_size_at_a_glance(tmp_path: Path) -> None:
     assert "generation_config.json ends answers with 50256, expected 50296 (made good when loading)" in info.remarks
 
 
+@pytest.mark.parametrize(("window", "told"), [(16, True), (None, False)])
+def test_a_model_that_answers_a_request_at_a_time_is_told(window: int | None, told: bool, tmp_path: Path) -> None:
+    tokenizer = tiny.make_tokenizer()
+    text = {**tiny.TEXT, "model_type": "mistral", "sliding_window": window, "head_dim": 12}
+    config = tiny.make_config(tokenizer, text_config=text, lm_head_bias=False)
+    tiny.make_model(config).save_pretrained(tmp_path)
+    tiny.make_processor(tokenizer, config).save_pretrained(tmp_path)
+    remarks = inspect_checkpoint(tmp_path).remarks
+    assert any("answers a request at a time" in remark for remark in remarks) == told
+
+
 def test_ours_without_a_remark(
     tiny_model: FlashSlothForConditionalGeneration, tiny_processor: FlashSlothProcessor, tmp_path: Path
 ) -> None:

@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.plain_cache import plain_cache
 
 logger = logging.getLogger(__name__)
 
@@ -233,12 +234,6 @@ def round_columns(columns: int) -> int:
     return -(-columns // COLUMN_STEP) * COLUMN_STEP
 
 
-def plain_cache(text_config: Any) -> DynamicCache | None:
-    """An empty cache of transformers' whose layers hold keys and values alone; None where a model keeps more."""
-    cache = DynamicCache(config=text_config)
-    return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
-
-
 @torch.no_grad()
 def head_shapes(model: FlashSlothForConditionalGeneration) -> HeadShapes | None:
     """What each layer of the language model keeps for a position; None where it keeps anything but keys and values.
@@ -289,7 +284,6 @@ __all__ = [
     "StaticKVCache",
     "bytes_of",
     "head_shapes",
-    "plain_cache",
     "position_bytes",
     "round_columns",
 ]

@@ -29,6 +29,7 @@ from flashsloth.model.checkpoint.weight_files import (
     stored_tensors,
 )
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID, FlashSlothConfig
+from flashsloth.model.plain_cache import plain_cache
 
 PARTS = {
     "vision encoder": "model.vision_tower.",
@@ -118,6 +119,10 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
     if flat.get("quantization_config") is None:
         faults += [*odd_types(tensors.values()), *odd_values(tensors.values())]
     remarks = [*faults, *_type_remarks(named), *_companion_remarks(folder, config, published=published)]
+    if plain_cache(config.text_config) is None:
+        remarks.append(
+            "its language model answers a request at a time: its layers keep another kind of state than keys and values"
+        )
     if not trained:
         remarks.append("the query tokens and EmbQ are absent or untrained: train stage 2 before asking questions")
     return CheckpointInfo(
