@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from typing import Any
 
 import torch
@@ -58,20 +59,24 @@ class KVCache:
         """Memory of one position in all layers."""
         return position_bytes(self._shapes, self._dtype)
 
-    def make_room(self, rows: int, columns: int) -> None:
-        """Have at least so many rows and columns; what is held stays.
+    def make_room(self, rows: int, columns: int, positions: float = math.inf) -> None:
+        """Have at least so many rows and columns; what is held there stays.
 
-        A layer at a time, so that no more than one is held twice.
+        Rows and columns that were needed before are kept for the next ones, as long as all together are no more than so
+        many positions. A layer at a time, so that no more than one is held twice.
         """
         if rows <= self.rows and columns <= self.columns:
             return
-        rows, columns = max(rows, self.rows), max(round_columns(columns), self.columns)
+        columns = round_columns(columns)
+        if max(rows, self.rows) * max(columns, self.columns) <= positions:
+            rows, columns = max(rows, self.rows), max(columns, self.columns)
+        kept, stop = min(rows, self.rows), min(columns, self.columns)
         for layers, side in ((self.keys, 0), (self.values, 1)):
             for number, shapes in enumerate(self._shapes):
                 heads, width = shapes[side]
                 room = torch.zeros(rows, heads, columns, width, dtype=self._dtype, device=self._device)
                 if number < len(layers):
-                    room[: self.rows, :, : self.columns] = layers[number]
+                    room[:kept, :, :stop] = layers[number][:kept, :, :stop]
                     layers[number] = room
                 else:
                     layers.append(room)
@@ -156,7 +161,7 @@ class StaticKVCache(KVCache):
                     layers[number][:kept, :, :stop] = moved
         self.rows, self.columns = count, length
 
-    def make_room(self, rows: int, columns: int) -> None:
+    def make_room(self, rows: int, columns: int, positions: float = math.inf) -> None:
         """Nothing: who uses this block arranges it first."""
         assert rows <= self.rows
         assert columns <= self.columns

@@ -16,6 +16,7 @@ from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.engine.verification import ManualClock
 from flashsloth.inference.errors import PromptError
+from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling import SamplingParams
@@ -203,7 +204,7 @@ def test_logits_that_are_not_finite_are_one_answers_error(sloth: FlashSloth, mon
 def test_first_in_first_out_within_the_budget_of_memory(sloth: FlashSloth) -> None:
     bytes_each = make_engine(sloth).runner.position_bytes
     one = request(sloth, QUESTIONS[0], 0, max_tokens=8)
-    positions = len(one.prompt) + 8
+    positions = round_columns(len(one.prompt) + 8)
     engine = make_engine(sloth, cache_bytes=2 * positions * bytes_each)
     engine.end_ids = []
     ids = [engine.add_request(request(sloth, QUESTIONS[0], 0, max_tokens=8)) for _ in range(5)]
@@ -214,6 +215,35 @@ def test_first_in_first_out_within_the_budget_of_memory(sloth: FlashSloth) -> No
     assert ended == ids
     with pytest.raises(PromptError, match="the cache has room for"):
         engine.add_request(request(sloth, QUESTIONS[0], 0, max_tokens=500))
+
+
+def test_the_block_stays_within_its_budget_after_a_long_answer(sloth: FlashSloth) -> None:
+    long = request(sloth, "why " * 200, max_tokens=300)
+    short = [request(sloth, QUESTIONS[number % 3], number % 2, max_tokens=3 + number) for number in range(9)]
+    alone = make_engine(sloth)
+    ids = [alone.add_request(one) for one in short]
+    found = finish(alone)
+    expected = [tokens(found[one]) for one in ids]
+    positions = round_columns(len(long.prompt) + 299)
+    engine = make_engine(sloth, cache_bytes=positions * alone.runner.position_bytes)
+    engine.end_ids = alone.end_ids
+    aborted = engine.add_request(long)
+    engine.step()
+    cache = engine.runner.cache
+    assert cache.rows * cache.columns <= positions
+    ids = [engine.add_request(one) for one in short]
+    engine.step()
+    assert len(engine.runner.sequences) == 1  # the long one may come to need it all
+    engine.abort(aborted)
+    together: dict[int, list[int]] = {}
+    most = 0
+    while engine.has_work:
+        for output in engine.step():
+            together.setdefault(output.request_id, []).extend(tokens([output]))
+        assert cache.rows * cache.columns <= positions
+        most = max(most, len(engine.runner.sequences))
+    assert [together[one] for one in ids] == expected
+    assert most > 1
 
 
 def test_stop_strings_end_an_answer(sloth: FlashSloth) -> None:

@@ -29,7 +29,7 @@ from flashsloth.inference.engine.model_runner import ModelRunner
 from flashsloth.inference.engine.runners import make_runner
 from flashsloth.inference.engine.scheduler import NO_ROW, Scheduler, Sequence
 from flashsloth.inference.errors import PromptError
-from flashsloth.inference.kv_cache import LayerStates
+from flashsloth.inference.kv_cache import LayerStates, round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt, context_of, end_ids_of, pad_id_of, token_limit
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
@@ -95,7 +95,7 @@ class Engine:
         columns = sequences[0].most_columns
         if not self.scheduler.can_ever_fit(columns):
             raise PromptError(
-                f"the prompt and its answer may come to {columns:,} positions, and the cache has room for "
+                f"the prompt and its answer may take {round_columns(columns):,} positions, and the cache has room for "
                 f"{self._positions():,}: ask for fewer tokens, or give the engine more memory (cache_bytes)"
             )
         with self._lock:

@@ -10,6 +10,7 @@ Legend: n sequences of a pass, T positions of a pass, W columns that are seen, K
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -20,7 +21,7 @@ from transformers import DynamicCache
 
 from flashsloth.inference.engine.cuda_graph import RecordingCounts
 from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
-from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache
+from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache, round_columns
 from flashsloth.inference.prompt import Prompt, pad_right, split
 from flashsloth.inference.vision import picture_inputs
 from flashsloth.model.attention_maps import recording_attention
@@ -107,15 +108,23 @@ class BatchedRunner:
         model: what answers.
         shapes: of its heads.
         pad_token_id: what stands where nothing does.
+        cache_bytes: for keys and values; None for any number.
     """
 
     shares_prefixes = True
     encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
 
-    def __init__(self, model: FlashSlothForConditionalGeneration, shapes: HeadShapes, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        model: FlashSlothForConditionalGeneration,
+        shapes: HeadShapes,
+        pad_token_id: int,
+        cache_bytes: int | None = None,
+    ) -> None:
         self._model, self._pad = model, pad_token_id
         self.cache = KVCache(shapes, model.dtype, model.device)
         self.position_bytes = self.cache.position_bytes
+        self._positions = math.inf if cache_bytes is None else cache_bytes // self.position_bytes
         self.sequences: list[Sequence] = []
 
     @property
@@ -145,7 +154,7 @@ class BatchedRunner:
         """See :class:`ModelRunner`."""
         positions = [one.position for one in sequences]
         width = max(positions) + 1
-        self.cache.make_room(self.cache.rows, width)
+        self.cache.make_room(len(self.sequences), width, self._positions)
         tokens = torch.tensor([[one.sampling.tokens[-1]] for one in sequences], device=self._model.device)
         place = torch.tensor(positions, device=self._model.device)[:, None]  # [n, 1]
         columns: torch.Tensor | int = positions[0] if len(set(positions)) == 1 else place
@@ -191,10 +200,12 @@ class BatchedRunner:
     def _make_room(self, newcomers: list[Sequence], longest: int) -> None:
         """Room for newcomers' prompts and some tokens; rows are made ahead, since more make the block move."""
         rows = len(self.sequences) + len(newcomers)
-        if rows > self.cache.rows > 0:
-            rows = max(rows, 2 * self.cache.rows)
         most = max(one.most_columns for one in newcomers)
-        self.cache.make_room(rows, max(longest, min(longest + COLUMN_STEP, most)))
+        columns = max(longest, min(longest + COLUMN_STEP, most), *(one.length for one in self.sequences))
+        ahead = 2 * self.cache.rows
+        if rows > self.cache.rows > 0 and ahead * round_columns(columns) <= self._positions:
+            rows = max(rows, ahead)
+        self.cache.make_room(rows, columns, self._positions)
 
     def _begin(self, sequence: Sequence, row: int) -> None:
         if sequence.states is not None:
@@ -212,7 +223,6 @@ class BatchedRunner:
         rests = [split(one.request.prompt, start)[1] for one, start in zip(sequences, starts, strict=True)]
         lengths = [len(rest) for rest in rests]
         longest = max(lengths)
-        self.cache.make_room(0, max(starts) + longest)
         start = torch.tensor(starts, device=device)[:, None]  # [n, 1]
         steps = torch.arange(longest, device=device)
         columns = start + steps  # [n, T]

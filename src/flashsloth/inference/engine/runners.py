@@ -42,7 +42,7 @@ def make_runner(
         return SingleRunner(model, pad_token_id)
     if model.device.type == "cuda":
         return GraphRunner(model, shapes, pad_token_id, max_rows, cache_bytes, CudaGraphs(model.device))
-    return BatchedRunner(model, shapes, pad_token_id)
+    return BatchedRunner(model, shapes, pad_token_id, cache_bytes)
 
 
 __all__ = ["make_runner"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.request import FinishReason, Request
 from flashsloth.inference.sampling import Sampled, SamplingState
 
@@ -121,7 +122,7 @@ class Scheduler:
 
     def can_ever_fit(self, columns: int) -> bool:
         """Whether a sequence of so many columns fits into the cache when it is alone."""
-        return columns <= self._positions
+        return round_columns(columns) <= self._positions
 
     def admit(self) -> list[Sequence]:
         """Sequences that start now, moved from waiting to running."""
@@ -134,7 +135,7 @@ class Scheduler:
             pictures += first.request.pictures.unseen if first.request.pictures and first.pictures is None else 0
             tokens += len(first.request.prompt)
             over = pictures > self._config.pictures_per_step or tokens > self._config.prompt_tokens_per_step
-            if (admitted and over) or (len(self.running) + 1) * most > self._positions:
+            if (admitted and over) or (len(self.running) + 1) * round_columns(most) > self._positions:
                 break
             admitted.append(first)
             self.running.append(self.waiting.popleft())
