@@ -123,6 +123,16 @@ def test_choices_are_scored_as_without_any_cache(sloth: FlashSloth) -> None:
         assert tokens([found[index]]) == list(choice)
 
 
+def test_a_choice_beyond_the_context_is_refused(sloth: FlashSloth) -> None:
+    engine = make_engine(sloth)
+    plain = request(sloth, QUESTIONS[0], 0, logprobs=True)
+    engine.context = len(plain.prompt) + 2
+    choices = ((65, 66, 1), (67, 1))
+    with pytest.raises(PromptError, match="the longest choice 3, and this model's context is"):
+        engine.add_request(Request(plain.prompt, plain.pictures, plain.params, choices=choices))
+    engine.add_request(Request(plain.prompt, plain.pictures, plain.params, choices=choices[1:]))
+
+
 def test_each_ends_in_its_own_way(sloth: FlashSloth) -> None:
     clock = ManualClock()
     engine = make_engine(sloth, clock)

@@ -89,10 +89,16 @@ class Engine:
             PromptError: if it can never be answered: its prompt leaves no room, or it does not fit into the cache.
         """
         limit = self.token_limit(request.prompt, request.params)
+        longest = max(map(len, request.choices), default=0)
+        if token_limit(request.prompt, self.context, longest) < longest:
+            raise PromptError(
+                f"the prompt has {len(request.prompt):,} tokens and the longest choice {longest:,}, and this model's "
+                f"context is {self.context:,}: shorten the text, or the choice"
+            )
         self.sampler.check(request.params)
         request_id = next(self._ids)
         sequences = self._sequences(request_id, request, limit)
-        columns = sequences[0].most_columns
+        columns = max(one.most_columns for one in sequences)
         if not self.scheduler.can_ever_fit(columns):
             raise PromptError(
                 f"the prompt and its answer may take {round_columns(columns):,} positions, and the cache has room for "
