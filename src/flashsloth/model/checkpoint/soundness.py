@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 PLAIN_FLOATS = ", ".join(TORCH_DTYPES)
+PIECE_BYTES = 1 << 22
+"""What is read of a file at a time: whole numbers of every type, in a processor's cache."""
 
 ADVICE = "copy or download it again, or go back to a training checkpoint that was sound"
 """What to do about weights that are not."""
@@ -52,10 +54,25 @@ def odd_values(tensors: Iterable[StoredTensor]) -> list[str]:
     """Floating-point tensors of files that hold NaN or infinity; every one is read."""
     found = []
     for tensor in tensors:
-        if tensor.dtype in TORCH_DTYPES:
+        if tensor.dtype in TORCH_DTYPES and not _finite_in_file(tensor):
             fault = fault_of(load_tensors([tensor])[tensor.name])
             found += [f"{tensor.name} in {tensor.file.name} holds {fault}"] if fault else []
     return found
+
+
+def _finite_in_file(tensor: StoredTensor) -> bool:
+    """Whether every number of a stored tensor is finite, read a piece at a time: no memory holds it, or is mapped."""
+    import torch
+
+    dtype = getattr(torch, TORCH_DTYPES[tensor.dtype])
+    buffer = memoryview(bytearray(min(PIECE_BYTES, tensor.nbytes)))
+    with tensor.file.open("rb") as stream:
+        stream.seek(tensor.start)
+        for start in range(0, tensor.nbytes, PIECE_BYTES):
+            piece = buffer[: tensor.nbytes - start]
+            if stream.readinto(piece) < len(piece) or not all_finite(torch.frombuffer(piece, dtype=dtype)):
+                return False
+    return True
 
 
 def odd_weights(model: Any, stored: Mapping[str, StoredTensor]) -> list[str]:
