@@ -24,7 +24,7 @@ def main() -> None:
     questions = yaml.safe_load((HERE / "questions.yaml").read_text(encoding="utf-8"))
     start = time.perf_counter()
     model = flashsloth.load()
-    model.answer(HERE / next(iter(questions)), "What is this?", max_new_tokens=1)  # the first call warms the caches
+    model.answer(HERE / next(iter(questions)), "What is this?", max_tokens=1)  # the first call warms the caches
     console.print(f"loaded FlashSloth-Nano in {time.perf_counter() - start:.1f} s")
     table = Table("picture", "question", "answer", "a person says", "time", title="FlashSloth-Nano on this machine")
     for name, asked in questions.items():
