@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import tiny
 import tiny_shapes
 import torch
 
+from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, make_prompt, make_published_size
 from flashsloth.benchmark.job import StandardJob
 from flashsloth.benchmark.stage_clock import LANGUAGE, STAGES, StageClock, WallTime
+from flashsloth.inference.engine import engine
+from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
+from flashsloth.inference.engine.graph_runner import GraphRunner
+from flashsloth.inference.engine.model_runner import BatchedRunner
+from flashsloth.inference.kv_cache import head_shapes
 from flashsloth.inference.prompt import FIELDS, Prompt, PromptWriter
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
@@ -116,3 +123,58 @@ def test_runs_go_through_the_engine(subject: FlashSlothSubject, monkeypatch: pyt
     answer(subject)
     [request] = added
     assert len(request.pictures) == 1
+
+
+class Rerun:
+    """Replays by running again."""
+
+    def __init__(self) -> None:
+        self.failing: Exception | None = None
+
+    def capture(self, run: Any, static: Any) -> Any:
+        if self.failing is not None:
+            raise self.failing
+        return run
+
+    def release(self) -> None: ...
+
+
+def replayed(monkeypatch: pytest.MonkeyPatch, graphs: Rerun) -> FlashSlothSubject:
+    """A subject as it is on CUDA once it is sped up."""
+
+    def make(model: Any, pad: int, config: EngineConfig, limit: int) -> Any:
+        shapes = head_shapes(model)
+        assert shapes is not None
+        if not config.cuda_graphs:
+            return BatchedRunner(model, shapes, pad)
+        return GraphRunner(model, shapes, pad, config.max_rows, 1 << 26, graphs)
+
+    monkeypatch.setattr(engine, "make_runner", make)
+    return make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
+
+
+def test_replayed_passes_are_seen_from_outside_and_nothing_is_recorded_on_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = replayed(monkeypatch, Rerun())
+    assert subject.recorded == 0
+    subject.speed_up(None)
+    recorded = subject.recorded
+    assert recorded > 1
+    subject.forget()
+    spent = answer(subject).stages()
+    assert min(spent["encoder"], spent["language"]) > 0
+    assert spent["query"] == 0  # inside the language model's pass
+    answer(subject, question=1)
+    subject.answer_batch([JOB.picture(number) for number in range(3)], 4)
+    subject.answer_all([JOB.picture(number) for number in range(5)], 4, 2)
+    assert subject.recorded == recorded
+
+
+def test_times_of_passes_that_could_not_be_recorded_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = Rerun()
+    graphs.failing = RuntimeError("capture is not permitted")
+    subject = replayed(monkeypatch, graphs)
+    subject.speed_up(None)
+    with pytest.raises(BenchmarkError, match="slower than they should"):
+        assert subject.recorded

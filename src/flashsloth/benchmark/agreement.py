@@ -2,8 +2,8 @@
 
 In: a subject's specification. Out: an :class:`Agreement`: the largest KL divergence of any position of an answer.
 
-The same random weights answer twice: in float32 by the plain path; then cast, sped up and accelerated as the subject
-is, and made to say the same tokens, since random weights make near ties.
+The same random weights answer twice: in float32 by the plain path; then cast and sped up as the subject is, and made to
+say the same tokens, since random weights make near ties.
 """
 
 from __future__ import annotations

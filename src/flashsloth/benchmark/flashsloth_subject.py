@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from flashsloth.benchmark.cost import Cost
+from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.job import StandardJob, Text
 from flashsloth.benchmark.random_weights import make_random
 from flashsloth.benchmark.stage_clock import (
@@ -37,6 +38,7 @@ from flashsloth.benchmark.subject import Subject
 from flashsloth.benchmark.weights import Precision
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
+from flashsloth.inference.engine.graph_runner import GraphRunner
 from flashsloth.inference.load import shipped_folder
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt
@@ -109,11 +111,11 @@ class FlashSlothSubject(Subject):
         self.visual_tokens = model.config.num_image_tokens
         self.positions = len(self._prompt(question=0))
 
-    def _make_engine(self) -> None:
+    def _make_engine(self, fast: bool = False) -> None:
         """An engine for the model as it is now; nothing ends its answers but their length."""
         self._pictures.clear()
         self._image_encoder = ImageEncoder(self.model, self._processor, self._pictures)
-        config = EngineConfig(max_rows=MOST_ROWS)
+        config = EngineConfig(max_rows=MOST_ROWS, cuda_graphs=fast)
         self._engine = Engine(self.model, self._ids, self._image_encoder, self._pictures, config)
         self._engine.end_ids = []
         self._encoding = Watched(self._image_encoder.encode)
@@ -123,10 +125,16 @@ class FlashSlothSubject(Subject):
         """Make the model faster, as `load(..., optimize=True, quantize=...)` does."""
         speed_up(self.model, quantize=quantize)
         self._quantize = quantize
-        self._make_engine()
+        self._make_engine(fast=True)
+        prompts = [self._prompt(question) for question in (0, 1)]
+        self._engine.runner.warm_up(MOST_ROWS, self.positions + self._job.new_tokens, prompts)
 
     @property
     def parts(self) -> Parts:
+        runner = self._engine.runner
+        if isinstance(runner, GraphRunner):  # SAP and the projector are inside the first, EmbQ inside the second
+            encoder, language_model = runner.watchable
+            return {ENCODER: (encoder,), LANGUAGE: (language_model,)}
         body = self.model.model
         if self.model.device.type == "cuda":  # nothing can be seen inside of a pass that is replayed
             return {ENCODER: (self._encoding,)}
@@ -141,6 +149,13 @@ class FlashSlothSubject(Subject):
     @property
     def head(self) -> nn.Module:
         return self._everyone
+
+    @property
+    def recorded(self) -> int:
+        counts = self._engine.runner.counts
+        if counts.degraded:
+            raise BenchmarkError(f"passes run slower than they should, since they could not be recorded: {counts}")
+        return counts.captured
 
     @property
     def step_bytes(self) -> int:

@@ -118,9 +118,12 @@ class MeasuredSubject:
         gc.collect()
         bandwidth = read_bandwidth_now(self._device)
         since = self._watch.read()
+        recorded = self.subject.recorded
         clock = StageClock(scale_of(self._device))
         answer(clock)
         found = clock.tokens()
+        if self.subject.recorded != recorded:
+            raise BenchmarkError(f"{self._spec.name} recorded a pass while time was taken; expected it to be warm")
         share = self._watch.others_share(since)
         if len(found) != tokens:
             raise BenchmarkError(f"{self._spec.name} gave {len(found)} tokens; expected {tokens}")

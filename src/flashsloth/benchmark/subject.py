@@ -52,6 +52,15 @@ class Subject(ABC):
     def key_value_bytes(self) -> int:
         """Bytes of keys and values a position."""
 
+    @property
+    def recorded(self) -> int:
+        """Passes that were recorded so far: while time is taken, there may be none.
+
+        Raises:
+            BenchmarkError: if some that should be could not be, so that no time means anything.
+        """
+        return 0
+
     @abstractmethod
     def answer(self, picture: Image.Image, question: int, new_tokens: int, clock: StageClock) -> None:
         """Do the job: `new_tokens` tokens about a picture in memory, each stamped when its id is known."""

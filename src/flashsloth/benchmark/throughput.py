@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.job import StandardJob
 from flashsloth.benchmark.subject import Subject
 
@@ -77,11 +78,15 @@ def measure_throughput(
 
 
 def _timed(subject: Subject, shown: list[Any], new_tokens: int, rows: int, device: torch.device) -> float:
+    recorded = subject.recorded
     _wait(device)
     start = time.perf_counter()
     subject.answer_all(shown, new_tokens, rows)
     _wait(device)
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if subject.recorded != recorded:
+        raise BenchmarkError("a pass was recorded while time was taken; expected all to be warm")
+    return seconds
 
 
 def _wait(device: torch.device) -> None:

@@ -98,7 +98,7 @@ def load(
     model = model.to(chosen_device)
     if optimize:
         speed_up(model, quantize=chosen_quantization)
-    return FlashSloth(model, processor, name, cache, engine)
+    return FlashSloth(model, processor, name, cache, EngineConfig(cuda_graphs=optimize) if engine is None else engine)
 
 
 def _load_model(folder: Path, whole: Path, dtype: torch.dtype) -> FlashSlothForConditionalGeneration:

@@ -182,9 +182,8 @@ def end_ids_of(model: Any, tokenizer: Any) -> list[int]:
 
 
 def pad_id_of(tokenizer: Any) -> int:
-    """The id that stands where nothing does."""
-    pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    return pad_id
+    """The id that stands where nothing does; nothing sees it, so that any will do for a tokenizer without one."""
+    return next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if one is not None), 0)
 
 
 def pad_left(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -7,7 +7,8 @@ In: a model, ready to answer. Out: the same model with other layers inside. On a
     a step's attention        one query: plain operations                                        (attention.py)
     quantize="int8", "int4"   the language model's weights in fewer bits                         (quantized_linear.py)
 
-On CUDA only the last of these, with other products (device_weights.py); the rest is in `inference/accelerator/`.
+On CUDA only the last of these, with other products (device_weights.py); passes are replayed there, see
+`inference/engine/cuda_graph.py`.
 
 Only the language model is quantized: its weights are read anew for every token. The encoder reads its own once a
 picture, and gains nothing. The head keeps eight bits where the rest has four.
@@ -66,7 +67,7 @@ def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantizatio
     if model.device.type != "cpu":
         if quantize is not None:
             quantize_on_device(model, quantize)
-        return  # what else is fast there is how passes are made: see inference/accelerator
+        return  # what else is fast there is how passes are made: see inference/engine/cuda_graph.py
     model.requires_grad_(False)
     if quantize is not None:
         _quantize(model, quantize)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from graph_engines import LoadCalm
 
+from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.graph_runner import GraphRunner
 from flashsloth.inference.engine.model_runner import BatchedRunner, SingleRunner
@@ -15,9 +16,9 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 
 
 def test_it_hangs_on_the_attention(tiny_model: FlashSlothForConditionalGeneration) -> None:
-    assert isinstance(make_runner(tiny_model, 0, 4, 1 << 20), SingleRunner)  # eager: its masks are others
+    assert isinstance(make_runner(tiny_model, 0, EngineConfig(), 1 << 20), SingleRunner)  # eager: its masks are others
     tiny_model.set_attn_implementation("sdpa")
-    runner = make_runner(tiny_model, 0, 4, 1 << 20)
+    runner = make_runner(tiny_model, 0, EngineConfig(), 1 << 20)
     assert type(runner) is BatchedRunner
     assert runner.encode is None
     assert not runner.counts.degraded

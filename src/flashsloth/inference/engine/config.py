@@ -28,6 +28,7 @@ class EngineConfig:
         pictures_per_step: that are encoded before a step; those who run wait meanwhile.
         prompt_tokens_per_step: that are run before a step; one prompt may be longer.
         workers: threads that open and resize pictures and write prompts.
+        cuda_graphs: whether passes are recorded and replayed on CUDA; elsewhere they never are.
     """
 
     max_rows: int = MAX_ROWS
@@ -35,6 +36,7 @@ class EngineConfig:
     pictures_per_step: int = 8
     prompt_tokens_per_step: int = 4096
     workers: int = 2
+    cuda_graphs: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "pictures_per_step", "prompt_tokens_per_step", "workers"):

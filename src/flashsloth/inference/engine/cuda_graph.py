@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +208,14 @@ class Recordings:
         self.clear()
 
 
+class Watchable(nn.Module):
+    """Calls what it is given. Hooks on it see a pass from outside, since of a replay nothing can be seen inside."""
+
+    def forward(self, run: Callable[..., Tensors], *given: Any) -> Tensors:
+        """What `run` makes of what is given."""
+        return run(*given)
+
+
 class StagedInts:
     """Whole numbers on a device, in one place for good; each time all that is new comes in one copy.
 
@@ -280,6 +289,7 @@ __all__ = [
     "Recordings",
     "StagedInts",
     "Tensors",
+    "Watchable",
     "bucket",
     "multiple",
 ]

@@ -70,7 +70,7 @@ class Engine:
         self.end_ids, self.context = end_ids_of(model, tokenizer), context_of(model)
         self.sampler = Sampler(*sampled_ids(model))
         self._cache_bytes = cache_budget(self.config, model.device)
-        self.runner: ModelRunner = make_runner(model, pad_id_of(tokenizer), self.config.max_rows, self._cache_bytes)
+        self.runner: ModelRunner = make_runner(model, pad_id_of(tokenizer), self.config, self._cache_bytes)
         if self.runner.encode is not None:
             image_encoder.encode = self.runner.encode
         self.scheduler = Scheduler(self.config, self._positions())

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from flashsloth.inference.engine.cuda_graph import Recordings, bucket
+from flashsloth.inference.engine.cuda_graph import Recordings, Watchable, bucket
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.outputs import FlashSlothImageFeatures
 
@@ -28,10 +28,14 @@ class GraphEncoder:
     Args:
         model: whose encoder.
         recordings: of the model's device.
+
+    Attributes:
+        watchable: called once a replayed pass.
     """
 
     def __init__(self, model: FlashSlothForConditionalGeneration, recordings: Recordings) -> None:
         self._model, self._recordings = model, recordings
+        self.watchable = Watchable()
         self._pixels: torch.Tensor | None = None  # float32 [8, W, 3, size, size]
 
     @torch.no_grad()
@@ -69,7 +73,10 @@ class GraphEncoder:
     def _replay(self, count: int) -> tuple[torch.Tensor, ...]:
         """Features [count, P, V] and visual tokens [count, R, D] of the first pictures of the memory."""
         assert self._pixels is not None
-        return self._recordings.run(self._key(count), partial(self._pass, count), [self._pixels])
+        output: tuple[torch.Tensor, ...] = self.watchable(
+            self._recordings.run, self._key(count), partial(self._pass, count), [self._pixels]
+        )
+        return output
 
     def _pass(self, count: int) -> tuple[torch.Tensor, ...]:
         assert self._pixels is not None

@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 
-from flashsloth.inference.engine.cuda_graph import Recordings, StagedInts, Tensors
+from flashsloth.inference.engine.cuda_graph import Pass, Recordings, StagedInts, Tensors, Watchable
 from flashsloth.inference.engine.graph_prompts import NOWHERE, PromptInputs, PromptShape, PromptTensors
 from flashsloth.inference.kv_cache import PassCache, StaticKVCache
 from flashsloth.inference.sampling import sampled_ids
@@ -39,6 +39,7 @@ class GraphPasses:
     Attributes:
         step_inputs: [2, most rows], the last tokens of rows and their positions.
         prompt_inputs: what passes over prompts read.
+        watchable: called once a pass.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class GraphPasses:
         pad_token_id: int,
     ) -> None:
         self._model, self._cache, self._recordings = model, cache, recordings
+        self.watchable = Watchable()
         self.step_inputs = StagedInts(2 * cache.most_rows, model.device)
         self.prompt_inputs = PromptInputs(model.config, pad_token_id, model.dtype, model.device)
         never, vocabulary = sampled_ids(model)
@@ -57,11 +59,11 @@ class GraphPasses:
 
     def step(self, rows: int, width: int) -> Tensors:
         """A token of each of the first rows: logits float [n, K], and likeliest tokens int64 [n]."""
-        return self._recordings.run(self._step_key(rows, width), partial(self._step, rows, width), self._static)
+        return self._run(self._step_key(rows, width), partial(self._step, rows, width))
 
     def prompts(self, shape: PromptShape) -> Tensors:
         """Prompts of one shape: logits float [n, K] after the last position of each, and likeliest tokens int64 [n]."""
-        return self._recordings.run(self._prompts_key(shape), partial(self._prompts, shape), self._static)
+        return self._run(self._prompts_key(shape), partial(self._prompts, shape))
 
     def has_step(self, rows: int, width: int) -> bool:
         """Whether a step is recorded."""
@@ -70,6 +72,10 @@ class GraphPasses:
     def has_prompts(self, shape: PromptShape) -> bool:
         """Whether a pass over prompts is recorded."""
         return self._prompts_key(shape) in self._recordings
+
+    def _run(self, key: Hashable, run: Pass) -> Tensors:
+        output: Tensors = self.watchable(self._recordings.run, key, run, self._static)
+        return output
 
     def _step_key(self, rows: int, width: int) -> Hashable:
         return "step", rows, width, self._cache.columns

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 from flashsloth.inference.engine.cuda_graph import Graphs, RecordingCounts, Recordings, Tensors, bucket, multiple
 from flashsloth.inference.engine.graph_encoder import GraphEncoder
@@ -70,6 +71,11 @@ class GraphRunner(BatchedRunner):
         self._handed_out: tuple[torch.Tensor, int, torch.Tensor] | None = None  # logits, their version, likeliest
         self._weights = [(one._parameters, name) for one in model.modules() for name in one._parameters]
         self._addresses = self._weight_addresses()
+
+    @property
+    def watchable(self) -> tuple[nn.Module, nn.Module]:
+        """Called once a replayed pass of the encoder, and of the language model: nothing within can be watched."""
+        return self._encoder.watchable, self._passes.watchable
 
     @property
     def counts(self) -> RecordingCounts:

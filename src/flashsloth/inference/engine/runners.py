@@ -3,7 +3,7 @@
 In: a model, and how much it may do at once. Out: a :class:`~flashsloth.inference.engine.model_runner.ModelRunner`.
 
     GraphRunner      CUDA: all sequences in one pass, replayed as a graph
-    BatchedRunner    any other device: all sequences in one pass
+    BatchedRunner    any other device, or where graphs are not wanted: all sequences in one pass
     SingleRunner     a sequence at a time, for language models that can do nothing else
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 
+from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.cuda_graph import CudaGraphs
 from flashsloth.inference.engine.graph_runner import GraphRunner
 from flashsloth.inference.engine.model_runner import BatchedRunner, ModelRunner, SingleRunner
@@ -24,14 +25,14 @@ MASKED_ATTENTION = ("sdpa", "one_query")
 
 
 def make_runner(
-    model: FlashSlothForConditionalGeneration, pad_token_id: int, max_rows: int, cache_bytes: int
+    model: FlashSlothForConditionalGeneration, pad_token_id: int, config: EngineConfig, cache_bytes: int
 ) -> ModelRunner:
     """The runner that suits a model.
 
     Args:
         model: what answers.
         pad_token_id: what stands where nothing does.
-        max_rows: sequences that may run at once.
+        config: of the engine.
         cache_bytes: for keys and values.
     """
     attention = model.model.language_model.config._attn_implementation
@@ -40,8 +41,8 @@ def make_runner(
         reason = f"its attention {attention!r} takes no masks of ours" if shapes else "its layers keep another state"
         logger.info("%s runs a sequence at a time: %s", type(model.model.language_model).__name__, reason)
         return SingleRunner(model, pad_token_id)
-    if model.device.type == "cuda":
-        return GraphRunner(model, shapes, pad_token_id, max_rows, cache_bytes, CudaGraphs(model.device))
+    if model.device.type == "cuda" and config.cuda_graphs:
+        return GraphRunner(model, shapes, pad_token_id, config.max_rows, cache_bytes, CudaGraphs(model.device))
     return BatchedRunner(model, shapes, pad_token_id, cache_bytes)
 
 
