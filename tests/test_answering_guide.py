@@ -18,6 +18,7 @@ import flashsloth
 from flashsloth.cli import main
 from flashsloth.commands import terminal
 from flashsloth.inference import EngineConfig, FinishReason, FlashSloth, SamplingParams
+from flashsloth.inference.kv_cache import round_columns
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 ROOT = Path(__file__).parents[1]
@@ -97,4 +98,6 @@ def test_memory_of_the_published_model() -> None:
     position = text.num_hidden_layers * 2 * heads * width * 2  # keys and values in bfloat16
     assert f"{position:,} bytes in FlashSloth-3.2B" in GUIDE
     assert f"({text.num_hidden_layers} layers of {heads} heads, a key and a\nvalue of {width} numbers" in GUIDE
-    assert f"661 positions, {661 * position / 1e6:.0f} MB" in GUIDE
+    most = 150 + 512 - 1
+    assert f"512 tokens, {most} positions." in GUIDE
+    assert f"{round_columns(most)}, {round_columns(most) * position / 1e6:.0f} MB" in GUIDE
