@@ -72,6 +72,16 @@ class PromptPart:
     pictures: ImageFeatures | None
     start: int
 
+    @property
+    def turns(self) -> int:
+        """How many turns' queries are run."""
+        return len({*self.prompt.query_turn[self.start :]} - {0})
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether all pictures of the prompt are there, those included that were run before."""
+        return max(self.prompt.image_index, default=0) == (0 if self.pictures is None else len(self.pictures))
+
 
 class PromptTensors(NamedTuple):
     """What a pass reads: int64 but for `visible`, `features` and `visual`; see the head of this file.
@@ -120,18 +130,19 @@ class PromptInputs:
         """All tensors that passes read."""
         return [self._ints.held, self._features, self._visual]
 
-    def shape_of(self, prompts: Sequence[Prompt], start: int, rows: int, columns: int) -> PromptShape | None:
-        """The shape of a pass over prompts from `start` on; None where such a pass is not for recording.
+    def shape_of(self, parts: Sequence[PromptPart], rows: int, columns: int) -> PromptShape | None:
+        """The shape of a pass over parts of one start; None where such a pass is not for recording.
 
         Args:
-            rows: of the cache that are free, or are these prompts'.
+            parts: what is run.
+            rows: of the cache that are free, or are these parts'.
             columns: of the cache.
         """
-        if any(_turns(prompt, start) > 1 for prompt in prompts):
+        if any(part.turns > 1 or not part.has_pictures for part in parts):
             return None
-        longest = max(map(len, prompts)) - start
-        pictures = max(max(prompt.image_index, default=0) for prompt in prompts)
-        shape = self.shape(len(prompts), longest, pictures, start, columns)
+        start, longest = parts[0].start, max(len(part.prompt) for part in parts)
+        pictures = max(max(part.prompt.image_index, default=0) for part in parts)
+        shape = self.shape(len(parts), longest - start, pictures, start, columns)
         return shape if shape is not None and shape.rows <= rows else None
 
     def shape(self, count: int, longest: int, pictures: int, start: int, columns: int) -> PromptShape | None:
@@ -219,11 +230,6 @@ class PromptInputs:
             for row, pictures in zip(rows, shown, strict=False):
                 if pictures is not None:
                     row[: len(pictures)] = pictures.features[name]
-
-
-def _turns(prompt: Prompt, start: int) -> int:
-    """How many turns' queries stand from `start` on."""
-    return len({*prompt.query_turn[start:]} - {0})
 
 
 __all__ = [

@@ -164,12 +164,11 @@ class GraphRunner(BatchedRunner):
 
         Where it is kept where the model looks, the pass is plain: nothing can be seen of a replayed one.
         """
-        prompts = [one.request.prompt for one in sequences]
+        parts = [PromptPart(one.request.prompt, one.pictures, starts[0]) for one in sequences]
         inputs = self._passes.prompt_inputs
-        shape = inputs.shape_of(prompts, starts[0], self.cache.rows - first, self.cache.columns)
+        shape = inputs.shape_of(parts, self.cache.rows - first, self.cache.columns)
         if sequences[0].request.attention or shape is None or not self._passes.has_prompts(shape):
             return super()._run_prompts(sequences, starts, first)
-        parts = [PromptPart(one.request.prompt, one.pictures, starts[0]) for one in sequences]
         with self.recordings.lock:
             inputs.write(shape, parts, first)
             return self._hand_out(self._passes.prompts(shape), len(sequences))
