@@ -1,4 +1,4 @@
-"""docs/answering.md and the README's part about asking, run as they stand: what `# ->` promises comes."""
+"""docs/answering.md, docs/attention.md and the README on asking, run as they stand: what `# ->` promises comes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "answering.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Ask\n")[1].split("\n## ")[0]
+ATTENTION = (ROOT / "docs" / "attention.md").read_text(encoding="utf-8")
 PROMISE = re.compile(r"#\s*->\s*(.+)$")
 ELSEWHERE = ("flashsloth verify-batch", "flashsloth chat")
 """Commands that have tests of their own: one takes minutes, one talks to somebody."""
@@ -64,7 +65,19 @@ def test_python(text: str, promises: int) -> None:
     assert isinstance(names["sloth"], FlashSloth)
 
 
-@pytest.mark.parametrize("text", [GUIDE, README], ids=["guide", "readme"])
+def test_where_it_looked() -> None:
+    sloth = flashsloth.load()
+    asked = [{"role": "user", "content": [{"type": "image", "path": "photo.jpg"}, {"type": "text", "text": "What?"}]}]
+    inputs = sloth.processor.apply_chat_template(
+        asked, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
+    )
+    names = {"sloth": sloth, "model": sloth.model, "inputs": inputs}
+    for block in blocks(ATTENTION, "python"):
+        run(block, names)
+    assert names["looked"].share == pytest.approx(1)
+
+
+@pytest.mark.parametrize("text", [GUIDE, README, ATTENTION], ids=["guide", "readme", "attention"])
 def test_commands(text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sloth = flashsloth.load(device="cpu")
     monkeypatch.setattr(terminal, "load_quietly", lambda *_: sloth)  # once
