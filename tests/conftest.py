@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
 
 MOST_CORES = 8
 """That a run of the suite takes."""
+FORK_SERVER = "FLASHSLOTH_TESTS_FORK_SERVER"
+"""The environment's name of the folder where `forked.py` has its server."""
 LACKS = "this machine lacks "
 LACKING = "lacking"
 """The name under which a process that runs tests tells the one that hands them out what this machine lacks."""
@@ -31,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C as a terminal's program hears it; and, where tests are run, what nearly all of them import."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so `nohup pytest &` and others begin
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # a folder for what all processes share
+        os.environ[FORK_SERVER] = folder = tempfile.mkdtemp(prefix="flashsloth-tests-")
+        config.add_cleanup(partial(shutil.rmtree, folder))
     if not hands_out(config):
         gc.disable()  # imports and collection make no garbage worth looking for; until `pytest_collection_finish`
         config.pluginmanager.import_plugin("tiny_fixtures")

@@ -1,58 +1,91 @@
-"""Python with everything imported: processes forked from a server that has done it once, in place of a start each.
+"""Processes without a start each: forked from a server that has imported everything once, one for a run of the suite.
 
 For a test that needs a process of its own (its memory, its signals, its end) but not the start of one.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import select
+import socket
 import subprocess
 import sys
-import tempfile
-import traceback
+import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-PRELOADED = "tests.preloaded"
-"""Found where tests run in the repository's root; elsewhere each process imports what it needs itself."""
+import fork_server
+
+from flashsloth.file_lock import lock_file
+
+FOLDER = "FLASHSLOTH_TESTS_FORK_SERVER"
+"""The environment's name of the folder where a run of the suite has its server; `conftest.py` makes it."""
 SECONDS = 300.0
 """No process takes as long, unless it hangs."""
+POLL_SECONDS = 0.02
+_seats: list[socket.socket] = []
+"""A connection that asks for nothing: while it is there, so is the server."""
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([PRELOADED])
+
+class Process:
+    """A call in a process of its own, in this one's folder, environment and streams; it ends with this object."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._connection, self.pid = fork_server.ask(_address(), sys.path, function, *arguments)
+        self.exitcode: int | None = None
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return not self.join(0)
+
+    def join(self, seconds: float = SECONDS) -> bool:
+        """Whether it ends within so many seconds; `exitcode` is known from then on, negative for a signal's."""
+        if self.exitcode is None and select.select([self._connection], [], [], seconds)[0]:
+            self.exitcode = fork_server.read_number(self._connection)
+            self._connection.close()
+        return self.exitcode is not None
+
+
+def python() -> list[str]:
+    """What stands for `python` before `-c` or `-m`, with everything imported that tests import."""
+    return [sys.executable, "-S", "-E", fork_server.__file__, _address()]
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code as `python -c` does, to its end.
 
     Raises:
-        AssertionError: if it hangs.
+        subprocess.TimeoutExpired: if it hangs.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = processes.Process(target=_run, args=(code, arguments, [str(file) for file in files]))
-        process.start()
-        process.join(SECONDS)
-        if process.is_alive():
-            process.kill()
-            raise AssertionError(f"it hangs: {arguments}")
-        said = [file.read_text(encoding="utf-8") for file in files]
-    assert process.exitcode is not None
-    return subprocess.CompletedProcess(list(arguments), process.exitcode, *said)
+    return subprocess.run([*python(), "-c", code, *arguments], capture_output=True, text=True, timeout=SECONDS)
 
 
-def _run(code: str, arguments: tuple[str, ...], streams: list[str]) -> None:
-    import torch
+@cache
+def _address() -> str:
+    """Where the server listens, which the first of those who run tests starts; it stays as long as one of them."""
+    folder = Path(os.environ[FOLDER])
+    address = folder / "socket"
+    with (folder / "lock").open("wb") as lock:
+        lock_file(lock.fileno(), wait=True)
+        try:
+            seat = fork_server.connect(str(address))
+        except OSError:
+            address.unlink(missing_ok=True)  # of one that has ended
+            seat = _start(address, folder / "log")
+    _seats.append(seat)
+    return str(address)
 
-    for number, path in enumerate(streams, 1):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of data workers, as where nobody has set another
-    sys.argv[:] = ["-c", *arguments]
-    try:
-        exec(code, {"__name__": "__main__"})
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+
+def _start(address: Path, log: Path) -> socket.socket:
+    """Start the server; a connection to it."""
+    command = [sys.executable, fork_server.__file__, str(address)]
+    with log.open("wb") as said:  # in a session of its own: Ctrl-C comes to those who run tests
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    while server.poll() is None:
+        try:
+            return fork_server.connect(str(address))
+        except OSError:
+            time.sleep(POLL_SECONDS)
+    raise AssertionError(log.read_text(encoding="utf-8"))

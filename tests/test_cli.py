@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from forked import python
 from PIL import Image
 from talkative import save_talkative
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
@@ -292,14 +292,14 @@ def test_our_own_fault_is_one_line_and_one(
 
 
 def run(arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flashsloth.cli", *arguments]
+    command = [*python(), "-m", "flashsloth.cli", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def test_a_reader_who_goes_is_no_error(checkpoint: str, picture: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "flashsloth.cli", "ask", picture, "What?", "-m", checkpoint, *FEW]
+    command = [*python(), "-m", "flashsloth.cli", "ask", picture, "What?", "-m", checkpoint, *FEW]
     finished = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert finished.stderr == b""

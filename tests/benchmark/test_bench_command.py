@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from forked import python
 from some_results import make_results
 
 from flashsloth.benchmark import suite, worker_process
@@ -37,7 +37,7 @@ worker.main()
 
 def test_the_quick_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "MACHINE_PATIENCE", 0)  # what is measured here means nothing
-    command = [sys.executable, "-c", SMALL_MACHINE]
+    command = [*python(), "-c", SMALL_MACHINE]
     monkeypatch.setattr(worker_process, "WorkerProcess", partial(WorkerProcess, command=command))
     arguments = ["--quick", "--repeats", "1", "--new-tokens", "4", "--batch", "2", "--threads", "1"]
     assert main(["bench", *arguments, "--out", str(tmp_path)]) == 0

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from forked import python
 from talkative import save_talkative
 
 from flashsloth.cli import main
@@ -120,7 +122,7 @@ def test_closed_streams(redirection: str, code: int, message: str) -> None:
 
 
 def test_a_conversation_whose_stdin_is_closed_ends(checkpoint: str) -> None:
-    command = f'"{sys.executable}" -m flashsloth.cli chat -m "{checkpoint}" --device cpu <&-'
+    command = shlex.join([*python(), "-m", "flashsloth.cli", "chat", "-m", checkpoint, "--device", "cpu"]) + " <&-"
     finished = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")
 

@@ -6,7 +6,6 @@ Legend: a run has one process or two, which meet over gloo as those of torchrun 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 from accelerate.utils import is_deepspeed_available
-from forked import processes as forked_processes
+from forked import Process
 
 from flashsloth.training.trainer import StageTrainer
 
@@ -80,7 +79,7 @@ def with_batch(stage: str, **changes: Any) -> str:
 class Run:
     """A run under way: its processes, and the file that each writes what it says into."""
 
-    processes: list[Any]
+    processes: list[Process]
     files: list[Path]
 
     def said(self, rank: int = 0) -> str:
@@ -110,8 +109,7 @@ class Run:
     def end(self) -> list[int]:
         """Wait for the end; returns the exit codes, negative for a signal's."""
         for process in self.processes:
-            process.join(SECONDS)
-            if process.is_alive():
+            if not process.join(SECONDS):
                 self.signal(9)
                 raise AssertionError(f"it hangs: {self.said()}")
         return [process.exitcode for process in self.processes]
@@ -135,9 +133,7 @@ def start(recipe: Path, *arguments: str, processes: int = 1, hook: Any = None, p
     for rank, file in enumerate(files):
         file.touch()
         settings = (rank, processes, port, ["train", str(recipe), *arguments], file, hook, pause_after)
-        run.processes.append(forked_processes.Process(target=_train, args=settings))
-    for process in run.processes:
-        process.start()
+        run.processes.append(Process(_train, *settings))
     return run
 
 
@@ -176,7 +172,6 @@ def _train(
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of data workers, as where nobody has set another
     if hook is not None:
         hook(rank)
     if pause_after is not None and rank == world - 1:
