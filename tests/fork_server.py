@@ -224,9 +224,11 @@ def run_command(kind: str, what: str, *arguments: str) -> None:
 
 def stand_for(address: str, command: list[str]) -> int:
     """Have a command run in a process of the server's, and be it for whoever started this one; its exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # the process may be heard of before it is known here
     connection, process = ask(address, [], run_command, *command)
     for number in PASSED_ON:
         signal.signal(number, lambda number, _: os.kill(process, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     code = read_number(connection)
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
