@@ -1,13 +1,7 @@
 """One conversation as a row of ids and marks, and several rows as a batch.
 
-In: messages, and the processor that writes them down. Out: a :class:`Prompt` a conversation, and left-padded tensors
+In: messages, and the processor that writes them down. Out: a :class:`Prompt` a conversation, and right-padded tensors
 [B, T] of several.
-
-A batch may share its beginning with an earlier pass whose keys and values are cached. Its columns are then
-
-    | shared beginning, padded on its left | the rest of each row, padded on its left |
-
-so that the cached columns stay where they are; padding is masked and does not count as a position.
 
 Legend: B batch, T positions.
 """
@@ -144,13 +138,6 @@ class PromptWriter:
         return Prompt(**{name: list(encoded[name][0]) for name in FIELDS})
 
 
-def shared_beginning(prompts: Sequence[Prompt]) -> int:
-    """How many first positions are the same in all of `prompts`, at most up to where a question begins."""
-    end = min(prompt.last_question_start() for prompt in prompts)
-    columns = [prompt.columns(0, end) for prompt in prompts]
-    return next((p for p, column in enumerate(zip(*columns, strict=True)) if len(set(column)) > 1), end)
-
-
 def token_limit(prompt: Prompt, context: int | None, wanted: int) -> int:
     """The most tokens that an answer may have, of those `wanted`, in a model of so large a context (None for any).
 
@@ -186,35 +173,18 @@ def pad_id_of(tokenizer: Any) -> int:
     return next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if one is not None), 0)
 
 
-def pad_left(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Rows as tensors of one length: `FIELDS` and `attention_mask`, int64 [B, T]."""
-    longest = max(map(len, prompts))
-    real = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return {
-        **_padded(prompts, pad_token_id, device, left=True),
-        "attention_mask": torch.tensor(real, dtype=torch.long, device=device),
-    }
-
-
 def pad_right(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Rows as tensors of one length, for passes in which nothing sees what comes later: `FIELDS`, int64 [B, T]."""
-    return _padded(prompts, pad_token_id, device, left=False)
+    longest = max(map(len, prompts))
+    made = {}
+    for name in FIELDS:
+        filler = pad_token_id if name == "input_ids" else 0
+        rows = [[*getattr(prompt, name), *[filler] * (longest - len(prompt))] for prompt in prompts]
+        made[name] = torch.tensor(rows, dtype=torch.long, device=device)
+    return made
 
 
 def split(prompt: Prompt, place: int) -> tuple[Prompt, Prompt]:
     """What stands before `place`, and the rest."""
     head = Prompt(**{name: getattr(prompt, name)[:place] for name in FIELDS})
     return head, Prompt(**{name: getattr(prompt, name)[place:] for name in FIELDS})
-
-
-def _padded(
-    prompts: Sequence[Prompt], pad_token_id: int, device: torch.device, *, left: bool
-) -> dict[str, torch.Tensor]:
-    longest = max(map(len, prompts))
-    made = {}
-    for name in FIELDS:
-        filler = pad_token_id if name == "input_ids" else 0
-        rows = [(getattr(prompt, name), [filler] * (longest - len(prompt))) for prompt in prompts]
-        joined = [padding + values if left else values + padding for values, padding in rows]
-        made[name] = torch.tensor(joined, dtype=torch.long, device=device)
-    return made
