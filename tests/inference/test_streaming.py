@@ -80,6 +80,7 @@ def test_an_error_inside_reaches_the_reader(
             raise RuntimeError("out of memory")
         return forward(*args, **kwargs)
 
+    sloth.engine_thread.run(lambda engine: None)  # a pass of an answer that was closed before is over
     monkeypatch.setattr(sloth.model.model.language_model, "forward", broken)
     reader = sloth.stream(pictures[0], "What is this?")
     with pytest.raises(RuntimeError, match="out of memory"):

@@ -62,6 +62,7 @@ class Conversation:
             PictureError, PromptError: at the call; the conversation is then as it was.
         """
         self._check_free(len(self._turns))
+        self._sloth.engine_thread.check()
         writer = self._sloth.writer
         writer.check_question(question)
         added = join_prepared([self._waiting, self._prepare(image)])

@@ -71,6 +71,7 @@ class KVCache:
         if max(rows, self.rows) * max(columns, self.columns) <= positions:
             rows, columns = max(rows, self.rows), max(columns, self.columns)
         kept, stop = min(rows, self.rows), min(columns, self.columns)
+        self.rows, self.columns = kept, stop  # of every layer, should memory run out in their midst
         for layers, side in ((self.keys, 0), (self.values, 1)):
             for number, shapes in enumerate(self._shapes):
                 heads, width = shapes[side]

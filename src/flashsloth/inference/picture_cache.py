@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, SupportsIndex
 
+import torch
 from PIL import Image
 from torch import nn
 
@@ -94,19 +96,51 @@ def digest(picture: Image.Image) -> bytes:
 
 
 class WeightsState:
-    """Tells when a weight of a model was replaced or written to.
+    """Tells when a weight of a model was replaced or written to, or another module put into one's place.
+
+    What is written through `weight.data` is not seen: torch counts no such change.
 
     Args:
-        model: whose parameters are remembered, so that to ask costs microseconds.
+        model: whose modules and parameters are remembered, so that to ask costs microseconds.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._places = [(one._parameters, name) for one in model.modules() for name in one._parameters]
+        self._model, self._changes = model, 0
+        self._lock = threading.Lock()
+        self._remember()
 
     def __call__(self) -> int:
         """Another number after each change."""
-        weights = [owner[name] for owner, name in self._places]
-        return hash(tuple((id(one), one._version) for one in weights if one is not None))
+        with self._lock:
+            if not self._is_same():
+                self._remember()
+                self._changes += 1
+            return self._changes
+
+    def _remember(self) -> None:
+        modules = list(self._model.modules())
+        self._modules = [(one._modules, name, child) for one in modules for name, child in one._modules.items()]
+        self._weights = [  # by weak references: an address may come to be another's, and old weights are not held
+            (one._parameters, name, weakref.ref(weight), weight.dtype, _version(weight))
+            for one in modules
+            for name, weight in one._parameters.items()
+            if weight is not None
+        ]
+
+    def _is_same(self) -> bool:
+        for owner, name, child in self._modules:
+            if owner.get(name) is not child:
+                return False
+        for weights, name, known, dtype, version in self._weights:
+            weight = weights.get(name)
+            if weight is None or known() is not weight or weight.dtype != dtype or _version(weight) != version:
+                return False
+        return True
+
+
+def _version(weight: torch.Tensor) -> int:
+    """How often a weight was written to; those made in inference mode do not count it."""
+    return 0 if weight.is_inference() else weight._version
 
 
 __all__ = ["DEFAULT_BYTES", "PictureCache", "WeightsState", "digest"]

@@ -204,6 +204,7 @@ class FlashSloth:
         return warm_up(self, batch)
 
     def _request(self, image: Picture, question: str, options: Options, streams: bool = False) -> Request:
+        self.engine_thread.check()
         self.writer.check_question(question)
         opened = self.image_encoder.open(image, options.image_policy)
         message = self.writer.user_message(question, len(opened))

@@ -23,6 +23,7 @@ Legend: n rows, K vocabulary.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import secrets
 import struct
@@ -35,6 +36,7 @@ import torch
 
 from flashsloth.inference import scalars
 from flashsloth.inference.errors import PromptError
+from flashsloth.inference.prompt import check_text
 from flashsloth.inference.scalars import real_number, whole_number
 
 TokenMask = Callable[[Sequence[int]], torch.Tensor]
@@ -148,12 +150,13 @@ def stop_texts(stop: Any) -> tuple[str, ...]:
     texts = (stop,) if isinstance(stop, str) else stop
     if not isinstance(texts, Iterable) or isinstance(texts, bytes):
         raise PromptError(f"stop is {type(stop).__name__}; expected a text or a list of texts")
-    found = tuple(texts)
+    found = tuple(itertools.islice(texts, MOST_STOPS + 1))
     if len(found) > MOST_STOPS:
-        raise PromptError(f"stop holds {len(found)} texts; expected at most {MOST_STOPS}")
+        raise PromptError(f"stop holds more than {MOST_STOPS} texts; expected at most so many")
     for text in found:
         if not isinstance(text, str) or not text:
             raise PromptError(f"stop holds {text!r}; expected texts that are not empty")
+        check_text("a stop text", text)
     return found
 
 
@@ -271,7 +274,7 @@ class Sampler:
         params = state.params
         if params.mask is not None:
             try:
-                allowed = torch.as_tensor(params.mask(state.tokens), dtype=torch.bool, device=logits.device)
+                allowed = torch.as_tensor(params.mask(tuple(state.tokens)), dtype=torch.bool, device=logits.device)
                 if allowed.shape != logits.shape:
                     raise PromptError(f"the mask has shape {list(allowed.shape)}; expected {list(logits.shape)}")
                 logits.masked_fill_(~allowed, -torch.inf)
@@ -279,6 +282,8 @@ class Sampler:
                     raise PromptError(f"the mask allows no token at place {len(state.tokens)}; expected one at least")
             except Exception as error:  # a caller's own function may fail in any way: its request alone ends
                 return error
+            except BaseException as error:
+                return PromptError(f"the mask raised {type(error).__name__}, which ends its own answer alone")
         if params.logit_bias:
             ids = torch.tensor(list(params.logit_bias), device=logits.device)
             logits[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
@@ -373,7 +378,7 @@ def _truncated(probabilities: torch.Tensor, params: Sequence[SamplingParams]) ->
     count = probabilities.shape[-1]
     ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
     place = torch.arange(count, device=ordered.device)
-    kept = place < _column([one.top_k or count for one in params], place)
+    kept = place < _column([min(one.top_k or count, count) for one in params], place)
     left = torch.where(kept, ordered, 0)
     left = left / left.sum(dim=-1, keepdim=True)
     before = left.cumsum(dim=-1) - left

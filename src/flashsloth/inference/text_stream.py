@@ -71,6 +71,7 @@ class TextStream(Iterator[str]):
         """End the answer where it is."""
         if self.last is None:
             self._outputs.close()
+            self._reply.abort()  # outputs of which none was read do nothing when they are closed
             self._take(RequestOutput(self._reply.request_id, 0, finish_reason=FinishReason.ABORT))
 
     def _take(self, output: RequestOutput) -> str:

@@ -14,7 +14,7 @@ may be called by any thread at any time.
 from __future__ import annotations
 
 import itertools
-import threading
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
@@ -37,10 +37,13 @@ from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, Samp
 from flashsloth.inference.vision import ImageEncoder, ImageFeatures
 from flashsloth.model.checkpoint.soundness import all_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import NonFiniteError
+
+logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 Clock = Callable[[], float]
+Chosen = tuple[list[bool], list[Sampled | Exception]]
+"""Of each sequence, whether its logits are finite, and its token or what went wrong with it."""
 
 
 class Engine:
@@ -75,9 +78,8 @@ class Engine:
             image_encoder.encode = self.runner.encode
         self.scheduler = Scheduler(self.config, self._positions())
         self._ids = itertools.count()
-        self._lock = threading.Lock()
-        self._added: deque[Sequence] = deque()
-        self._aborted: set[int] = set()
+        self._added: deque[Sequence] = deque()  # no lock: who aborts may be a finalizer, which runs anywhere
+        self._aborted: deque[int] = deque()
         self._stops: dict[int, Detokenizer] = {}  # id of a sequence with stop strings -> its text
         self._outputs: list[RequestOutput] = []
         self._weights = 0  # the model's state, as of this step
@@ -104,14 +106,12 @@ class Engine:
                 f"the prompt and its answer may take {round_columns(columns):,} positions, and the cache has room for "
                 f"{self._positions():,}: ask for fewer tokens, or give the engine more memory (cache_bytes)"
             )
-        with self._lock:
-            self._added.extend(sequences)
+        self._added.extend(sequences)
         return request_id
 
     def abort(self, request_id: int) -> None:
         """End a request's answers where they are; nothing happens where they have ended."""
-        with self._lock:
-            self._aborted.add(request_id)
+        self._aborted.append(request_id)
 
     @property
     def has_work(self) -> bool:
@@ -160,13 +160,11 @@ class Engine:
 
     def _take_in(self) -> None:
         """What other threads have asked for since the last step."""
-        with self._lock:
-            added, aborted = list(self._added), set(self._aborted)
-            self._added.clear()
-            self._aborted.clear()
-        self.scheduler.waiting.extend(added)
-        for one in self.scheduler:
-            one.aborted |= one.request_id in aborted
+        aborted = {self._aborted.popleft() for _ in range(len(self._aborted))}  # first: what they name was added before
+        self.scheduler.waiting.extend(self._added.popleft() for _ in range(len(self._added)))
+        if aborted:
+            for one in self.scheduler:
+                one.aborted |= one.request_id in aborted
 
     def _drop_unwanted(self) -> None:
         """End what was aborted, or is past its deadline."""
@@ -179,8 +177,13 @@ class Engine:
 
     def _advance(self, sequences: list[Sequence]) -> None:
         """A token more for each; where the pass fails, it is run again for each alone."""
-        for some, logits in self._run(list(sequences), self.runner.decode):
-            self._sample(some, logits)
+        together = [list(sequences)] if self.runner.runs_again else [[one] for one in sequences]
+        for those in together:
+            for some, chosen in self._run(those, self._next_tokens):
+                self._take_tokens(some, *chosen)
+
+    def _next_tokens(self, sequences: list[Sequence]) -> Chosen:
+        return self._chosen(self.runner.decode(sequences), [one.sampling for one in sequences])
 
     def _start(self, newcomers: list[Sequence]) -> None:
         """Encode pictures, run prompts and choose first tokens."""
@@ -215,13 +218,16 @@ class Engine:
         try:
             made = run(sequences)
         except Exception as error:
-            if len(sequences) == 1:
-                self._end(sequences[0], FinishReason.ERROR, error)
-                return
-            for one in sequences:
-                yield from self._run([one], run)
+            failure = error
+        else:
+            yield sequences, made
             return
-        yield sequences, made
+        if len(sequences) == 1:
+            self._end(sequences[0], FinishReason.ERROR, failure)
+            return
+        del failure  # with the tensors of the pass, which may be what memory is short of
+        for one in sequences:
+            yield from self._run([one], run)
 
     def _gathered(self, newcomers: list[Sequence]) -> list[Sequence]:
         """One sequence of each request, with the others beside it: their prompts are the same, and run once."""
@@ -273,18 +279,26 @@ class Engine:
             for some, logits in self.runner.prefill(sequences):
                 for one in some:
                     self._keep_prefix(one)
-                self._sample(*self._with_siblings(some, logits))
+                joined, logits = self._with_siblings(some, logits)
+                chosen = self._chosen(logits, [one.sampling for one in joined])
+                for one in some:
+                    one.siblings = []
+                self._take_tokens(joined, *chosen)
+            return
         except Exception as error:
-            left = [one for one in sequences if one.finish_reason is None and not one.sampling.tokens]
-            if len(sequences) == 1:
-                for one in (sequences[0], *sequences[0].siblings):
-                    self._end(one, FinishReason.ERROR, error)
-                return
-            for one in left:
-                if one.row != NO_ROW:
-                    self.runner.release(one)
-            for one in left:
-                self._prefill([one])
+            failure = error
+        left = [one for one in sequences if one.finish_reason is None and not one.sampling.tokens]
+        if len(sequences) == 1:
+            for one in (*left, *sequences[0].siblings):
+                self._end(one, FinishReason.ERROR, failure)
+            return
+        del failure  # with the tensors of the pass, which may be what memory is short of
+        for one in left:
+            for held in (one, *one.siblings):
+                if held.row != NO_ROW:
+                    self.runner.release(held)
+        for one in left:
+            self._prefill([one])
 
     def _with_siblings(self, sequences: list[Sequence], logits: torch.Tensor) -> tuple[list[Sequence], torch.Tensor]:
         """Sequences whose prompt has been run, and after them those of the same requests; logits of all."""
@@ -295,7 +309,6 @@ class Engine:
                 other.attention = one.attention
             joined += one.siblings
             rows += [row] * len(one.siblings)
-            one.siblings = []
         return joined, logits if len(rows) == len(logits) else logits[rows]
 
     def _keep_prefix(self, sequence: Sequence) -> None:
@@ -310,9 +323,8 @@ class Engine:
     def _prefix_key(self, sequence: Sequence, stop: int) -> Hashable:
         return "prefix", self._weights, sequence.prefix_until(stop)
 
-    def _sample(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
-        """Choose a token for each, and end those that have come to their end."""
-        sound, sampled = self._chosen(logits, [one.sampling for one in sequences])
+    def _take_tokens(self, sequences: list[Sequence], sound: list[bool], sampled: list[Sampled | Exception]) -> None:
+        """Give each its token, and end those that have come to their end."""
         ended: list[tuple[Sequence, FinishReason, Exception | None]] = []
         for one, fine, token in zip(sequences, sound, sampled, strict=True):
             if not fine:
@@ -324,9 +336,7 @@ class Engine:
         for one, reason, error in ended:  # all have their tokens now: rows may move
             self._end(one, reason, error)
 
-    def _chosen(
-        self, logits: torch.Tensor, states: list[SamplingState]
-    ) -> tuple[list[bool], list[Sampled | Exception]]:
+    def _chosen(self, logits: torch.Tensor, states: list[SamplingState]) -> Chosen:
         """Of each sequence, whether its logits are finite, and its token."""
         sound = [True] * len(states)
         likeliest = None if self.sampler.needs_logits(states) else self.runner.likeliest(logits)
@@ -338,9 +348,12 @@ class Engine:
             logits = torch.where(rows, logits, 0)
         return sound, self.sampler(logits, states)
 
-    def _explained(self, sequence: Sequence) -> NonFiniteError:
-        """Where NaN or infinity came from."""
-        return broken_answer(self._model, sequence.request.prompt, sequence.pictures, sequence.sampling.tokens)
+    def _explained(self, sequence: Sequence) -> Exception:
+        """Where NaN or infinity came from, or why that cannot be told."""
+        try:
+            return broken_answer(self._model, sequence.request.prompt, sequence.pictures, sequence.sampling.tokens)
+        except Exception as error:  # the pass that looks for it may fail as any other
+            return error
 
     def _add_token(self, sequence: Sequence, token: Sampled) -> FinishReason | None:
         """Why a sequence ends with this token; None if it goes on."""
@@ -368,11 +381,19 @@ class Engine:
         states = None
         if sequence.row != NO_ROW:
             if sequence.request.keep_states and error is None:
-                states = self.runner.states(sequence, sequence.position)
+                states = self._copied_states(sequence)
             self.runner.release(sequence, clean=error is not None)
         self.scheduler.remove(sequence)
         self._stops.pop(id(sequence), None)
         self._outputs.append(self._output(sequence, states))
+
+    def _copied_states(self, sequence: Sequence) -> LayerStates | None:
+        """Keys and values of all that was run; None where there is no memory for a copy, and they are run again."""
+        try:
+            return self.runner.states(sequence, sequence.position)
+        except (RuntimeError, MemoryError):
+            logger.warning("keys and values of an answer could not be kept for the next question", exc_info=True)
+            return None
 
     def _collect_outputs(self) -> list[RequestOutput]:
         """What the step brought: ends, and new tokens of those who go on."""

@@ -86,8 +86,6 @@ class EngineThread:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._mailbox = _Mailbox()
-        self._thread: threading.Thread | None = None
-        self._process = os.getpid()
         weakref.finalize(self, self._mailbox.close)
 
     def submit(self, request: Request, deliveries: Deliveries | None = None) -> Reply:
@@ -109,14 +107,17 @@ class EngineThread:
     def submit_all(self, requests: Sequence[Request], deliveries: Deliveries | None = None) -> list[Reply | Exception]:
         """As :meth:`submit`, for several that may start in the same step; a request that cannot be is an error here."""
         replies: list[Reply | Exception] = []
+        self.check()
         with self._mailbox.changed:
-            self._check()
-            for request in requests:
-                try:
-                    replies.append(self._add(request, queue.SimpleQueue() if deliveries is None else deliveries))
-                except ValueError as error:
-                    replies.append(error)
-            self._wake()
+            self.check()
+            try:
+                for request in requests:
+                    try:
+                        replies.append(self._add(request, queue.SimpleQueue() if deliveries is None else deliveries))
+                    except ValueError as error:
+                        replies.append(error)
+            finally:
+                self._wake()
         return replies
 
     def run(self, function: Callable[[Engine], Result]) -> Result:
@@ -131,11 +132,12 @@ class EngineThread:
         def call() -> None:
             try:
                 done.set_result(function(self.engine))
-            except Exception as error:  # the caller's own
+            except BaseException as error:  # the caller's own, or the interpreter ends
                 done.set_exception(error)
 
+        self.check()
         with self._mailbox.changed:
-            self._check()
+            self.check()
             self._mailbox.calls.append((call, done))
             self._wake()
         return done.result()
@@ -150,10 +152,13 @@ class EngineThread:
             call, _ = self._mailbox.calls.popleft()
             call()
         outputs = self.engine.step()
-        with self._mailbox.changed:  # a request is registered by then
+        with self._mailbox.changed:  # a request is registered by then, or whoever made it was interrupted
             for output in outputs:
                 self._mailbox.hand_out(output)
-        return self.engine.has_work
+            for one in self.engine.scheduler:
+                if one.request_id not in self._mailbox.deliveries:
+                    self.engine.abort(one.request_id)
+        return self.engine.has_work and not self._mailbox.closed
 
     def _add(self, request: Request, deliveries: Deliveries) -> Reply:
         request_id = self.engine.add_request(request)
@@ -165,21 +170,22 @@ class EngineThread:
         """Have the thread look for work; it begins with the first."""
         self._mailbox.work = True
         self._mailbox.changed.notify()
-        if self._thread is None:
-            self._process = os.getpid()
-            self._thread = threading.Thread(
-                target=_drive, args=(self._mailbox, weakref.ref(self)), name="flashsloth engine", daemon=True
-            )
-            _driven[self._thread] = self._mailbox
-            self._thread.start()
+        if self._mailbox.driver is None:  # who was interrupted here starts it again: the first to come drives
+            _driven.add(self._mailbox)
+            arguments = self._mailbox, weakref.ref(self)
+            threading.Thread(target=_drive, args=arguments, name="flashsloth engine", daemon=True).start()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Nothing, where requests can be answered.
+
+        Raises:
+            EngineError: see :meth:`submit`; and in the engine's own thread, which would wait for itself.
+        """
         if self._mailbox.failure is not None:
             raise self._mailbox.failure
-        if self._thread is not None and self._process != os.getpid():
+        if self._mailbox.driver is threading.current_thread():
             raise EngineError(
-                "this process was forked from one whose model was answering, and its engine's thread is not here: "
-                "load the model in the new process, or start it by the method 'spawn'"
+                "the engine cannot answer in the midst of one of its own steps: expected a mask that asks nothing of it"
             )
 
 
@@ -189,6 +195,7 @@ class _Mailbox:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.work = self.closed = False
+        self.driver: threading.Thread | None = None
         self.failure: EngineError | None = None
         self.deliveries: dict[int, Deliveries] = {}
         self.left: dict[int, int] = {}
@@ -203,6 +210,8 @@ class _Mailbox:
     def hand_out(self, output: RequestOutput) -> None:
         """Put an output into its request's queue, which is forgotten with the last end."""
         request = output.request_id
+        if request not in self.deliveries:
+            return
         self.deliveries[request].put(output)
         self.left[request] -= output.finish_reason is not None
         if not self.left[request]:
@@ -222,7 +231,23 @@ class _Mailbox:
             self.calls.clear()
 
 
-_driven: weakref.WeakKeyDictionary[threading.Thread, _Mailbox] = weakref.WeakKeyDictionary()
+_driven: weakref.WeakSet[_Mailbox] = weakref.WeakSet()
+"""Of engines whose thread was started."""
+
+
+def _tell_fork() -> None:
+    """In a new process there are none of the threads, and who held a lock will never give it back."""
+    for mailbox in list(_driven):
+        mailbox.changed = threading.Condition()
+        mailbox.failure = EngineError(
+            "this process was forked from one whose model was answering, and its engine's thread is not here: "
+            "load the model in the new process, or start it by the method 'spawn'"
+        )
+    _driven.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_tell_fork)
 
 
 @atexit.register
@@ -231,15 +256,21 @@ def _end_threads() -> None:
 
     A pass is left between two of its operations, since nobody waits for it any more.
     """
-    for thread, mailbox in list(_driven.items()):
-        if thread.is_alive() and thread.ident is not None:
-            mailbox.close()  # wakes it where it sleeps
+    for mailbox in list(_driven):
+        mailbox.failure = mailbox.failure or EngineError("the interpreter ends, and the engine answers no more")
+        mailbox.close()  # wakes it where it sleeps
+        thread = mailbox.driver
+        if thread is not None and thread.is_alive() and thread.ident is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
             thread.join(EXIT_SECONDS)
 
 
 def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
     """Step while there is work, sleep while there is none, end when the engine is gone."""
+    with mailbox.changed:
+        if mailbox.driver is not None:
+            return
+        mailbox.driver = threading.current_thread()
     while True:
         with mailbox.changed:
             mailbox.changed.wait_for(lambda: mailbox.work or mailbox.closed)

@@ -47,12 +47,14 @@ class ModelRunner(Protocol):
         sequences: that have a row; logits come in their order.
         position_bytes: what keys and values of a position take; 0 where that is not known.
         shares_prefixes: whether keys and values can be copied from row to row, kept and put back.
+        runs_again: whether a pass over tokens that has failed may be run again, and writes the same in the same place.
         encode: the runner's own way to run the image encoder, as `ImageEncoder.encode`; None for the usual one.
     """
 
     sequences: list[Sequence]
     position_bytes: int
     shares_prefixes: bool
+    runs_again: bool
     encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None
 
     @property
@@ -111,7 +113,7 @@ class BatchedRunner:
         cache_bytes: for keys and values; None for any number.
     """
 
-    shares_prefixes = True
+    shares_prefixes = runs_again = True
     encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
 
     def __init__(
@@ -255,7 +257,7 @@ class SingleRunner:
         pad_token_id: what stands where nothing does.
     """
 
-    shares_prefixes = False
+    shares_prefixes = runs_again = False
     position_bytes = 0
     encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
 
