@@ -14,7 +14,7 @@ import tiny
 import torch
 from PIL import Image
 
-from flashsloth.inference import AnswerError, EngineConfig, FinishReason, FlashSloth, PromptError
+from flashsloth.inference import AnswerError, EngineConfig, FinishReason, FlashSloth, LoadError, PromptError
 from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import pad_right
@@ -217,7 +217,10 @@ def test_choices_have_the_probabilities_of_scoring_each_whole(sloth: FlashSloth,
         sums.append(float(logprobs.gather(1, torch.tensor(ids)[:, None]).sum()))
         lengths.append(len(ids))
     for per_token in (False, True):
-        found = sloth.answer(pictures[0], QUESTIONS[0], choices=choices, per_token=per_token)
+        found = sloth.answer(
+            pictures[0], QUESTIONS[0], choices=choices, per_token=per_token, logprobs=True, top_logprobs=2
+        )
+        assert len(found.top_logprobs) == len(found.logprobs) == len(found.tokens)
         totals = torch.tensor([one / (length if per_token else 1) for one, length in zip(sums, lengths, strict=True)])
         expected = dict(zip(choices, totals.softmax(0).tolist(), strict=True))
         assert found.choices == pytest.approx(expected, abs=1e-4)
@@ -311,6 +314,10 @@ def test_several_threads_may_ask(sloth: FlashSloth, pictures: list[Image.Image])
         (lambda s: s.answer(None, "What?", top_p=0), PromptError, "top_p is 0"),
         (lambda s: s.answer(None, "What?", image_policy="rough"), PromptError, "careful, official"),
         (lambda s: s.answer(None, "What?", system=3), PromptError, "system is int"),
+        (lambda _: EngineConfig(max_rows=2.5), LoadError, "max_rows is 2.5; expected a whole number of at least 1"),
+        (lambda _: EngineConfig(workers=True), LoadError, "workers is True"),
+        (lambda _: EngineConfig(cache_bytes="8"), LoadError, "cache_bytes is '8'; expected a whole number of bytes"),
+        (lambda _: EngineConfig(cuda_graphs=0), LoadError, "cuda_graphs is 0; expected True or False"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(sloth: FlashSloth, call: Any, error: type, message: str) -> None:

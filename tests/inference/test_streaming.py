@@ -9,7 +9,7 @@ import tiny
 import torch
 from PIL import Image
 
-from flashsloth.inference import FinishReason, FlashSloth
+from flashsloth.inference import FinishReason, FlashSloth, PromptError
 from flashsloth.inference.detokenizer import Detokenizer, text_of
 
 
@@ -53,6 +53,8 @@ def test_special_tokens_are_no_text() -> None:
 def test_a_reader_who_stops_stops_the_model(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
     reader = sloth.stream(pictures[0], "What is this?", max_tokens=900)
     piece = next(reader)
+    with pytest.raises(PromptError, match="the answer is still being made"):
+        _ = reader.answer
     reader.close()
     assert reader.text.startswith(piece)
     assert reader.answer.finish_reason == FinishReason.ABORT

@@ -28,11 +28,12 @@ def verify_batch(
 ) -> None:
     """Answer random requests together and alone, and compare.
 
-    Exits with 1 where a token differs by more than rounding, or a request that went wrong reached another.
+    Exits with 1 where a token differs by more than rounding, where a request that went wrong reached another, and where
+    too few ran side by side to prove anything.
     """
     from flashsloth.commands import terminal
     from flashsloth.commands.ask import describe
-    from flashsloth.inference.engine.verification import SHOWN, verify_batch
+    from flashsloth.inference.engine.verification import LEAST_ROWS, SHOWN, verify_batch
 
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     report = verify_batch(sloth, requests, seed)
@@ -46,6 +47,8 @@ def verify_batch(
             f"differed otherwise",
             *report.broken[:SHOWN],
         ]
+        if not (report.broken or report.holds):
+            lines.append(f"that proves nothing: expected {LEAST_ROWS} rows in the mean; ask for more requests")
         for line in lines:
             terminal.stdout().print(line, markup=False, soft_wrap=True)
     if not report.holds:

@@ -122,6 +122,7 @@ class Collector:
             FinishReason.STOP,
             made[best].tokens,
             made[best].logprobs,
+            made[best].top_logprobs,
             choices=dict(zip(self._choices, probabilities, strict=True)),
             attention=made[best].attention,
         )

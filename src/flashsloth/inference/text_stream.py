@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from flashsloth.inference.answer import Answer, Collector
 from flashsloth.inference.detokenizer import Detokenizer
 from flashsloth.inference.engine.engine_thread import Reply
+from flashsloth.inference.errors import PromptError
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 
 
@@ -64,7 +65,14 @@ class TextStream(Iterator[str]):
 
     @property
     def answer(self) -> Answer:
-        """The whole answer, once it has ended or was closed."""
+        """The whole answer, once it has ended or was closed.
+
+        Raises:
+            PromptError: before.
+            Exception: what the answer ended in, where it is an error.
+        """
+        if self.last is None:
+            raise PromptError("the answer is still being made: read its pieces to the end, or close it, before")
         return self._collector.answers()[0]
 
     def close(self) -> None:

@@ -50,3 +50,5 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify-batch", "--device", "cpu", "--requests", "12"]) == 0
     assert "0 differed otherwise" in capsys.readouterr().out
     assert main(["verify-batch", "--device", "cpu", "--requests", "0"]) == 2
+    assert main(["verify-batch", "--device", "cpu", "--requests", "1"]) == 1
+    assert "proves nothing: expected 2 rows" in capsys.readouterr().out

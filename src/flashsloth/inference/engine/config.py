@@ -5,7 +5,9 @@ In: nothing, or what a caller wants. Out: an :class:`EngineConfig`, checked.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -40,10 +42,16 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "pictures_per_step", "prompt_tokens_per_step", "workers"):
-            if getattr(self, name) < 1:
-                raise LoadError(f"{name} is {getattr(self, name)!r}; expected at least 1")
-        if self.cache_bytes is not None and self.cache_bytes < 0:
-            raise LoadError(f"cache_bytes is {self.cache_bytes!r}; expected a number of bytes")
+            if not _is_whole(getattr(self, name), 1):
+                raise LoadError(f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1")
+        if self.cache_bytes is not None and not _is_whole(self.cache_bytes, 0):
+            raise LoadError(f"cache_bytes is {self.cache_bytes!r}; expected a whole number of bytes, or None")
+        if not isinstance(self.cuda_graphs, bool):
+            raise LoadError(f"cuda_graphs is {self.cuda_graphs!r}; expected True or False")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def cache_budget(config: EngineConfig, device: torch.device) -> int:
