@@ -5,7 +5,7 @@ In: subjects and how much of each. Out: :class:`DeviceResults`, back and forth b
     device.json
       format, date, flashsloth
       facts           before the first measurement and after the last one: driver, clocks, power, versions
-      starts          subject -> seconds to make it, of its first answer (compiling and recording), of its second
+      starts          subject -> seconds to make it (recording included), of its first answer, of its second
       throughput      a list, see `throughput.py`
       agreement       a list, see `agreement.py`; or subject -> why there is none, in `failures`
       training        a list, see `device_training.py`

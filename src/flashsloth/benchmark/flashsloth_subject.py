@@ -63,22 +63,10 @@ AHEAD = 16
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """What a generator asks of a tokenizer, for models that have none: random weights speak no language."""
+    """What an engine asks of a tokenizer, for models that have none: random weights speak no language."""
 
     eos_token_id: int | None
     pad_token_id: int | None
-
-
-class Watched(nn.Module):
-    """A function as a module, which a clock can watch."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self._function = function
-
-    def forward(self, *given: Any) -> Any:
-        """What the function gives."""
-        return self._function(*given)
 
 
 class FlashSlothSubject(Subject):
@@ -118,8 +106,6 @@ class FlashSlothSubject(Subject):
         config = EngineConfig(max_rows=MOST_ROWS, cuda_graphs=fast)
         self._engine = Engine(self.model, self._ids, self._image_encoder, self._pictures, config)
         self._engine.end_ids = []
-        self._encoding = Watched(self._image_encoder.encode)
-        self._image_encoder.encode = self._encoding
 
     def speed_up(self, quantize: Quantization | None) -> None:
         """Make the model faster, as `load(..., optimize=True, quantize=...)` does."""
@@ -136,8 +122,6 @@ class FlashSlothSubject(Subject):
             encoder, language_model = runner.watchable
             return {ENCODER: (encoder,), LANGUAGE: (language_model,)}
         body = self.model.model
-        if self.model.device.type == "cuda":  # nothing can be seen inside of a pass that is replayed
-            return {ENCODER: (self._encoding,)}
         return {
             ENCODER: (body.vision_tower,),
             POOLING: (body.spatial_attention_pooling,),
