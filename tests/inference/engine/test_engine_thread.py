@@ -99,7 +99,7 @@ def test_a_forked_process_is_told_that_the_thread_is_not_there(sloth: FlashSloth
     thread = EngineThread(make_engine(sloth))
     asked = request(sloth, QUESTIONS[0], max_tokens=2)
     list(thread.submit(asked))
-    with thread._mailbox.changed:  # as if a thread that the fork leaves behind held it
+    with thread._mailbox.lock:  # as if a thread that the fork leaves behind held it
         child = os.fork()
         if not child:
             signal.alarm(60)
@@ -110,3 +110,26 @@ def test_a_forked_process_is_told_that_the_thread_is_not_there(sloth: FlashSloth
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert tokens(list(thread.submit(asked)))
+
+
+def test_a_request_whose_caller_was_interrupted_is_nobodys(sloth: FlashSloth, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = make_engine(sloth)
+    engine.end_ids = []
+    thread = EngineThread(engine)
+    add = engine.add_request
+
+    def interrupted(asked: Any) -> int:
+        add(asked)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "add_request", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        thread.submit(request(sloth, QUESTIONS[0], streams=True, max_tokens=900))
+    monkeypatch.setattr(engine, "add_request", add)
+    whole = list(thread.submit(request(sloth, QUESTIONS[1], max_tokens=3)))
+    assert whole[-1].finish_reason == FinishReason.LENGTH
+    end = time.monotonic() + 60
+    while engine.has_work and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not engine.has_work
+    assert not thread._mailbox.receivers

@@ -4,7 +4,7 @@
     reply.outputs()                        what the steps bring, until all of the request's answers have ended
     reply.abort()                          nobody wants the rest
 
-The thread sleeps on a condition while there is nothing to do, and ends when the engine is dropped. What a step brings
+The thread sleeps while there is nothing to do, and ends when the engine is dropped. What a step brings
 goes to a queue of each request's own, so that one that is not read holds nobody up. If a step fails in a way that the
 engine does not know, every request that waits gets the error, and so does each later one at once.
 """
@@ -20,6 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flashsloth.inference.engine.engine import Engine
@@ -108,16 +109,14 @@ class EngineThread:
         """As :meth:`submit`, for several that may start in the same step; a request that cannot be is an error here."""
         replies: list[Reply | Exception] = []
         self.check()
-        with self._mailbox.changed:
+        with self._mailbox.lock:
             self.check()
-            try:
-                for request in requests:
-                    try:
-                        replies.append(self._add(request, queue.SimpleQueue() if deliveries is None else deliveries))
-                    except ValueError as error:
-                        replies.append(error)
-            finally:
-                self._wake()
+            self._wake()
+            for request in requests:
+                try:
+                    replies.append(self._add(request, queue.SimpleQueue() if deliveries is None else deliveries))
+                except ValueError as error:
+                    replies.append(error)
         return replies
 
     def run(self, function: Callable[[Engine], Result]) -> Result:
@@ -136,15 +135,16 @@ class EngineThread:
                 done.set_exception(error)
 
         self.check()
-        with self._mailbox.changed:
+        with self._mailbox.lock:
             self.check()
-            self._mailbox.calls.append((call, done))
             self._wake()
+            self._mailbox.calls.append((call, done))
         return done.result()
 
     def abort(self, request_id: int) -> None:
-        """End a request's answers."""
+        """End a request's answers; a finalizer may call it, wherever it runs."""
         self.engine.abort(request_id)
+        self._mailbox.wake.put(None)
 
     def deliver(self) -> bool:
         """Make a step and hand out what it brought; whether there is more to do."""
@@ -152,24 +152,22 @@ class EngineThread:
             call, _ = self._mailbox.calls.popleft()
             call()
         outputs = self.engine.step()
-        with self._mailbox.changed:  # a request is registered by then, or whoever made it was interrupted
+        with self._mailbox.lock:  # a request is registered by then, or whoever made it was interrupted
             for output in outputs:
                 self._mailbox.hand_out(output)
             for one in self.engine.scheduler:
-                if one.request_id not in self._mailbox.deliveries:
+                if one.request_id not in self._mailbox.receivers:
                     self.engine.abort(one.request_id)
         return self.engine.has_work and not self._mailbox.closed
 
     def _add(self, request: Request, deliveries: Deliveries) -> Reply:
         request_id = self.engine.add_request(request)
-        self._mailbox.deliveries[request_id] = deliveries
-        self._mailbox.left[request_id] = request.answers
+        self._mailbox.receivers[request_id] = _Receiver(deliveries, request.answers)
         return Reply(self, request_id, request.answers, deliveries)
 
     def _wake(self) -> None:
-        """Have the thread look for work; it begins with the first."""
-        self._mailbox.work = True
-        self._mailbox.changed.notify()
+        """Have the thread look for work once the lock is free, whatever comes between; it begins with the first."""
+        self._mailbox.wake.put(None)
         if self._mailbox.driver is None:  # who was interrupted here starts it again: the first to come drives
             _driven.add(self._mailbox)
             arguments = self._mailbox, weakref.ref(self)
@@ -189,43 +187,50 @@ class EngineThread:
             )
 
 
+@dataclass
+class _Receiver:
+    """Where a request's outputs go, and how many of its answers have not ended."""
+
+    deliveries: Deliveries
+    left: int
+
+
 class _Mailbox:
     """What the thread and its callers share, and what outlives the engine for a moment."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.work = self.closed = False
+        self.lock = threading.RLock()
+        self.wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # the thread sleeps on it
+        self.closed = False
         self.driver: threading.Thread | None = None
         self.failure: EngineError | None = None
-        self.deliveries: dict[int, Deliveries] = {}
-        self.left: dict[int, int] = {}
+        self.receivers: dict[int, _Receiver] = {}
         self.calls: deque[tuple[Callable[[], None], Future[Any]]] = deque()
 
     def close(self) -> None:
         """Nothing comes any more."""
-        with self.changed:
-            self.closed = True
-            self.changed.notify()
+        self.closed = True
+        self.wake.put(None)
 
     def hand_out(self, output: RequestOutput) -> None:
         """Put an output into its request's queue, which is forgotten with the last end."""
-        request = output.request_id
-        if request not in self.deliveries:
+        receiver = self.receivers.get(output.request_id)
+        if receiver is None:
             return
-        self.deliveries[request].put(output)
-        self.left[request] -= output.finish_reason is not None
-        if not self.left[request]:
-            del self.deliveries[request], self.left[request]
+        receiver.deliveries.put(output)
+        receiver.left -= output.finish_reason is not None
+        if not receiver.left:
+            del self.receivers[output.request_id]
 
     def fail(self, error: BaseException) -> None:
         """Tell everyone who waits, and who will ask."""
-        with self.changed:
+        with self.lock:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             self.failure = EngineError(f"the engine has failed and answers no more ({what}): load the model again")
             self.failure.__cause__ = error
-            for deliveries in self.deliveries.values():
-                deliveries.put(self.failure)
-            self.deliveries.clear()
+            for receiver in self.receivers.values():
+                receiver.deliveries.put(self.failure)
+            self.receivers.clear()
             for _, done in self.calls:
                 done.set_exception(self.failure)
             self.calls.clear()
@@ -238,7 +243,7 @@ _driven: weakref.WeakSet[_Mailbox] = weakref.WeakSet()
 def _tell_fork() -> None:
     """In a new process there are none of the threads, and who held a lock will never give it back."""
     for mailbox in list(_driven):
-        mailbox.changed = threading.Condition()
+        mailbox.lock = threading.RLock()
         mailbox.failure = EngineError(
             "this process was forked from one whose model was answering, and its engine's thread is not here: "
             "load the model in the new process, or start it by the method 'spawn'"
@@ -267,14 +272,15 @@ def _end_threads() -> None:
 
 def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
     """Step while there is work, sleep while there is none, end when the engine is gone."""
-    with mailbox.changed:
+    with mailbox.lock:
         if mailbox.driver is not None:
             return
         mailbox.driver = threading.current_thread()
     while True:
-        with mailbox.changed:
-            mailbox.changed.wait_for(lambda: mailbox.work or mailbox.closed)
-            mailbox.work = False
+        mailbox.wake.get()
+        with mailbox.lock:  # who woke it has said all, or was interrupted
+            while not mailbox.wake.empty():
+                mailbox.wake.get()
         driven = thread()
         if driven is None or mailbox.closed:
             return
@@ -282,7 +288,8 @@ def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
             while driven.deliver():
                 pass
         except BaseException as error:
-            mailbox.fail(error)
+            if not mailbox.closed:  # else the interpreter ends, and takes those who wait with it
+                mailbox.fail(error)
             return
         del driven
 
