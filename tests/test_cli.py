@@ -272,6 +272,19 @@ def test_answers_with_everything_that_can_be_asked(
     assert {first.split()[1], second.split()[1]} == {"yes", "no"}
 
 
+def test_says_at_which_resolution_it_looked(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["ask", picture, "What?", "-m", str(save_talkative(tmp_path / "hd", image_grid=2)), *FEW]
+    found = {}
+    for threshold in ("0", "1"):
+        assert main([*asked, "--resolution", "auto", "--resolution-threshold", threshold, "--json"]) == 0
+        found[threshold] = json.loads(capsys.readouterr().out)
+    assert (found["0"]["resolution"], found["1"]["resolution"]) == ("standard", "hd")
+    assert 0 < found["0"]["sureness"] < 1
+    assert "logprobs" not in found["0"]
+    assert main([*asked, "--resolution", "half"]) == 2
+    assert "expected one of standard, hd, auto" in capsys.readouterr().err
+
+
 def test_our_own_fault_is_one_line_and_one(
     checkpoint: str, picture: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from flashsloth.model.cache_names import CACHE_NAME
 from flashsloth.model.chat_template import IMAGE_TOKEN, PLAIN_TEMPLATE, QUERY_TOKEN, chat_template
 from flashsloth.model.checkpoint.vocabulary import PUBLISHED_PROMPT_IDS
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-from flashsloth.model.layout import layout_from_ids, prompt_ids
+from flashsloth.model.layout import layout_from_ids, prompt_ids, views_of_pictures
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.packing import join_samples, pad_rows
@@ -81,9 +81,8 @@ def chats() -> list[list[dict[str, Any]]]:
 
 
 def check(processor: FlashSlothProcessor, config: Any, inputs: dict[str, torch.Tensor]) -> None:
-    pixels = inputs.get("pixel_values")
-    given = (0, 1) if pixels is None else pixels.shape[:2]
-    layout = layout_from_ids(inputs["input_ids"], *given, config, inputs["attention_mask"])
+    views = views_of_pictures(inputs.get("pixel_values"), inputs.get("image_views"), None, config)
+    layout = layout_from_ids(inputs["input_ids"], views, config, inputs["attention_mask"])
     assert set(layout) == set(POSITION_TENSORS)
     for name, tensor in layout.items():
         assert tensor.dtype == torch.int64
@@ -161,7 +160,7 @@ def test_as_the_processor_has_it(tiny_tokenizer: Any, template: str, grid: int) 
 def test_in_batches(tiny_processor: FlashSlothProcessor, tiny_config: Any, side: str) -> None:
     inputs = encode(tiny_processor, chats(), padding_side=side, add_generation_prompt=False)
     check(tiny_processor, tiny_config, inputs)
-    without_mask = layout_from_ids(inputs["input_ids"], len(inputs["pixel_values"]), 1, tiny_config)
+    without_mask = layout_from_ids(inputs["input_ids"], [1] * len(inputs["pixel_values"]), tiny_config)
     assert all(torch.equal(without_mask[name], inputs[name]) for name in ("image_index", "query_turn"))
 
 
@@ -174,7 +173,7 @@ def test_in_packed_rows(tiny_processor: FlashSlothProcessor, tiny_config: Any) -
     packed = pad_rows([join_samples(rows[:9]), join_samples(rows[9:])], {})
     mask = (packed["sample_index"] > 0).long()
     pictures = int(packed["image_index"].amax(dim=1).sum())
-    layout = layout_from_ids(packed["input_ids"], pictures, 1, tiny_config, mask)
+    layout = layout_from_ids(packed["input_ids"], [1] * pictures, tiny_config, mask)
     for name, tensor in layout.items():
         assert torch.equal(tensor, packed[name]), name
 
@@ -244,7 +243,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "no pictures": (lambda i: {**i, "pixel_values": None}, "3 pictures, but 0 were given"),
     "other views": (
         lambda i: {**i, "pixel_values": i["pixel_values"].repeat(1, 5, 1, 1, 1)},
-        "5 views each, expected 1",
+        "a picture has 5 views, expected 1",
     ),
     "cut inside a picture": (
         lambda i: {**i, **{name: i[name][:, 18:] for name in ("input_ids", "attention_mask")}},

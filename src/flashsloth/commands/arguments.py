@@ -41,6 +41,17 @@ FrequencyPenalty = Annotated[
 Deadline = Annotated[
     float | None, typer.Option("--deadline", metavar="SECONDS", help="End the answer after this time, wherever it is.")
 ]
+Resolution = Annotated[
+    str | None,
+    typer.Option(
+        "--resolution",
+        metavar="WHAT",
+        help="Of an HD model: standard (the whole view), hd (all views), auto (hd where standard is not sure).",
+    ),
+]
+ResolutionThreshold = Annotated[
+    float, typer.Option("--resolution-threshold", metavar="P", help="For auto: how sure is sure, 0 to 1.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 Settings = Annotated[
     list[str] | None,

@@ -30,6 +30,7 @@ EXAMPLES = (
 )
 STDIN = "-"
 MAX_TOKENS = 512
+RESOLUTION_THRESHOLD = 0.8
 
 
 def ask(
@@ -47,6 +48,8 @@ def ask(
     presence_penalty: arguments.PresencePenalty = 0.0,
     frequency_penalty: arguments.FrequencyPenalty = 0.0,
     deadline: arguments.Deadline = None,
+    resolution: arguments.Resolution = None,
+    resolution_threshold: arguments.ResolutionThreshold = RESOLUTION_THRESHOLD,
     answers: Annotated[int, typer.Option("--answers", "-n", metavar="N", help="So many answers, a line each.")] = 1,
     choices: Annotated[
         list[str] | None, typer.Option("--choice", metavar="TEXT", help="Judge this answer; repeat for each choice.")
@@ -83,6 +86,8 @@ def ask(
         "presence_penalty": presence_penalty,
         "frequency_penalty": frequency_penalty,
         "deadline": deadline,
+        "resolution": resolution,  # type: ignore[typeddict-item]  # checked below
+        "resolution_threshold": resolution_threshold,
         "n": answers,
         "choices": [readable(text, "--choice") for text in choices or []],
         "per_token": per_token,
@@ -117,10 +122,11 @@ def ask(
             "device": str(sloth.device),
             "dtype": str(sloth.dtype).removeprefix("torch."),
         }
-        terminal.print_json({**describe_answers(found, sloth), **facts})
+        terminal.print_json({**describe_answers(found, sloth, logprobs=logprobs is not None), **facts})
     elif found[0].finish_reason != FinishReason.ABORT:
         drawn = f", seed {found[0].seed}" if temperature else ""
-        terminal.print_note(f"{done - loaded:.2f} s, {tokens} tokens{drawn}, {describe(sloth)}")
+        seen = f", {found[0].resolution} resolution" if resolution is not None and found[0].resolution else ""
+        terminal.print_note(f"{done - loaded:.2f} s, {tokens} tokens{drawn}{seen}, {describe(sloth)}")
     if found[0].finish_reason == FinishReason.ABORT:
         raise KeyboardInterrupt
 
@@ -152,19 +158,23 @@ def _lines(found: list[Answer]) -> list[str]:
     return [f"{choices[text]:7.2%}  {text}" for text in ordered] or [one.text for one in found]
 
 
-def describe_answers(found: list[Answer], sloth: FlashSloth) -> dict[str, Any]:
+def describe_answers(found: list[Answer], sloth: FlashSloth, logprobs: bool = True) -> dict[str, Any]:
     """Answers as JSON can hold them: the first one's fields, and all of them where there are several."""
-    described = [_described(one, sloth) for one in found]
+    described = [_described(one, sloth, logprobs) for one in found]
     return described[0] if len(found) == 1 else {**described[0], "answers": described}
 
 
-def _described(answer: Answer, sloth: FlashSloth) -> dict[str, Any]:
+def _described(answer: Answer, sloth: FlashSloth, logprobs: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {"answer": answer.text, "finish_reason": str(answer.finish_reason)}
     if answer.seed is not None:
         fields["seed"] = answer.seed
+    if answer.resolution is not None:
+        fields["resolution"] = answer.resolution
+    if answer.sureness is not None:
+        fields["sureness"] = answer.sureness
     if answer.choices:
         fields["choices"] = answer.choices
-    if answer.logprobs:
+    if answer.logprobs and logprobs:
         decode = sloth.processor.tokenizer.decode
         beside = answer.top_logprobs or ((),) * len(answer.tokens)
         fields["logprobs"] = [

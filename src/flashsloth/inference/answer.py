@@ -31,6 +31,7 @@ class Answer:
         choices: choice -> probability, where choices were given.
         attention: where the model looked in each picture, where that was asked; nothing of one that ended before.
         seed: of its draws.
+        resolution: "standard" where each picture was shown as one view, "hd" where as all; None without a picture.
     """
 
     text: str
@@ -41,9 +42,24 @@ class Answer:
     choices: dict[str, float] = field(default_factory=dict)
     attention: tuple[Attention, ...] = ()
     seed: int | None = None
+    resolution: str | None = None
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def sureness(self) -> float | None:
+        """How sure the model is, 0 to 1; None where no log-probabilities were kept.
+
+        Of choices, by how much the likeliest is more probable than the next; else the geometric mean of the tokens'
+        probabilities.
+        """
+        if self.choices:
+            best, *others = sorted(self.choices.values(), reverse=True)
+            return best - (others[0] if others else 0.0)
+        if not self.logprobs:
+            return None
+        return math.exp(math.fsum(self.logprobs) / len(self.logprobs))
 
 
 class Collector:
@@ -55,6 +71,7 @@ class Collector:
         places: tells where in the request's pictures weights of attention lie.
         choices: the texts of the request's choices, in their order.
         per_token: whether a choice's probability is that of its tokens in the geometric mean.
+        resolution: at which the request's pictures are shown; None without.
 
     Attributes:
         tokenizer: as given.
@@ -68,11 +85,12 @@ class Collector:
         places: Callable[[AttentionWeights], tuple[Attention, ...]],
         choices: Sequence[str] = (),
         per_token: bool = False,
+        resolution: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self._places = places
         self._request = request
-        self._choices, self._per_token = choices, per_token
+        self._choices, self._per_token, self._resolution = choices, per_token, resolution
         self.missing = request.answers
         self._tokens: list[list[Sampled]] = [[] for _ in range(self.missing)]
         self._ends: list[RequestOutput | None] = [None] * self.missing
@@ -108,13 +126,14 @@ class Collector:
             tuple(one.top for one in tokens if one.top),
             attention=() if end.attention is None else self._places(end.attention),
             seed=end.seed,
+            resolution=self._resolution,
         )
 
     def _chosen(self, made: list[Answer]) -> Answer:
         """The likeliest choice; one that was cut short, by a deadline or its caller, tells that all were."""
         cut = next((one for one in made if one.finish_reason != FinishReason.STOP), None)
         if cut is not None:
-            return Answer("", cut.finish_reason)
+            return Answer("", cut.finish_reason, resolution=self._resolution)
         probabilities = choice_probabilities([one.logprobs for one in made], self._per_token)
         best = max(range(len(made)), key=probabilities.__getitem__)
         return Answer(
@@ -125,6 +144,7 @@ class Collector:
             made[best].top_logprobs,
             choices=dict(zip(self._choices, probabilities, strict=True)),
             attention=made[best].attention,
+            resolution=self._resolution,
         )
 
 

@@ -81,7 +81,7 @@ def attention_of(
         return ()
     covered = config.patch_grid * config.vision_config.patch_size / config.vision_config.image_size
     return tuple(
-        Attention(size, _patch_boxes(image_processor.view_boxes(size), covered), sap, queries)
+        Attention(size, _patch_boxes(image_processor.view_boxes(size)[: len(sap)], covered), sap, queries)
         for size, sap, queries in zip(sizes, weights.sap, weights.queries, strict=True)
     )
 

@@ -1,19 +1,23 @@
 """Many questions at once: made ready by threads, answered by the engine, handed out as they get done.
 
-In: (picture, question) pairs, read as they are needed. Out: each pair's place, and its answers or what went wrong.
+In: (picture, question) pairs, read as they are needed. Out: each pair's place, and its answers or what went wrong. A
+pair whose answer is not sure may be asked once more, in another way (`resolution.py`).
 """
 
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from flashsloth.inference.answer import Answer, Collector
 from flashsloth.inference.engine.engine_thread import EngineThread, Reply
 from flashsloth.inference.engine.preprocessing import Prepare, Preprocessing, Write
 from flashsloth.inference.errors import EngineError
+from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request, RequestOutput
 
 AHEAD = 16
@@ -22,6 +26,17 @@ AHEAD = 16
 Ready = tuple[int, "Future[Request]"]
 """The place of a pair, and its request."""
 Outcome = list[Answer] | Exception
+Again = Callable[[Answer, float], Options | None]
+"""From an answer, and the seconds since its pair was read, to how it is asked once more; None: the answer stays."""
+
+
+@dataclass
+class Asked:
+    """A pair on its way: how it is asked, since when, and the pair itself where it may be asked once more."""
+
+    options: Options
+    since: float
+    pair: Any = None
 
 
 class Batch:
@@ -31,12 +46,22 @@ class Batch:
         thread: that answers.
         prepare, write: see :class:`Preprocessing`.
         collector: makes what gathers a request's outputs.
+        options: how pairs are asked.
+        again: whether, and how, one is asked once more; None for never.
     """
 
     def __init__(
-        self, thread: EngineThread, prepare: Prepare, write: Write, collector: Callable[[Request], Collector]
+        self,
+        thread: EngineThread,
+        prepare: Prepare,
+        write: Write,
+        collector: Callable[[Request, Options], Collector],
+        options: Options,
+        again: Again | None = None,
     ) -> None:
-        self._thread, self._prepare, self._write, self._collector = thread, prepare, write, collector
+        self._thread, self._collector, self._options, self._again = thread, collector, options, again
+        self._making = Preprocessing(prepare, write, self._made, thread.engine.config.workers)
+        self._asked: dict[int, Asked] = {}  # place -> what is on its way
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what threads have made, and what the engine brings
         self._running: dict[int, tuple[int, Collector, Reply]] = {}  # request id -> place, answers so far
 
@@ -48,28 +73,35 @@ class Batch:
             Exception: what `pairs` itself raises.
         """
         config = self._thread.engine.config
-        making = Preprocessing(pairs, self._prepare, self._write, self._made, config.workers)
         most, first = config.max_rows + AHEAD, config.pictures_per_step
-        started = pending = 0
+        numbered = enumerate(pairs)
+        started = 0
         more = True
         try:
-            with making:
+            with self._making:
                 while True:
-                    while more and pending + len(self._running) < most:
-                        more = making.start_next()
-                        pending += more
-                        started += more
-                    if not (pending or self._running):
+                    while more and len(self._asked) < most:
+                        place, pair = next(numbered, (-1, None))
+                        more = place >= 0
+                        if more:
+                            kept = None if self._again is None else pair
+                            self._ask(place, pair, Asked(self._options, time.monotonic(), kept))
+                            started += 1
+                    if not self._asked:
                         return
+                    pending = len(self._asked) - len(self._running)  # whose requests are being made
                     least = min(first, started) if not self._running and started <= most else 1
                     ready, outputs = self._wait(min(least, pending))
-                    pending -= len(ready)
                     yield from self._submit(ready)
                     for output in outputs:
                         yield from self._take(output)
         finally:
             for _, _, reply in self._running.values():
                 reply.abort()
+
+    def _ask(self, place: int, pair: Any, asked: Asked) -> None:
+        self._asked[place] = asked
+        self._making.start(place, pair, asked.options)
 
     def _made(self, place: int, request: Future[Request]) -> None:
         self._events.put((place, request))
@@ -93,18 +125,22 @@ class Batch:
         requests: list[tuple[int, Request]] = []
         for place, future in ready:
             error = future.exception()
+            if error is None:
+                requests.append((place, future.result()))
+                continue
+            del self._asked[place]
             if isinstance(error, Exception):
                 yield place, error
-            elif error is None:
-                requests.append((place, future.result()))
         if not requests:
             return
         replies = self._thread.submit_all([request for _, request in requests], self._events)
         for (place, request), reply in zip(requests, replies, strict=True):
             if isinstance(reply, Reply):
-                self._running[reply.request_id] = place, self._collector(request), reply
+                collector = self._collector(request, self._asked[place].options)
+                self._running[reply.request_id] = place, collector, reply
         for (place, _), reply in zip(requests, replies, strict=True):
             if isinstance(reply, Exception):
+                del self._asked[place]
                 yield place, reply
 
     def _take(self, output: RequestOutput) -> Iterator[tuple[int, Outcome]]:
@@ -114,7 +150,13 @@ class Batch:
             return
         reply.ended()
         del self._running[output.request_id]
-        yield place, _outcome(collector)
+        outcome, asked = _outcome(collector), self._asked.pop(place)
+        if self._again is not None and asked.pair is not None and not isinstance(outcome, Exception):
+            options = self._again(outcome[0], time.monotonic() - asked.since)
+            if options is not None:
+                self._ask(place, asked.pair, Asked(options, asked.since))
+                return
+        yield place, outcome
 
 
 def _outcome(collector: Collector) -> Outcome:

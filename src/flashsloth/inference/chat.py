@@ -67,13 +67,13 @@ class Conversation:
         writer.check_question(question)
         added = join_prepared([self._waiting, self._prepare(image)])
         message = writer.user_message(question, len(added))
-        prompt = writer.write([*self._messages, message], self._options.system)
+        prompt = writer.write([*self._messages, message], self._options.system, self._options.resolution)
         self._sloth.engine.token_limit(prompt, self._options.params)
         return self._run(question, message, prompt, join_prepared([self._seen, added]))
 
     def _prepare(self, image: Picture) -> PreparedPictures:
         encoder = self._sloth.image_encoder
-        return encoder.prepare(encoder.open(image, self._options.image_policy))
+        return encoder.prepare(encoder.open(image, self._options.image_policy), self._options.resolution)
 
     def _run(self, question: str, message: Message, prompt: Prompt, seen: PreparedPictures) -> Iterator[str]:
         """Answer, and remember the turn when the answer is done or stopped."""

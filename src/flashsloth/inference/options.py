@@ -12,6 +12,7 @@ from typing import Any, TypedDict, get_args
 
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.prompt import check_text
+from flashsloth.inference.resolution import AUTO, DEFAULT_THRESHOLD, Resolution
 from flashsloth.inference.sampling import SamplingParams, TokenMask
 from flashsloth.media import ImagePolicy
 
@@ -44,6 +45,9 @@ class AnswerOptions(TypedDict, total=False):
         image_policy: "careful" turns photographs upright and lays transparency on white; "official" is the published
             code's plain conversion to RGB.
         system: what opens the prompt in place of the model's own system text; "" for nothing.
+        resolution: of an HD model, "standard" shows it the whole view alone, "hd" all views (the default); "auto" the
+            whole view, and all views where that answer is less sure than the threshold. Of other models, "standard".
+        resolution_threshold: 0 to 1, for "auto" (see `resolution.py`).
     """
 
     max_tokens: int
@@ -68,6 +72,8 @@ class AnswerOptions(TypedDict, total=False):
     details: bool
     image_policy: ImagePolicy
     system: str | None
+    resolution: Resolution | None
+    resolution_threshold: float
 
 
 SAMPLING = frozenset(one.name for one in fields(SamplingParams))
@@ -79,7 +85,7 @@ class Options:
 
     Attributes:
         params: how tokens are chosen.
-        choices, per_token, attention, details, image_policy, system: as there.
+        choices, per_token, attention, details, image_policy, system, resolution, resolution_threshold: as there.
     """
 
     params: SamplingParams = field(default_factory=SamplingParams)
@@ -89,6 +95,8 @@ class Options:
     details: bool = False
     image_policy: ImagePolicy = "careful"
     system: str | None = None
+    resolution: Resolution | None = None
+    resolution_threshold: float = DEFAULT_THRESHOLD
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", _choices(self.choices))
@@ -104,6 +112,17 @@ class Options:
             check_text("the system text", self.system)
         if self.choices and self.params.n > 1:
             raise PromptError(f"n is {self.params.n} beside choices, which are judged once: leave n out")
+        self._check_resolution()
+
+    def _check_resolution(self) -> None:
+        if self.resolution not in (None, *get_args(Resolution)):
+            known = ", ".join(get_args(Resolution))
+            raise PromptError(f"resolution is {self.resolution!r}; expected one of {known}, or None for all views")
+        threshold = self.resolution_threshold
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise PromptError(f"resolution_threshold is {threshold!r}; expected a number from 0 to 1")
+        if self.resolution == AUTO and self.params.n > 1:
+            raise PromptError(f"n is {self.params.n} beside resolution {AUTO!r}, which one answer decides: leave n out")
 
     @classmethod
     def of(cls, given: AnswerOptions) -> Options:

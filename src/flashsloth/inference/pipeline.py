@@ -14,12 +14,16 @@ same answer from all of them, alone and among others, up to the rounding of floa
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import torch
+from PIL import Image
 
 from flashsloth.inference.answer import Answer, Collector
 from flashsloth.inference.attention import Attention, attention_of
@@ -32,7 +36,8 @@ from flashsloth.inference.errors import AnswerError, PromptError
 from flashsloth.inference.options import AnswerOptions, Options
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Message, Prompt, PromptWriter
-from flashsloth.inference.request import Request
+from flashsloth.inference.request import Request, RequestOutput
+from flashsloth.inference.resolution import AUTO, check_resolution, first_look, second_look, shown_resolution
 from flashsloth.inference.text_stream import TextStream
 from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
 from flashsloth.model.attention_maps import AttentionWeights
@@ -120,22 +125,28 @@ class FlashSloth:
             PictureError, PromptError: where the picture, the question or the options cannot be used.
             EngineError: if the engine has failed.
         """
-        checked = Options.of(options)
-        request = self._request(image, question, checked)
-        collector = self.collector(request, checked)
-        for output in self.engine_thread.submit(request):
-            collector.add(output)
-        return _returned(collector.answers(), checked)
+        checked = self._checked(options)
+        started = time.monotonic()
+        opened = self._open(image, question, checked)
+        if checked.resolution != AUTO:
+            return _returned(self._answers(opened, question, checked), checked)
+        answers = self._answers(opened, question, first_look(checked))
+        again = second_look(checked, answers[0], time.monotonic() - started)
+        return _returned(answers if again is None else self._answers(opened, question, again), checked)
 
     def stream(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> TextStream:
         """As :meth:`answer`, piece by piece: the pieces joined are the answer's text.
 
-        Mistakes are raised at the call. Closing or dropping the stream, or Ctrl-C, ends the answer.
+        Mistakes are raised at the call. Closing or dropping the stream, or Ctrl-C, ends the answer. With resolution
+        "auto" the call returns once it is decided whether HD is needed: the whole view's answer then comes as one
+        piece, HD's piece by piece.
         """
-        checked = Options.of(options)
+        checked = self._checked(options)
         checked.require_one_text("stream")
-        request = self._request(image, question, checked, streams=True)
-        return TextStream(self.engine_thread.submit(request), self.collector(request, checked), request)
+        opened = self._open(image, question, checked)
+        if checked.resolution == AUTO:
+            return self._decided_stream(opened, question, checked)
+        return self._stream(opened, question, checked)
 
     def answer_many(
         self, image: Picture, questions: Sequence[str], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
@@ -178,17 +189,24 @@ class FlashSloth:
         an error after all others, or, with `on_error="return"`, comes as an exception in its place.
         """
         _check_on_error(on_error)
-        return self._answer_pairs(pairs, Options.of(options), on_error)
+        return self._answer_pairs(pairs, self._checked(options), on_error)
 
     def chat(self, image: Picture = None, **options: Unpack[AnswerOptions]) -> Conversation:
         """A conversation; `image`, if any, goes with its first question, and the options with all of them."""
-        checked = Options.of(options)
+        checked = self._checked(options)
         checked.require_one_text("a conversation")
+        if checked.resolution == AUTO:
+            raise PromptError(
+                'a conversation takes resolution "standard" or "hd", not "auto": choose one, or call answer'
+            )
         return Conversation(self, image, checked)
 
     def request(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Request:
         """What :meth:`answer` lets the engine answer: for callers that drive the engine themselves."""
-        return self._request(image, question, Options.of(options))
+        checked = self._checked(options)
+        if checked.resolution == AUTO:
+            raise PromptError('a request takes resolution "standard" or "hd", not "auto", which makes two: choose one')
+        return self._request(self._open(image, question, checked), question, checked)
 
     def warm_up(self, batch: int = 1) -> WarmUp:
         """Pay for what is paid once now, so that no answer has to.
@@ -203,28 +221,68 @@ class FlashSloth:
 
         return warm_up(self, batch)
 
-    def _request(self, image: Picture, question: str, options: Options, streams: bool = False) -> Request:
+    def _checked(self, given: AnswerOptions) -> Options:
+        """Options that this model can follow."""
+        options = Options.of(given)
+        check_resolution(options.resolution, self.model.config)
+        return options
+
+    def _open(self, image: Picture, question: str, options: Options) -> list[Image.Image]:
+        """The pictures of a question that can be answered."""
         self.engine_thread.check()
         self.writer.check_question(question)
-        opened = self.image_encoder.open(image, options.image_policy)
+        return self.image_encoder.open(image, options.image_policy)
+
+    def _answers(self, opened: list[Image.Image], question: str, options: Options) -> list[Answer]:
+        request = self._request(opened, question, options)
+        collector = self.collector(request, options)
+        for output in self.engine_thread.submit(request):
+            collector.add(output)
+        return collector.answers()
+
+    def _stream(self, opened: list[Image.Image], question: str, options: Options) -> TextStream:
+        request = self._request(opened, question, options, streams=True)
+        return TextStream(self.engine_thread.submit(request), self.collector(request, options), request)
+
+    def _decided_stream(self, opened: list[Image.Image], question: str, options: Options) -> TextStream:
+        """Of `auto`: the whole view's answer, which is there already, or HD's, which is being made."""
+        started, first = time.monotonic(), first_look(options)
+        request = self._request(opened, question, first)
+        collector = self.collector(request, first)
+        outputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        reply = self.engine_thread.submit(request, outputs)
+        output = outputs.get()  # all of the answer, or why there is none
+        if isinstance(output, RequestOutput) and output.error is None:
+            collector.add(output)
+            again = second_look(options, collector.answers()[0], time.monotonic() - started)
+            if again is not None:
+                reply.ended()
+                return self._stream(opened, question, again)
+        outputs.put(output)
+        return TextStream(reply, self.collector(request, first), request)
+
+    def _request(self, opened: list[Image.Image], question: str, options: Options, streams: bool = False) -> Request:
         message = self.writer.user_message(question, len(opened))
-        prompt = self.writer.write([message], options.system)
+        prompt = self.writer.write([message], options.system, options.resolution)
         self.engine.token_limit(prompt, options.params)  # first: a prompt that is too long costs no look
-        pictures = self.image_encoder.prepare(opened)
+        pictures = self.image_encoder.prepare(opened, options.resolution)
         return self._asked(message, prompt, pictures, options, streams)
 
     def _prepare(self, image: Picture, options: Options) -> PreparedPictures:
-        return self.image_encoder.prepare(self.image_encoder.open(image, options.image_policy))
+        return self.image_encoder.prepare(self.image_encoder.open(image, options.image_policy), options.resolution)
 
     def _write(self, pictures: PreparedPictures, question: str, options: Options) -> Request:
         self.writer.check_question(question)
         message = self.writer.user_message(question, len(pictures))
-        return self._asked(message, self.writer.write([message], options.system), pictures, options)
+        prompt = self.writer.write([message], options.system, options.resolution)
+        return self._asked(message, prompt, pictures, options)
 
     def _asked(
         self, message: Message, prompt: Prompt, pictures: PreparedPictures, options: Options, streams: bool = False
     ) -> Request:
-        choices = tuple(self.writer.answer_ids([message], choice, options.system) for choice in options.choices)
+        choices = tuple(
+            self.writer.answer_ids([message], choice, options.system, options.resolution) for choice in options.choices
+        )
         params = replace(options.params, logprobs=True) if choices else options.params
         shown = pictures if len(pictures) else None
         return Request(prompt, shown, params, choices=choices, streams=streams, attention=options.attention)
@@ -236,15 +294,19 @@ class FlashSloth:
         def places(weights: AttentionWeights) -> tuple[Attention, ...]:
             return attention_of(weights, sizes, self.model.config, self.processor.image_processor)
 
-        return Collector(request, self.processor.tokenizer, places, options.choices, options.per_token)
+        shown = None if request.pictures is None else shown_resolution(options.resolution, self.model.config)
+        return Collector(request, self.processor.tokenizer, places, options.choices, options.per_token, shown)
 
     def _answer_pairs(self, pairs: Iterable[Any], options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
         errors: dict[int, Exception] = {}
+        is_auto = options.resolution == AUTO
         batch = Batch(
             self.engine_thread,
-            prepare=lambda image: self._prepare(image, options),
-            write=lambda pictures, question: self._write(pictures, question, options),
-            collector=lambda request: self.collector(request, options),
+            self._prepare,
+            self._write,
+            self.collector,
+            first_look(options) if is_auto else options,
+            partial(second_look, options) if is_auto else None,
         )
         for place, answers in batch.run(pairs):
             if not isinstance(answers, Exception):

@@ -105,26 +105,28 @@ class PromptWriter:
         parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(pictures)]
         return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
 
-    def write(self, messages: Messages, system: str | None) -> Prompt:
-        """The prompt of a conversation, ending where the answer begins."""
-        return self._write(messages, system, to_answer=True)
+    def write(self, messages: Messages, system: str | None, resolution: str | None = None) -> Prompt:
+        """The prompt of a conversation, ending where the answer begins; its pictures as at a resolution."""
+        return self._write(messages, system, resolution, to_answer=True)
 
-    def answer_ids(self, messages: Messages, answer: str, system: str | None) -> tuple[int, ...]:
+    def answer_ids(
+        self, messages: Messages, answer: str, system: str | None, resolution: str | None = None
+    ) -> tuple[int, ...]:
         """The ids of an answer as they follow the prompt of a conversation, the end token last.
 
         Raises:
             PromptError: where the chat template does not write a conversation as it writes its prompt.
         """
-        prompt = self.write(messages, system).input_ids
+        prompt = self.write(messages, system, resolution).input_ids
         said = {"role": "assistant", "content": answer}
-        ids = self._write([*messages, said], system, to_answer=False).input_ids
+        ids = self._write([*messages, said], system, resolution, to_answer=False).input_ids
         end = self._processor.tokenizer.eos_token_id
         rest = ids[len(prompt) :]
         if ids[: len(prompt)] != prompt or not rest:
             raise PromptError("this model's chat template writes answers otherwise than its prompts begin: no choices")
         return (*(rest[: rest.index(end)] if end in rest else rest), end)
 
-    def _write(self, messages: Messages, system: str | None, *, to_answer: bool) -> Prompt:
+    def _write(self, messages: Messages, system: str | None, resolution: str | None, *, to_answer: bool) -> Prompt:
         opening = [] if system is None else [{"role": "system", "content": system}]
         with self._lock:
             encoded = self._processor.apply_chat_template(
@@ -134,6 +136,7 @@ class PromptWriter:
                 return_dict=True,
                 padding=False,
                 return_pixel_values=False,
+                resolution=resolution,
             )
         return Prompt(**{name: list(encoded[name][0]) for name in FIELDS})
 

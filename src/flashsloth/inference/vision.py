@@ -2,22 +2,24 @@
 
 In: a path, bytes, data URL, PIL image, array or tensor, a list of those, or None. Out: what the model sees in them.
 
-Legend: N pictures, W views a picture.
+Legend: N pictures, W views a picture: one for its whole view alone, or all that the model takes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
 from flashsloth.media import ImagePolicy, open_pictures
+from flashsloth.model.configuration_flashsloth import views_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import require_finite
 from flashsloth.model.outputs import FlashSlothImageFeatures
@@ -35,10 +37,12 @@ class ImageFeatures:
     Attributes:
         features: of all N pictures, in order.
         identity: equal only for the same pixels, prepared in the same way, in the same order.
+        views: how many each picture has.
     """
 
     features: FlashSlothImageFeatures
     identity: tuple[Hashable, ...]
+    views: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.identity)
@@ -49,14 +53,16 @@ class PreparedPictures:
     """Pictures that the encoder has yet to run on, if it has to at all.
 
     Attributes:
-        keys: what each picture is: equal only for the same pixels, prepared in the same way.
+        keys: what each picture is: equal only for the same pixels, prepared in the same way, at the same resolution.
         made: of each picture its views, float [1, W, 3, size, size]; or its features, once they are known.
         sizes: (width, height) of each, as it was opened.
+        views: W of each.
     """
 
     keys: list[Hashable] = field(default_factory=list)
     made: list[torch.Tensor | FlashSlothImageFeatures] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    views: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -71,7 +77,7 @@ class PreparedPictures:
         """What the model sees in them, once the encoder has run."""
         known = [one for one in self.made if not isinstance(one, torch.Tensor)]
         assert len(known) == len(self)
-        return ImageFeatures(_join(known), tuple(self.keys))
+        return ImageFeatures(_join(known, self.views), tuple(self.keys), tuple(self.views))
 
 
 class ImageEncoder:
@@ -94,15 +100,21 @@ class ImageEncoder:
         """
         return open_pictures(picture, image_policy=policy)
 
-    def prepare(self, pictures: list[Image.Image]) -> PreparedPictures:
-        """All that the processor has to do for opened pictures; threads may do so at the same time."""
-        keys, weights = self._keys(pictures), self.weights_state()
+    def prepare(self, pictures: list[Image.Image], resolution: str | None = None) -> PreparedPictures:
+        """All that the processor has to do for opened pictures; threads may do so at the same time.
+
+        Args:
+            pictures: decoded.
+            resolution: "standard" for their whole views alone; None or "hd" for all views.
+        """
+        views = views_of(resolution, self._image_processor.image_grid)
+        keys, weights = self._keys(pictures, views), self.weights_state()
         known = [self._pictures.get(("features", weights, key)) for key in keys]
         made = [
-            self._views([picture]) if features is None else features
+            self._views([picture], resolution) if features is None else features
             for features, picture in zip(known, pictures, strict=True)
         ]
-        return PreparedPictures(keys, made, [picture.size for picture in pictures])
+        return PreparedPictures(keys, made, [picture.size for picture in pictures], [views] * len(pictures))
 
     def encode_prepared(self, sets: list[PreparedPictures]) -> list[ImageFeatures | None]:
         """What is seen in sets of pictures, all that are new in the same passes; every set then holds its features.
@@ -113,8 +125,7 @@ class ImageEncoder:
         made = {key: one for prepared in sets for key, one in zip(prepared.keys, prepared.made, strict=True)}
         new = {key: one for key, one in made.items() if isinstance(one, torch.Tensor)}
         weights = self.weights_state()
-        for start in range(0, len(new), PICTURES_AT_A_TIME):
-            some = list(new)[start : start + PICTURES_AT_A_TIME]
+        for some in _passes(new):
             for key, features in zip(some, self._look_at(torch.cat([new[key] for key in some])), strict=True):
                 made[key] = features
                 self._pictures.put(("features", weights, key), features, _bytes_of(features))
@@ -122,13 +133,13 @@ class ImageEncoder:
             prepared.made[:] = [made[key] for key in prepared.keys]
         return [one.features if len(one) else None for one in sets]
 
-    def _keys(self, pictures: list[Image.Image]) -> list[Hashable]:
-        preparation = f"{type(self._image_processor).__name__} {vars(self._image_processor)}"
+    def _keys(self, pictures: list[Image.Image], views: int) -> list[Hashable]:
+        preparation = f"{type(self._image_processor).__name__} {vars(self._image_processor)} {views} views"
         return [(digest(picture), preparation) for picture in pictures]
 
-    def _views(self, pictures: list[Image.Image]) -> torch.Tensor:
+    def _views(self, pictures: list[Image.Image], resolution: str | None) -> torch.Tensor:
         """Float [N, W, 3, size, size]."""
-        return self._image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        return self._image_processor(images=pictures, resolution=resolution, return_tensors="pt")["pixel_values"]
 
     def _encode(self, views: torch.Tensor) -> FlashSlothImageFeatures:
         return self._model.get_image_features(views.to(self._model.device))
@@ -143,20 +154,31 @@ class ImageEncoder:
         return [_picked(features, number) for number in range(len(views))]
 
 
+def _passes(new: dict[Hashable, torch.Tensor]) -> Iterator[list[Hashable]]:
+    """Keys of pictures that the encoder takes in one pass: of as many views, and not too many."""
+    groups: dict[torch.Size, list[Hashable]] = {}
+    for key, views in new.items():
+        groups.setdefault(views.shape[1:], []).append(key)
+    for keys in groups.values():
+        for start in range(0, len(keys), PICTURES_AT_A_TIME):
+            yield keys[start : start + PICTURES_AT_A_TIME]
+
+
 def join_prepared(sets: Sequence[PreparedPictures]) -> PreparedPictures:
     """Pictures of several sets as one set, in order."""
     return PreparedPictures(
         [key for one in sets for key in one.keys],
         [made for one in sets for made in one.made],
         [size for one in sets for size in one.sizes],
+        [views for one in sets for views in one.views],
     )
 
 
 def join_pictures(parts: Sequence[ImageFeatures]) -> ImageFeatures:
     """Pictures of several sets as one set, in order."""
-    return ImageFeatures(
-        _join([part.features for part in parts]), tuple(key for part in parts for key in part.identity)
-    )
+    views = tuple(count for part in parts for count in part.views)
+    keys = tuple(key for part in parts for key in part.identity)
+    return ImageFeatures(_join([part.features for part in parts], views), keys, views)
 
 
 def picture_inputs(shown: Sequence[ImageFeatures | None], device: torch.device) -> dict[str, Any]:
@@ -178,11 +200,18 @@ def picture_key(picture: Picture) -> Hashable:
     return None if picture is None else id(picture)
 
 
-def _join(parts: Sequence[FlashSlothImageFeatures | None]) -> FlashSlothImageFeatures:
-    known = [part for part in parts if part is not None]
-    if len(known) == 1:
-        return known[0]
-    joined: dict[str, Any] = {name: torch.cat([part[name] for part in known]) for name in known[0]}
+def _join(parts: Sequence[FlashSlothImageFeatures], views: Sequence[int]) -> FlashSlothImageFeatures:
+    """Pictures of several sets, in order, of which each has so many views; zeros after those of the ones with fewer."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for name in ("last_hidden_state", "pooler_output"):
+        tensors = [part[name] for part in parts]
+        longest = max(tensor.shape[1] for tensor in tensors)
+        padded = [pad(tensor, (0, 0, 0, longest - tensor.shape[1])) for tensor in tensors]
+        joined[name] = torch.cat(padded)
+    if len(set(views)) > 1:
+        joined["image_views"] = torch.tensor(views, device=joined["pooler_output"].device)
     return FlashSlothImageFeatures(**joined)
 
 

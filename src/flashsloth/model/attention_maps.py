@@ -70,21 +70,21 @@ class AttentionMaps:
     @torch.no_grad()
     def _weights(self, inputs: EmbeddedQueryInputs, weights: torch.Tensor, turn: int) -> AttentionWeights | None:
         config = self._model.config
-        grid, views, size = config.patch_grid, config.num_views, config.pool_size
-        patches = views * config.num_patches
-        seen = weights.shape[-1] // patches if inputs.feature_mask is None else self._seen(inputs.feature_mask[turn])
+        grid, size, patches = config.patch_grid, config.pool_size, config.num_patches
+        rows = inputs.picture_rows or config.num_views * patches  # of features, a picture
+        mask = None if inputs.feature_mask is None else inputs.feature_mask[turn].unflatten(0, (-1, rows))  # [M, W*P]
+        seen = weights.shape[-1] // rows if mask is None else int(mask.any(1).sum())  # the first of the sample's
         if not seen:
             return None
-        queries = weights[turn, :, : seen * patches].unflatten(-1, (seen, views, grid, grid)).transpose(0, 1)
-        features = inputs.features[inputs.feature_row[turn], : seen * patches]  # [N*W*P, V]
+        views = (rows if mask is None else int(mask.sum(1).max())) // patches  # of pictures of unlike numbers the most
+        per_picture = weights[turn, :, : seen * rows].unflatten(-1, (seen, rows))[..., : views * patches]
+        queries = per_picture.unflatten(-1, (views, grid, grid)).transpose(0, 1)  # [N, Q, W, g, g]
+        features = inputs.features[inputs.feature_row[turn], : seen * rows]
+        features = features.unflatten(0, (seen, rows))[:, : views * patches]  # [N, W*P, V]
         pooling = self._model.spatial_attention_pooling
-        saliency = pooling.saliency(features.unflatten(0, (seen * views, -1)))  # [N*W, g, g]
+        saliency = pooling.saliency(features.reshape(seen * views, patches, -1))  # [N*W, g, g]
         windows = saliency.view(seen, views, grid // size, size, grid // size, size).transpose(3, 4)
         return AttentionWeights(windows.cpu().numpy(), queries.cpu().numpy())
-
-    def _seen(self, mask: torch.Tensor) -> int:
-        """How many pictures a turn may look at, of its bool [M*W*P]: they are the first of its sample's."""
-        return int(mask.unflatten(0, (-1, self._model.config.num_views * self._model.config.num_patches)).any(1).sum())
 
 
 @contextmanager

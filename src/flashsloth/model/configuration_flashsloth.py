@@ -23,6 +23,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 STANDARD_GRID = 1
 HD_GRID = 2
 """HD cuts the padded picture into 2x2 tiles, beside the whole picture: five views."""
+STANDARD, HD = "standard", "hd"
+RESOLUTIONS = (STANDARD, HD)
+"""How much of a picture an HD model is shown: the whole view alone, or its tiles as well."""
 
 PHI2_TEXT_CONFIG: dict[str, Any] = {
     "model_type": "phi",
@@ -145,8 +148,13 @@ class FlashSlothConfig(PreTrainedConfig):
 
     @property
     def num_image_tokens(self) -> int:
-        """Visual tokens a picture (81 standard, 405 HD)."""
+        """Visual tokens of a picture with all its views (81 standard, 405 HD)."""
         return self.num_views * self.num_windows
+
+    @property
+    def view_counts(self) -> tuple[int, ...]:
+        """How many views a picture may have: all, or of an HD model the whole view alone as well."""
+        return (1,) if self.num_views == 1 else (1, self.num_views)
 
     @property
     def num_vision_layers(self) -> int:
@@ -160,6 +168,21 @@ class FlashSlothConfig(PreTrainedConfig):
         config.num_hidden_layers = self.num_vision_layers
         config.vision_use_head = False  # SigLIP's; some versions of transformers read it without declaring it
         return config
+
+
+def views_of(resolution: str | None, image_grid: int) -> int:
+    """Views of a picture at a resolution; None for all that a model of this grid has.
+
+    Raises:
+        ValueError: for a resolution that there is not, or that this model does not have.
+    """
+    if resolution not in (None, *RESOLUTIONS):
+        raise ValueError(f"resolution is {resolution!r}, expected one of {', '.join(RESOLUTIONS)}")
+    if resolution == HD and image_grid == STANDARD_GRID:
+        raise ValueError(
+            f"resolution is {HD!r}, but this model sees one view of a picture: leave it out, or load an HD model"
+        )
+    return 1 if resolution == STANDARD or image_grid == STANDARD_GRID else 1 + image_grid**2
 
 
 def _sub_config(name: str, value: dict | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:
@@ -284,4 +307,4 @@ def _check_sizes(config: FlashSlothConfig) -> None:
             )
 
 
-__all__ = ["FlashSlothConfig"]
+__all__ = ["HD", "RESOLUTIONS", "STANDARD", "FlashSlothConfig", "views_of"]

@@ -41,6 +41,7 @@ class EmbeddedQueryInputs:
         feature_row: int64 [n], the row of `features` that each turn reads.
         feature_mask: bool [n, P], what a turn may look at: pictures that stand before its queries. A turn that may look
             at nothing keeps its query states. None: everything, for every turn.
+        picture_rows: rows of `features` that a picture has; None: as many as all its views have patches.
         reached: whether the pass has reached EmbQ. An object of its own, since what wraps layers may give them a copy
             of these inputs, as FSDP2 does where the encoder learns.
         keep: takes these inputs and the weights over the patches, float32 [n, H, Q, P], where someone wants to see them
@@ -53,6 +54,7 @@ class EmbeddedQueryInputs:
     features: torch.Tensor
     feature_row: torch.Tensor
     feature_mask: torch.Tensor | None = None
+    picture_rows: int | None = None
     reached: Reached = None  # type: ignore[assignment]  # each gets its own, below
     keep: AttentionKeeper | None = None
 

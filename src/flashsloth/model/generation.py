@@ -18,12 +18,12 @@ from transformers.modeling_outputs import ModelOutput
 
 from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, one_cache
 from flashsloth.model.checkpoint.soundness import all_finite
-from flashsloth.model.layout import count_pictures, holds_placeholders, layout_from_ids
+from flashsloth.model.layout import holds_placeholders, layout_from_ids, views_of_pictures
 from flashsloth.model.non_finite import NonFinitePass, explained
 from flashsloth.model.positions import rows_of_pictures
 
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
-PICTURE_INPUTS = ("pixel_values", "image_row", "mm_encoder_outputs")
+PICTURE_INPUTS = ("pixel_values", "image_views", "image_row", "mm_encoder_outputs")
 _REFUSED = {
     "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
     "prompt_lookup_num_tokens": "it would copy placeholders of the prompt into the answer",
@@ -85,8 +85,10 @@ class FlashSlothGenerationMixin(GenerationMixin):
         given = any(kwargs.get(name) is not None for name in POSITION_TENSORS)
         if ids is None or given or not holds_placeholders(ids, self.config):
             return {}
-        pictures = count_pictures(kwargs.get("pixel_values"), kwargs.get("mm_encoder_outputs"), self.config)
-        return layout_from_ids(ids, *pictures, self.config, kwargs.get("attention_mask"))
+        views = views_of_pictures(
+            kwargs.get("pixel_values"), kwargs.get("image_views"), kwargs.get("mm_encoder_outputs"), self.config
+        )
+        return layout_from_ids(ids, views, self.config, kwargs.get("attention_mask"))
 
     def prepare_inputs_for_generation(
         self,
@@ -164,8 +166,9 @@ def _expand_pictures(pictures: dict[str, Any], image_row: torch.Tensor, batch: i
         torch.tensor([len(group) for group in groups for _ in range(expand_size)], device=image_row.device),
     )
     expanded: dict[str, Any] = {"image_row": new_row}
-    if (pixel_values := pictures.get("pixel_values")) is not None:
-        expanded["pixel_values"] = pixel_values[order]
+    for name in ("pixel_values", "image_views"):
+        if (given := pictures.get(name)) is not None:
+            expanded[name] = given[order]
     if (outputs := pictures.get("mm_encoder_outputs")) is not None:
         expanded["mm_encoder_outputs"] = {
             modality: _select_pictures(output, order) for modality, output in outputs.items()

@@ -1,7 +1,8 @@
 """From pictures to views: what the vision encoder is fed.
 
 In: pictures (PIL, or what `flashsloth.media` opens: paths, arrays, tensors, ...), of any size.
-Out: `pixel_values` float32 [N, W, 3, size, size], W views a picture.
+Out: `pixel_values` float32 [N, W, 3, size, size], W views a picture. Where pictures are asked for at unlike
+resolutions, W is the most, `image_views` int64 [N] says how many each has, and the pixels after them are zeros.
 
     standard   the whole picture, squashed to size x size (`image_aspect_ratio="square"`), or laid on a grey square
                first (`"pad"`)
@@ -16,6 +17,7 @@ Legend: N pictures, W views a picture, H and X the picture's height and width.
 
 # No `from __future__ import annotations`: transformers checks options by the types that the annotations name.
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from flashsloth.media import open_picture
 from flashsloth.media.pixels import DEEP_GREY_MODES
 from flashsloth.media.quiet import quiet_decoders
 from flashsloth.media.tiff import is_misread
-from flashsloth.model.configuration_flashsloth import STANDARD_GRID
+from flashsloth.model.configuration_flashsloth import STANDARD_GRID, views_of
 from flashsloth.model.resizing import columns_on_square, resize_on_square, side_by_side, widen_on_square
 
 ASPECTS = ("square", "pad")
@@ -54,10 +56,13 @@ class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore
         1 for one view a picture, g for the whole picture and g x g tiles of it.
     image_aspect_ratio (`str`, *optional*):
         How the whole picture becomes square: "square" squashes it, "pad" lays it on a grey square.
+    resolution (`str` or `list[str]`, *optional*):
+        "standard" for the whole view alone, "hd" for all views; one for all pictures, or one a picture. Default: all.
     """
 
     image_grid: int
     image_aspect_ratio: str
+    resolution: str | list[str] | None
 
 
 class FlashSlothImageProcessorPil(PilBackend):
@@ -83,6 +88,7 @@ class FlashSlothImageProcessorPil(PilBackend):
     rescale_factor = 1 / MAX_CHANNEL
     image_grid = STANDARD_GRID
     image_aspect_ratio = "square"
+    resolution = None
 
     @property
     def num_views(self) -> int:
@@ -131,15 +137,29 @@ class FlashSlothImageProcessorPil(PilBackend):
         grid = kwargs["image_grid"]
         if grid < STANDARD_GRID:
             raise ValueError(f"image_grid is {grid}, expected at least {STANDARD_GRID}")
-        num_views = 1 if grid == STANDARD_GRID else 1 + grid**2
-        pixel_values = np.empty((len(flat), num_views, 3, side, side), np.float32)
-        for image, views in zip(flat, pixel_values, strict=True):
-            _make_views(_rgb(image), tables[_is_fractions(image)], kwargs, views)
-        return BatchFeature({"pixel_values": pixel_values}, tensor_type=kwargs.get("return_tensors"))
+        counts = views_of_all(kwargs.get("resolution"), len(flat), grid)
+        is_mixed = len(set(counts)) > 1
+        pixel_values = (np.zeros if is_mixed else np.empty)((len(flat), max(counts), 3, side, side), np.float32)
+        for image, views, count in zip(flat, pixel_values, counts, strict=True):
+            _make_views(_rgb(image), tables[_is_fractions(image)], kwargs, views[:count])
+        made = {"pixel_values": pixel_values, **({"image_views": np.array(counts)} if is_mixed else {})}
+        return BatchFeature(made, tensor_type=kwargs.get("return_tensors"))
+
+
+def views_of_all(resolution: str | Sequence[str] | None, pictures: int, grid: int) -> list[int]:
+    """How many views each of so many pictures has, at one resolution or each at its own.
+
+    Raises:
+        ValueError: for a resolution that the grid does not have, or more or fewer of them than pictures.
+    """
+    each = [resolution] * pictures if resolution is None or isinstance(resolution, str) else list(resolution)
+    if len(each) != pictures:
+        raise ValueError(f"resolution names {len(each)}, expected one, or one for each of {pictures} pictures")
+    return [views_of(one, grid) for one in each]
 
 
 def _make_views(image: Image.Image, table: np.ndarray, settings: dict[str, Any], out: np.ndarray) -> None:
-    """The whole picture, and, for a grid, its tiles row by row, into `out` float32 [W, 3, size, size]."""
+    """The whole picture and, where `out` float32 [W, 3, size, size] has room for them, its tiles row by row."""
     side, grid, resample = out.shape[-1], settings["image_grid"], settings["resample"]
 
     def whole() -> Image.Image:
@@ -147,7 +167,7 @@ def _make_views(image: Image.Image, table: np.ndarray, settings: dict[str, Any],
             return resize_on_square(image, side, resample)
         return image.resize((side, side), resample)
 
-    if grid == STANDARD_GRID:
+    if len(out) == 1:
         _normalise(whole(), table, out[0])
         return
     large = side * grid
@@ -248,4 +268,4 @@ def _normalise(view: Image.Image, table: np.ndarray, out: np.ndarray) -> None:
         np.take(values, np.asarray(band), out=plane, mode="clip")  # no byte is outside; clip needs no copy
 
 
-__all__ = ["FlashSlothImageProcessorPil"]
+__all__ = ["FlashSlothImageProcessorPil", "views_of_all"]

@@ -18,6 +18,7 @@ Legend: B batch, T positions, R visual tokens a picture, Q queries a turn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -87,8 +88,7 @@ def _opening(processor: Any, pictures: int) -> tuple[str, Any] | None:
 
 def layout_from_ids(
     input_ids: torch.Tensor,
-    pictures: int,
-    views: int,
+    views: Sequence[int],
     config: FlashSlothConfig,
     attention_mask: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -96,8 +96,7 @@ def layout_from_ids(
 
     Args:
         input_ids: int64 [B, T], whole prompts, placeholders included.
-        pictures: how many pictures are given for all rows.
-        views: how many views each has.
+        views: how many views each picture has that is given, those of all rows in order.
         config: the model's.
         attention_mask: [B, T], 0 at padding, which is not looked at; None, or of another shape: there is none.
 
@@ -108,18 +107,24 @@ def layout_from_ids(
         ValueError: if the placeholders are not those of whole pictures and turns, or not of the pictures given; or if
             the configuration does not say how its tokenizer writes a prompt.
     """
-    if pictures and views != config.num_views:
-        raise ValueError(
-            f"the pictures have {views} views each, expected {config.num_views}: use this model's own processor"
-        )
+    for count in views:
+        if count not in config.view_counts:
+            raise ValueError(
+                f"a picture has {count} views, expected {' or '.join(map(str, config.view_counts))}: use this model's "
+                f"own processor"
+            )
+    sizes = [count * config.num_windows for count in views]
     masked = attention_mask is not None and attention_mask.shape == input_ids.shape
     real = attention_mask.bool() if masked and attention_mask is not None else torch.ones_like(input_ids).bool()
     prompts = [ids[kept].tolist() for ids, kept in zip(input_ids, real, strict=True)]
-    rows = [_Row(prompt, config, number) for number, prompt in enumerate(prompts)]
-    found = sum(max(row.image_index, default=0) for row in rows)
-    if found != pictures:
+    rows: list[_Row] = []
+    found = 0
+    for number, prompt in enumerate(prompts):
+        rows.append(_Row(prompt, config, number, sizes[found:]))
+        found += max(rows[-1].image_index, default=0)
+    if found != len(views):
         raise ValueError(
-            f"input_ids holds the placeholders of {found} pictures, but {pictures} were given: give every picture in "
+            f"input_ids holds the placeholders of {found} pictures, but {len(views)} were given: give every picture in "
             f"the order of the prompts"
         )
     layout = {}
@@ -134,25 +139,36 @@ def holds_placeholders(input_ids: torch.Tensor, config: FlashSlothConfig) -> boo
     return bool(((input_ids == config.image_token_id) | (input_ids == config.query_token_id)).any())
 
 
-def count_pictures(
-    pixel_values: torch.Tensor | None, outputs: dict[str, Any] | None, config: FlashSlothConfig
-) -> tuple[int, int]:
-    """How many pictures a model is given, raw or looked at, and how many views each has."""
+def views_of_pictures(
+    pixel_values: torch.Tensor | None,
+    image_views: torch.Tensor | None,
+    outputs: dict[str, Any] | None,
+    config: FlashSlothConfig,
+) -> list[int]:
+    """How many views each picture has that a model is given, raw or looked at."""
     looked_at = outputs.get("image") if outputs else None
     if looked_at is not None:
-        return len(looked_at.last_hidden_state), config.num_views
-    if pixel_values is None:
-        return 0, config.num_views
-    return len(pixel_values), pixel_values.shape[1] if pixel_values.ndim == 5 else 1
+        image_views = looked_at.image_views
+        pictures, patches = looked_at.last_hidden_state.shape[:2]
+        views = patches // config.num_patches
+    elif pixel_values is None:
+        return []
+    else:
+        pictures, views = len(pixel_values), pixel_values.shape[1] if pixel_values.ndim == 5 else 1
+    return [views] * pictures if image_views is None else image_views.tolist()
 
 
 class _Row:
     """One prompt without its padding, and its three lists."""
 
-    def __init__(self, ids: Ids, config: FlashSlothConfig, number: int) -> None:
+    def __init__(self, ids: Ids, config: FlashSlothConfig, number: int, sizes: Sequence[int] = ()) -> None:
+        """`sizes`: visual tokens of each picture that may be this row's, in order; beyond them, of one with all views.
+
+        Without any, pictures have all views.
+        """
         self._ids, self._config, self._number = ids, config, number
-        self.image_index = self._numbered(config.image_token_id, config.num_image_tokens)
-        self.query_turn = self._numbered(config.query_token_id, config.num_query_tokens)
+        self.image_index = self._numbered(config.image_token_id, [*sizes, config.num_image_tokens])
+        self.query_turn = self._numbered(config.query_token_id, [config.num_query_tokens])
         self.question_turn = [0] * len(ids)
         start = 0
         for turn in range(1, max(self.query_turn, default=0) + 1):
@@ -162,18 +178,20 @@ class _Row:
                     self.question_turn[position] = turn
             start = queries + config.num_query_tokens
 
-    def _numbered(self, token_id: int, size: int) -> list[int]:
-        """k at the k-th group of `size` positions that are `token_id`, none of which may be apart."""
-        numbers, count = [], 0
+    def _numbered(self, token_id: int, sizes: Sequence[int]) -> list[int]:
+        """k at the k-th group of positions that are `token_id`, none of which may be apart; the last size repeats."""
+        numbers, group, count, size = [], 0, 0, 0  # count of `size` positions of the group so far
         for token in self._ids:
             inside = token == token_id
-            if not inside and count % size:
+            if not inside and count < size:
                 break
+            if inside and count == size:
+                size, group, count = sizes[min(group, len(sizes) - 1)], group + 1, 0
             count += inside
-            numbers.append(1 + (count - 1) // size if inside else 0)
-        if count % size:
+            numbers.append(group if inside else 0)
+        if count < size:
             raise ValueError(
-                f"row {self._number} of input_ids has {count % size} placeholders {token_id} that stand alone, "
+                f"row {self._number} of input_ids has {count} placeholders {token_id} that stand alone, "
                 f"expected groups of {size}: give whole prompts, without truncation"
             )
         return numbers
@@ -210,8 +228,10 @@ class _Row:
         first = place + len(words["space"])
         if self._ids[place:first] != words["space"] or first >= stop or not self.image_index[first]:
             return place
-        while first < stop and self.image_index[first]:
-            first = self._past(words["newline"], first + self._config.num_image_tokens, stop)
+        while first < stop and (picture := self.image_index[first]):
+            while first < stop and self.image_index[first] == picture:
+                first += 1
+            first = self._past(words["newline"], first, stop)
         return first
 
     def _past(self, ids: Ids, place: int, stop: int) -> int:
@@ -223,4 +243,4 @@ class _Row:
         return place
 
 
-__all__ = ["count_pictures", "holds_placeholders", "layout_from_ids", "prompt_ids"]
+__all__ = ["holds_placeholders", "layout_from_ids", "prompt_ids", "views_of_pictures"]

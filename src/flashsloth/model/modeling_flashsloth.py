@@ -37,11 +37,12 @@ from flashsloth.model.generation import FlashSlothGenerationMixin
 from flashsloth.model.halves import check_precision, decoder_layers, embedding_name, make_vision_tower
 from flashsloth.model.idle import blank_picture, idle_queries, needs_query_tokens, touch
 from flashsloth.model.language_model_head import LanguageModelHead, next_tokens, token_losses
-from flashsloth.model.layout import count_pictures, holds_placeholders, layout_from_ids
+from flashsloth.model.layout import holds_placeholders, layout_from_ids, views_of_pictures
 from flashsloth.model.outputs import FlashSlothCausalLMOutput, FlashSlothImageFeatures, FlashSlothModelOutput
 from flashsloth.model.positions import (
     check_placeholders,
     embedded_query_inputs,
+    first_ones,
     place_visual_tokens,
     positions_without_padding,
     rows_of_pictures,
@@ -120,11 +121,16 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> FlashSlothImageFeatures:
+    def get_image_features(
+        self, pixel_values: torch.Tensor, image_views: torch.Tensor | None = None, **kwargs: Any
+    ) -> FlashSlothImageFeatures:
         """Look at pictures.
 
         Args:
-            pixel_values: float [N, W, 3, size, size], or [N, 3, size, size] for one view a picture.
+            pixel_values: float [N, W, 3, size, size], or [N, 3, size, size] for one view a picture. W is 1 for the
+                whole view alone, or all that the model takes.
+            image_views: int64 [N], where some have fewer views than W, how many each has: its first ones. The others
+                are not looked at.
             **kwargs: the encoder's: `output_hidden_states`, `output_attentions`; and `return_dict`. What else the
                 processor made may come with the pixels, and is not needed.
 
@@ -138,8 +144,9 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
                 f"get_image_features has no options {sorted(unknown)}, expected some of {sorted(_ENCODER_OPTIONS)}"
             )
         options = {name: value for name, value in kwargs.items() if name in _ENCODER_OPTIONS}
-        tower_output = self._run_tower(pixel_values, **options)
-        image = self.pool_features(self._features(tower_output))
+        real = None if image_views is None else self._real_views(pixel_values, image_views)
+        tower_output = self._run_tower(pixel_values, real, **options)
+        image = self.pool_features(self._features(tower_output, pixel_values, real), image_views)
         image.hidden_states, image.attentions = tower_output.get("hidden_states"), tower_output.get("attentions")
         return image
 
@@ -148,29 +155,60 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
 
         A frozen encoder leaves nothing behind for backward, in training too: gradients start at SAP.
         """
-        return self._features(self._run_tower(pixel_values))
+        return self._features(self._run_tower(pixel_values), pixel_values)
 
-    def _run_tower(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """The encoder's output of N*W views."""
+    def _real_views(self, pixel_values: torch.Tensor, image_views: torch.Tensor) -> torch.Tensor:
+        """Which of the N*W views are pictures' own: bool [N*W]."""
+        given, counts = pixel_values.shape[1] if pixel_values.ndim == 5 else 1, self.config.view_counts
+        if image_views.shape != pixel_values.shape[:1] or any(
+            count not in counts or count > given for count in image_views.tolist()
+        ):
+            raise ValueError(
+                f"image_views is {image_views.tolist()} beside pixel_values {tuple(pixel_values.shape)}, expected "
+                f"{' or '.join(map(str, counts))} for each of {pixel_values.shape[0]} pictures"
+            )
+        return first_ones(image_views, given).flatten().to(pixel_values.device)
+
+    def _run_tower(self, pixel_values: torch.Tensor, real: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """The encoder's output of N*W views, or of those that are `real`, bool [N*W]."""
         views = self._check_pixels(pixel_values)  # [N*W, 3, size, size]
+        if real is not None:
+            views = views[real]
         learns = views.requires_grad or any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with nullcontext() if learns else torch.no_grad():
             return self.vision_tower(pixel_values=views.to(self.vision_tower.dtype), return_dict=True, **kwargs)
 
-    def _features(self, tower_output: Any) -> torch.Tensor:
-        """F, float [N, W*P, V], in the encoder's output of N*W views."""
+    def _features(
+        self, tower_output: Any, pixel_values: torch.Tensor, real: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """F, float [N, W*P, V], in the encoder's output of N*W views, or of the `real` ones; zeros for the others."""
         # A class token, where the encoder has one, stands first.
         features = tower_output.last_hidden_state[:, -self.config.num_patches :]  # [N*W, P, V]
-        return features.unflatten(0, (-1, self.config.num_views)).flatten(1, 2)  # [N, W*P, V]
+        if real is not None:
+            features = features.new_zeros(real.shape[0], *features.shape[1:]).index_put((real,), features)
+        views = pixel_values.shape[1] if pixel_values.ndim == 5 else 1
+        return features.unflatten(0, (-1, views)).flatten(1, 2)  # [N, W*P, V]
 
-    def pool_features(self, features: torch.Tensor) -> FlashSlothImageFeatures:
-        """The visual tokens of features F, float [N, W*P, V], beside them."""
-        views = features.unflatten(1, (self.config.num_views, -1)).flatten(0, 1)  # [N*W, P, V]
+    def pool_features(self, features: torch.Tensor, image_views: torch.Tensor | None = None) -> FlashSlothImageFeatures:
+        """The visual tokens of features F, float [N, W*P, V], beside them; `image_views` as they are."""
+        count = self._views_in(features)
+        views = features.unflatten(1, (count, -1)).flatten(0, 1)  # [N*W, P, V]
         tokens = self.projector(self.spatial_attention_pooling(views))  # [N*W, R, D]
         return FlashSlothImageFeatures(
             last_hidden_state=features,
-            pooler_output=tokens.unflatten(0, (-1, self.config.num_views)).flatten(1, 2),  # [N, W*R, D]
+            pooler_output=tokens.unflatten(0, (-1, count)).flatten(1, 2),  # [N, W*R, D]
+            image_views=image_views,
         )
+
+    def _views_in(self, features: torch.Tensor) -> int:
+        """W of features float [N, W*P, V]."""
+        views, rest = divmod(features.shape[1], self.config.num_patches)
+        if rest or views not in self.config.view_counts:
+            raise ValueError(
+                f"features have shape {tuple(features.shape)}, expected {self.config.num_patches} rows a view, and "
+                f"{' or '.join(map(str, self.config.view_counts))} views a picture: make them with this model"
+            )
+        return views
 
     @can_return_tuple
     def forward(
@@ -190,6 +228,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         mm_encoder_outputs: dict[str, FlashSlothImageFeatures] | None = None,
         cache: Cache | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
+        image_views: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> FlashSlothModelOutput:
         """Run one pass: a prompt, a part of one, or a step of generation.
@@ -207,6 +246,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
                 turns then see their own pictures alone. What keeps attention apart is `attention_mask`.
             cache, past_key_values: keys and values of earlier passes, by either of transformers' names.
             mm_token_type_ids: taken, since the processor may give them, and not needed: `image_index` says more.
+            image_views: int64 [N], where pictures of `pixel_values` have unlike numbers of views, how many each has.
 
         Raises:
             ValueError: where pictures, placeholders and position tensors do not agree.
@@ -219,14 +259,14 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             if all(found is None or found.shape[-1] < input_ids.shape[-1] for found in marks):
                 # Not given, or those of a beginning, as TRL gives the prompt's beside prompt and completion.
                 image_index, query_turn, question_turn = self._layout(
-                    input_ids, attention_mask, pixel_values, mm_encoder_outputs, cache
+                    input_ids, attention_mask, pixel_values, image_views, mm_encoder_outputs, cache
                 )
             check_placeholders(input_ids, self.config.image_token_id, "image_index", image_index)
             check_placeholders(input_ids, self.config.query_token_id, "query_turn", query_turn)
             inputs_embeds = self.get_input_embeddings()(input_ids)
         assert inputs_embeds is not None
         check_precision(self.language_model, inputs_embeds)
-        image = self._image_features(pixel_values, mm_encoder_outputs)
+        image = self._image_features(pixel_values, image_views, mm_encoder_outputs)
         blank = blank_picture(self, inputs_embeds) if image is None else None
         inputs_embeds, embq_inputs = self._place_pictures(
             inputs_embeds, image, image_row, image_index, query_turn, question_turn, sample_index
@@ -284,16 +324,19 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         return args, {**kwargs, "hidden_states": self.embedded_query(kwargs["hidden_states"], inputs)}
 
     def _image_features(
-        self, pixel_values: torch.Tensor | None, outputs: dict[str, FlashSlothImageFeatures] | None
+        self,
+        pixel_values: torch.Tensor | None,
+        image_views: torch.Tensor | None,
+        outputs: dict[str, FlashSlothImageFeatures] | None,
     ) -> FlashSlothImageFeatures | None:
         """The pictures as given, or looked at now, or None."""
         given = outputs.get("image") if outputs else None
         if given is not None and pixel_values is not None:
             raise ValueError("give pixel_values or mm_encoder_outputs['image'], not both: they are the same pictures")
         if given is None and pixel_values is not None and pixel_values.shape[0]:
-            return self.get_image_features(pixel_values)
+            return self.get_image_features(pixel_values, image_views)
         if given is not None and given.pooler_output is None:
-            return self.pool_features(given.last_hidden_state)
+            return self.pool_features(given.last_hidden_state, given.image_views)
         return given
 
     def _layout(
@@ -301,6 +344,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
         pixel_values: torch.Tensor | None,
+        image_views: torch.Tensor | None,
         outputs: dict[str, FlashSlothImageFeatures] | None,
         cache: Cache | None,
     ) -> tuple[torch.Tensor | None, ...]:
@@ -316,9 +360,8 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
                 "input_ids holds placeholders after a cached beginning, and ids alone do not say which picture or turn "
                 "they are of: use the processor's position tensors, or give the whole prompt without a cache"
             )
-        layout = layout_from_ids(
-            input_ids, *count_pictures(pixel_values, outputs, self.config), self.config, attention_mask
-        )
+        views = views_of_pictures(pixel_values, image_views, outputs, self.config)
+        layout = layout_from_ids(input_ids, views, self.config, attention_mask)
         return layout["image_index"], layout["query_turn"], layout["question_turn"]
 
     def _place_pictures(
@@ -342,8 +385,12 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         if image_index is None:
             image_index = torch.zeros(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
         image_row = rows_of_pictures(image.pooler_output.shape[0], image_row, image_index)
-        slots = visual_slots(image_index, image_row, self.config.num_image_tokens)  # [N, T]
-        inputs_embeds = place_visual_tokens(inputs_embeds, image.pooler_output, image_row, slots)
+        mixed = None if image.image_views is None else image.image_views.to(image_row.device)  # [N]
+        windows, patches = self.config.num_windows, self.config.num_patches
+        counts = None if mixed is None else mixed * windows
+        tokens = self._views_in(image.last_hidden_state) * windows if counts is None else counts
+        slots = visual_slots(image_index, image_row, tokens)  # [N, T]
+        inputs_embeds = place_visual_tokens(inputs_embeds, image.pooler_output, image_row, slots, counts)
         if query_turn is None or question_turn is None:
             if query_turn is not question_turn:
                 raise ValueError("query_turn and question_turn go together: use the processor's tensors together")
@@ -356,6 +403,7 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
             slots,
             self.config.num_query_tokens,
             sample_index,
+            None if mixed is None else mixed * patches,
         )
 
     def _place_query_tokens(self, inputs_embeds: torch.Tensor, query_turn: torch.Tensor) -> torch.Tensor:
@@ -381,13 +429,14 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Views in one row: float [N*W, 3, size, size]."""
-        size, views = self.config.vision_config.image_size, self.config.num_views
+        size, views = self.config.vision_config.image_size, self.config.view_counts
         if pixel_values.ndim == 4:
             pixel_values = pixel_values.unsqueeze(1)
-        if pixel_values.ndim != 5 or pixel_values.shape[1:] != (views, 3, size, size):
+        if pixel_values.ndim != 5 or pixel_values.shape[1] not in views or pixel_values.shape[2:] != (3, size, size):
+            expected = " or ".join(map(str, views))
             raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}, expected [pictures, {views}, 3, {size}, {size}]: "
-                f"use this model's own processor"
+                f"pixel_values has shape {tuple(pixel_values.shape)}, expected [pictures, {expected}, 3, {size}, "
+                f"{size}]: use this model's own processor"
             )
         return pixel_values.flatten(0, 1)
 
@@ -421,9 +470,11 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
     def set_output_embeddings(self, value: Any) -> None:
         self.lm_head = value
 
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> FlashSlothImageFeatures:
+    def get_image_features(
+        self, pixel_values: torch.Tensor, image_views: torch.Tensor | None = None, **kwargs: Any
+    ) -> FlashSlothImageFeatures:
         """See :meth:`FlashSlothModel.get_image_features`."""
-        return self.model.get_image_features(pixel_values, **kwargs)
+        return self.model.get_image_features(pixel_values, image_views, **kwargs)
 
     @can_return_tuple
     def forward(
@@ -448,6 +499,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
         cache: Cache | None = None,
         shift_labels: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
+        image_views: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> FlashSlothCausalLMOutput:
         """As :meth:`FlashSlothModel.forward`, then the head.
@@ -480,6 +532,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
+            image_views=image_views,
             return_dict=True,
             **kwargs,
         )

@@ -20,12 +20,15 @@ class FlashSlothImageFeatures(ModelOutput):
         last_hidden_state: float [N, W*P, V], F: the uncompressed features, views one after the other.
         pooler_output: float [N, W*R, D], the visual tokens.
         hidden_states, attentions: the encoder's, of each of the N*W views, a tensor a layer, where they were asked for.
+        image_views: int64 [N], the views of each picture, where some have fewer than W: what is theirs stands first,
+            and zeros after it. None: all have W.
     """
 
     last_hidden_state: torch.Tensor = None  # type: ignore[assignment]  # always given: ModelOutput wants a default
     pooler_output: torch.Tensor = None  # type: ignore[assignment]
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    image_views: torch.Tensor | None = None
 
 
 @dataclass

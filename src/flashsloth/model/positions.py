@@ -71,7 +71,11 @@ def positions_without_padding(attention_mask: torch.Tensor | None, length: int) 
 
 
 def place_visual_tokens(
-    inputs_embeds: torch.Tensor, visual_tokens: torch.Tensor, image_row: torch.Tensor, slots: torch.Tensor
+    inputs_embeds: torch.Tensor,
+    visual_tokens: torch.Tensor,
+    image_row: torch.Tensor,
+    slots: torch.Tensor,
+    token_counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Put every picture's visual tokens where its placeholders stand.
 
@@ -80,6 +84,7 @@ def place_visual_tokens(
         visual_tokens: float [N, R, D].
         image_row: int64 [N].
         slots: bool [N, T], from :func:`visual_slots`.
+        token_counts: int64 [N], how many of R are each picture's, the first ones; None: all.
     """
     if is_exporting():  # pictures and their positions come in one order, and none is cached
         rows = torch.arange(inputs_embeds.shape[0], device=slots.device)
@@ -87,8 +92,18 @@ def place_visual_tokens(
         return inputs_embeds.masked_scatter(marked[:, :, None], visual_tokens.to(inputs_embeds))
     picture, position = slots.nonzero(as_tuple=True)  # [k*R] each, pictures and positions in order
     present = slots.any(dim=1)  # pictures of this pass; the others' keys and values are cached
-    tokens = visual_tokens[present].flatten(0, 1).to(inputs_embeds)  # [k*R, D]
+    tokens = visual_tokens[present]  # [k, R, D]
+    if token_counts is None:
+        tokens = tokens.flatten(0, 1)  # [k*R, D]
+    else:
+        tokens = tokens[first_ones(token_counts[present], tokens.shape[1])]
+    tokens = tokens.to(inputs_embeds)
     return inputs_embeds.index_put((image_row[picture], position), tokens)
+
+
+def first_ones(counts: torch.Tensor, length: int) -> torch.Tensor:
+    """The first `counts` int64 [N] of `length` places: bool [N, length]."""
+    return torch.arange(length, device=counts.device) < counts[:, None]
 
 
 def rows_of_pictures(pictures: int, image_row: torch.Tensor | None, image_index: torch.Tensor) -> torch.Tensor:
@@ -111,13 +126,15 @@ def rows_of_pictures(pictures: int, image_row: torch.Tensor | None, image_index:
     return image_row
 
 
-def visual_slots(image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_image: int) -> torch.Tensor:
+def visual_slots(
+    image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_image: int | torch.Tensor
+) -> torch.Tensor:
     """Which positions hold which picture's visual tokens.
 
     Args:
         image_index: int64 [B, T].
         image_row: int64 [N].
-        tokens_per_image: visual tokens a picture.
+        tokens_per_image: visual tokens a picture; int64 [N] where pictures have unlike numbers of views.
 
     Returns:
         bool [N, T]: the positions, in its row, of each picture's visual tokens; no position where the picture stands in
@@ -137,15 +154,17 @@ def visual_slots(image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_
 
 
 def _check_slots(
-    slots: torch.Tensor, image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_image: int
+    slots: torch.Tensor, image_index: torch.Tensor, image_row: torch.Tensor, tokens_per_image: int | torch.Tensor
 ) -> None:
     """Every picture has all of its positions or none, and every position a picture."""
     counts = slots.sum(dim=1)
     wrong = (counts != 0) & (counts != tokens_per_image)
     if wrong.any():
+        picture = int(wrong.nonzero()[0])
+        expected = tokens_per_image if isinstance(tokens_per_image, int) else int(tokens_per_image[picture])
         raise ValueError(
-            f"picture {int(wrong.nonzero()[0])} of the batch has {int(counts[wrong][0])} positions in image_index, "
-            f"expected {tokens_per_image}: make the inputs with the model's own processor, without truncation"
+            f"picture {picture} of the batch has {int(counts[picture])} positions in image_index, "
+            f"expected {expected}: make the inputs with the model's own processor, without truncation"
         )
     if int(slots.sum()) != int((image_index > 0).sum()):
         raise ValueError(
@@ -192,6 +211,7 @@ def embedded_query_inputs(
     slots: torch.Tensor,
     num_query_tokens: int,
     sample_index: torch.Tensor | None = None,
+    patch_counts: torch.Tensor | None = None,
 ) -> EmbeddedQueryInputs | None:
     """Gather everything EmbQ needs in this pass; None if the pass holds no turn.
 
@@ -202,6 +222,7 @@ def embedded_query_inputs(
         slots: bool [N, T], from :func:`visual_slots`.
         num_query_tokens: Q.
         sample_index: int64 [B, T], where several samples share a row.
+        patch_counts: int64 [N], how many of P are each picture's, the first ones; None: all.
     """
     batch, length = query_turn.shape
     row, position = query_positions(query_turn, num_query_tokens)  # [n], [n, Q]
@@ -216,7 +237,7 @@ def embedded_query_inputs(
     if sample_index is not None:
         samples, image_sample, turn_sample = _packed_samples(sample_index, image_row, slots, row, position[:, 0])
     visible = _visible_pictures(turn_sample, position[:, 0], image_sample, slots)  # [n, N]
-    per_sample, feature_mask = _features_per_sample(features, image_sample, samples, turn_sample, visible)
+    per_sample, feature_mask = _features_per_sample(features, image_sample, samples, turn_sample, visible, patch_counts)
     return EmbeddedQueryInputs(
         query_index=row[:, None] * length + position,
         question_index=row[:, None] * length + order,
@@ -224,6 +245,7 @@ def embedded_query_inputs(
         features=per_sample,
         feature_row=turn_sample,
         feature_mask=feature_mask,
+        picture_rows=features.shape[1],
     )
 
 
@@ -254,7 +276,12 @@ def _visible_pictures(
 
 
 def _features_per_sample(
-    features: torch.Tensor, image_sample: torch.Tensor, samples: int, turn_sample: torch.Tensor, visible: torch.Tensor
+    features: torch.Tensor,
+    image_sample: torch.Tensor,
+    samples: int,
+    turn_sample: torch.Tensor,
+    visible: torch.Tensor,
+    patch_counts: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Each sample's pictures side by side: (float [S, M*P, V], bool [n, M*P]; None if every turn sees everything)."""
     ordinal = picture_ordinals(image_sample)  # [N]
@@ -267,14 +294,19 @@ def _features_per_sample(
         per_sample = padded.index_put((image_sample, ordinal - 1), features).flatten(1, 2)
     places = torch.arange(1, most + 1, device=features.device)
     seen = (visible[:, :, None] & (ordinal[:, None] == places)).any(dim=1)  # [n, M]
-    if not is_exporting() and bool(seen.all()):
-        return per_sample, None
-    return per_sample, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
+    if patch_counts is None:
+        if not is_exporting() and bool(seen.all()):
+            return per_sample, None
+        return per_sample, seen.repeat_interleave(patches, dim=1)  # [n, M*P]
+    counts = patch_counts.new_zeros(samples, most).index_put((image_sample, ordinal - 1), patch_counts)  # [S, M]
+    real = first_ones(counts.flatten(), patches).view(samples, most, patches)
+    return per_sample, (real[turn_sample] & seen[:, :, None]).flatten(1)  # [n, M*P]
 
 
 __all__ = [
     "check_placeholders",
     "embedded_query_inputs",
+    "first_ones",
     "picture_ordinals",
     "place_visual_tokens",
     "positions_without_padding",

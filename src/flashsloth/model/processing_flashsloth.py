@@ -2,7 +2,7 @@
 
 In: chat messages (`apply_chat_template`) or a written prompt (`__call__`), and pictures.
 Out: `input_ids`, `attention_mask` and the position tensors of `positions.py`, all [B, T], and `pixel_values`
-[N, W, 3, size, size].
+[N, W, 3, size, size]; `image_views` int64 [N] too, where pictures have unlike numbers of views.
 
 Placeholders are placed by structure. A user's own `<image>`, `<learnable>` or `</s>` is escaped when the conversation
 is written down (`apply_chat_template`), and stays text. In a prompt that is already written, they are placeholders.
@@ -12,7 +12,7 @@ Legend: B batch, T longest row, N pictures, W views a picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jinja2
@@ -22,7 +22,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.conversation import check_conversation, pictures_of, plain_messages, with_texts
-from flashsloth.model.image_processing_flashsloth import BATCH_DIMENSIONS
+from flashsloth.model.image_processing_flashsloth import BATCH_DIMENSIONS, views_of_all
 from flashsloth.model.language_model_head import IGNORED_LABEL
 from flashsloth.model.processor_options import OPTION_NAMES, FlashSlothProcessorKwargs, TextOptions, read_options
 from flashsloth.model.prompt_text import Prompt, PromptText, QuestionFinder
@@ -38,7 +38,7 @@ class FlashSlothProcessor(ProcessorMixin):
         image_processor: makes the views.
         tokenizer: a fast tokenizer that knows `<image>` and `<learnable>`.
         chat_template: Jinja text (see `chat_template.py`).
-        num_image_tokens: visual tokens a picture (81 standard, 405 HD).
+        num_image_tokens: visual tokens of a picture with all its views (81 standard, 405 HD).
         num_query_tokens: query tokens a turn.
 
     Raises:
@@ -67,7 +67,15 @@ class FlashSlothProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Everything the model's forward takes from here."""
-        return ["input_ids", "attention_mask", "image_index", "query_turn", "question_turn", "pixel_values"]
+        return [
+            "input_ids",
+            "attention_mask",
+            "image_index",
+            "query_turn",
+            "question_turn",
+            "pixel_values",
+            "image_views",
+        ]
 
     @property
     def unused_input_names(self) -> list[str]:
@@ -83,7 +91,8 @@ class FlashSlothProcessor(ProcessorMixin):
                 `padding` (default: when there are several rows), `padding_side`, `pad_to_multiple_of`, `max_length`,
                 `truncation`, `return_tensors`, `return_mm_token_type_ids` (1 at visual tokens), ...; and
                 `return_labels` (-100 where nothing is learned; needs `apply_chat_template`), `return_pixel_values`
-                (False: the text alone, pictures are neither opened nor counted).
+                (False: the text alone, pictures are neither opened nor counted), `resolution` ("standard" or "hd", for
+                all pictures or a list of one each; default: all views that the model takes).
 
         Raises:
             ValueError: if pictures and placeholders differ in number, or an option is not known.
@@ -177,15 +186,17 @@ class FlashSlothProcessor(ProcessorMixin):
         pictures = _flat_pictures(images, wanted) if settings.return_pixel_values else []
         texts = [piece.text for prompt in prompts for piece in prompt.pieces if piece.token_id is None]
         tokenized = iter(self._tokenize(texts))
-        rows = [self._row(prompt, tokenized, settings) for prompt in prompts]
+        views = views_of_all(image_options.get("resolution"), sum(wanted), self.image_processor.image_grid)
+        image_tokens = iter([self._tokens_of(count) for count in views])
+        rows = [self._row(prompt, tokenized, image_tokens, settings) for prompt in prompts]
         cut_rows(rows, settings, self.tokenizer.truncation_side)
         padded = pad_rows(rows, settings, self.tokenizer)
         if pictures:
-            padded["pixel_values"] = self.image_processor(images=pictures, **image_options)["pixel_values"]
-            # [N, W, 3, size, size]
+            padded.update(self.image_processor(images=pictures, **image_options))  # [N, W, 3, size, size]
         encoded = BatchFeature(padded, tensor_type=settings.return_tensors)
         if settings.return_text_replacement_offsets:
-            encoded["text_replacement_offsets"] = [self._replacements(prompt) for prompt in prompts]
+            image_tokens = iter([self._tokens_of(count) for count in views])
+            encoded["text_replacement_offsets"] = [self._replacements(prompt, image_tokens) for prompt in prompts]
         return encoded
 
     def replace_image_token(self, image_inputs: dict | None = None, image_idx: int = 0, **kwargs: Any) -> str:
@@ -200,7 +211,11 @@ class FlashSlothProcessor(ProcessorMixin):
             num_image_patches=[self.image_processor.num_views] * count,
         )
 
-    def _replacements(self, prompt: Prompt) -> list[dict[str, Any]]:
+    def _tokens_of(self, views: int) -> int:
+        """Visual tokens of a picture with so many views."""
+        return self.num_image_tokens // self.image_processor.num_views * views
+
+    def _replacements(self, prompt: Prompt, image_tokens: Iterator[int]) -> list[dict[str, Any]]:
         """Where each picture stands, in characters of the prompt (`span`) and of the expanded prompt (`new_span`)."""
         found: list[dict[str, Any]] = []
         place = 0
@@ -209,7 +224,7 @@ class FlashSlothProcessor(ProcessorMixin):
             if piece.token_id == self.query_token_id:
                 written = self.query_token * self.num_query_tokens
             elif piece.token_id == self.image_token_id:
-                written = self.replace_image_token()
+                written = self.image_token * next(image_tokens)
                 start = piece.origin[0]
                 spans = {"span": (start, start + len(piece.text)), "new_span": (place, place + len(written))}
                 found.append({"type": "image", **spans, "text": piece.text, "replacement": written})
@@ -226,8 +241,10 @@ class FlashSlothProcessor(ProcessorMixin):
         ends = [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
         return list(zip(encoded["input_ids"], ends, strict=True))
 
-    def _row(self, prompt: Prompt, tokenized: Any, settings: TextOptions) -> dict[str, list[int]]:
-        """One prompt's ids and marks, placeholders written out."""
+    def _row(
+        self, prompt: Prompt, tokenized: Any, image_tokens: Iterator[int], settings: TextOptions
+    ) -> dict[str, list[int]]:
+        """One prompt's ids and marks, placeholders written out; `image_tokens` of each picture of the batch in turn."""
         row: dict[str, list[int]] = {name: [] for name in ("input_ids", "image_index", "query_turn", "question_turn")}
         labels: list[int] = []
         pictures = turn = 0
@@ -247,7 +264,7 @@ class FlashSlothProcessor(ProcessorMixin):
             else:
                 if piece.token_id == self.image_token_id:
                     pictures += 1
-                    count, image = self.num_image_tokens, pictures
+                    count, image = next(image_tokens), pictures
                 elif piece.token_id == self.query_token_id:
                     turn += 1
                     count, query = self.num_query_tokens, turn

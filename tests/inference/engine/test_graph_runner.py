@@ -96,6 +96,30 @@ def test_logits_are_those_of_plain_passes_and_nothing_is_recorded_after_warm_up(
     assert not runner.counts.degraded
 
 
+def test_whole_views_of_an_hd_model_are_answered_beside_all_views(load_calm: LoadCalm) -> None:
+    sloth = load_calm("hd")
+
+    def whole_views() -> list[Request]:
+        pictures = sloth.image_encoder.prepare([tiny.picture(1)], "standard")
+        written = [sloth.writer.write([sloth.writer.user_message(one, 1)], None, "standard") for one in QUESTIONS]
+        return [Request(one, pictures, SamplingParams(max_tokens=5)) for one in written]
+
+    def mixed() -> list[Request]:
+        return [one for pair in zip(requests(sloth), whole_views() * 4, strict=True) for one in pair]
+
+    expected, logits = run(plain_engine(sloth, max_rows=ROWS), mixed())
+    engine, runner = graph_engine(sloth, max_rows=ROWS)
+    engine._image_encoder.encode = runner.encode
+    warm(sloth, runner)
+    captured = runner.counts.captured
+    answers, found = run(engine, mixed())
+    assert answers == expected
+    for one, other in zip(found, logits, strict=True):
+        torch.testing.assert_close(one, other, atol=CLOSE, rtol=CLOSE)
+    assert runner.counts.captured == captured
+    assert not runner.counts.degraded
+
+
 def test_in_bfloat16_distributions_are_as_near_as_rounding_lets_them_be(load_calm: LoadCalm) -> None:
     def asked(sloth: FlashSloth) -> list[Request]:
         given = ((70, 71, 72, 73, 74),)  # the same tokens for both, whatever is likeliest

@@ -61,9 +61,13 @@ class GraphEncoder:
         return sum(self._key(count) in self._recordings for count in counts)
 
     def _encode(self, views: torch.Tensor) -> FlashSlothImageFeatures:
-        """Features of at most 8 pictures: replayed if that is recorded, else plain."""
+        """Features of at most 8 pictures: replayed if that is recorded, else plain, as an HD model's whole views."""
         count = bucket(len(views), PICTURES)
-        if self._pixels is None or self._key(count) not in self._recordings:
+        if (
+            self._pixels is None
+            or views.shape[1:] != self._pixels.shape[1:]
+            or self._key(count) not in self._recordings
+        ):
             return self._model.get_image_features(_pinned(views, self._model.device).to(self._model.device))
         with self._recordings.lock:
             self._pixels[: len(views)].copy_(_pinned(views, self._model.device), non_blocking=True)

@@ -138,12 +138,17 @@ class PromptInputs:
             rows: of the cache that are free, or are these parts'.
             columns: of the cache.
         """
-        if any(part.turns > 1 or not part.has_pictures for part in parts):
+        if any(part.turns > 1 or not part.has_pictures or self._has_whole_views(part.prompt) for part in parts):
             return None
         start, longest = parts[0].start, max(len(part.prompt) for part in parts)
         pictures = max(max(part.prompt.image_index, default=0) for part in parts)
         shape = self.shape(len(parts), longest - start, pictures, start, columns)
         return shape if shape is not None and shape.rows <= rows else None
+
+    def _has_whole_views(self, prompt: Prompt) -> bool:
+        """Whether an HD model is shown a picture without its tiles."""
+        pictures = max(prompt.image_index, default=0)
+        return sum(place > 0 for place in prompt.image_index) != pictures * self._tokens
 
     def shape(self, count: int, longest: int, pictures: int, start: int, columns: int) -> PromptShape | None:
         """The shape that so many prompts need, of which so many positions are run, of so many pictures each."""

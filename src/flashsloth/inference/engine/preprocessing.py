@@ -1,27 +1,28 @@
 """Requests of many questions, made by threads while earlier ones are answered.
 
-In: (picture, question) pairs, read as they are needed. Out: a :class:`Request` for each, or why there is none. Opening
-and resizing pictures and writing prompts happen here, outside the engine's thread; a picture that is asked about again
-soon is opened once.
+In: (picture, question) pairs, and how each is to be answered. Out: a :class:`Request` for each, or why there is none.
+Opening and resizing pictures and writing prompts happen here, outside the engine's thread; a picture that is asked
+about again soon is opened once.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from flashsloth.inference.errors import PromptError
+from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request
 from flashsloth.inference.vision import PreparedPictures, picture_key
 
 PICTURES_HELD = 32
 """Different pictures whose pixels, or features, are held for further questions."""
 
-Prepare = Callable[[Any], PreparedPictures]
-Write = Callable[[PreparedPictures, str], Request]
+Prepare = Callable[[Any, Options], PreparedPictures]
+Write = Callable[[PreparedPictures, str, Options], Request]
 Made = Callable[[int, "Future[Request]"], None]
 
 
@@ -29,15 +30,13 @@ class Preprocessing:
     """Makes requests ahead; a context that ends its threads.
 
     Args:
-        pairs: of a picture and a question.
         prepare: opens a picture and makes its views.
         write: makes the request of a question about prepared pictures.
-        made: called, by any thread, with the place of a pair in `pairs` and what became of it.
+        made: called, by any thread, with the place of a pair and what became of it.
         workers: threads.
     """
 
-    def __init__(self, pairs: Iterable[Any], prepare: Prepare, write: Write, made: Made, workers: int) -> None:
-        self._pairs = enumerate(pairs)
+    def __init__(self, prepare: Prepare, write: Write, made: Made, workers: int) -> None:
         self._prepare, self._write, self._made = prepare, write, made
         self._threads = ThreadPoolExecutor(workers, "flashsloth preprocessing")
         self._pictures: OrderedDict[Hashable, tuple[Any, Future[PreparedPictures]]] = OrderedDict()
@@ -48,32 +47,30 @@ class Preprocessing:
     def __exit__(self, *exception: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def start_next(self) -> bool:
-        """Let the next pair be worked on; False where there is none."""
-        place, pair = next(self._pairs, (-1, None))
-        if place < 0:
-            return False
+    def start(self, place: int, pair: Any, options: Options) -> None:
+        """Let a pair of a picture and a question be worked on, under its place."""
         if isinstance(pair, tuple | list) and len(pair) == 2:
-            request = self._threads.submit(self._request, self._picture(pair[0]), pair[1])
+            request = self._threads.submit(self._request, self._picture(pair[0], options), pair[1], options)
         else:
             request = Future()
             request.set_exception(PromptError(f"pair {place} is {type(pair).__name__}; expected (picture, question)"))
         request.add_done_callback(partial(self._made, place))
-        return True
 
-    def _picture(self, picture: Any) -> Future[PreparedPictures]:
+    def _picture(self, picture: Any, options: Options) -> Future[PreparedPictures]:
         """A picture on its way, the same for all who ask about it; it is held, so that no other gets its `id`."""
-        key = picture_key(picture)
+        key = picture_key(picture), options.resolution
         if key in self._pictures:
             self._pictures.move_to_end(key)
         else:
-            self._pictures[key] = picture, self._threads.submit(self._prepare, picture)
+            self._pictures[key] = picture, self._threads.submit(self._prepare, picture, options)
             if len(self._pictures) > PICTURES_HELD:
                 self._pictures.popitem(last=False)
         return self._pictures[key][1]
 
-    def _request(self, picture: Future[PreparedPictures], question: str) -> Request:
-        return self._write(picture.result(), question)  # no thread waits in vain: the picture's work came first
+    def _request(self, picture: Future[PreparedPictures], question: str, options: Options) -> Request:
+        return self._write(
+            picture.result(), question, options
+        )  # no thread waits in vain: the picture's work came first
 
 
 __all__ = ["PICTURES_HELD", "Preprocessing"]
