@@ -39,6 +39,7 @@ from flashsloth.benchmark.weights import Precision
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.graph_runner import GraphRunner
+from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.load import shipped_folder
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt
@@ -57,6 +58,8 @@ POLICY: ImagePolicy = "careful"
 TURN = 1
 MOST_ROWS = 64
 """Answers at once, at most."""
+MOST_TOKENS = 512
+"""Of an answer, at most."""
 AHEAD = 16
 """Pictures that are prepared before they are needed."""
 
@@ -103,7 +106,10 @@ class FlashSlothSubject(Subject):
         """An engine for the model as it is now; nothing ends its answers but their length."""
         self._pictures.clear()
         self._image_encoder = ImageEncoder(self.model, self._processor, self._pictures)
-        config = EngineConfig(max_rows=MOST_ROWS, cuda_graphs=fast)
+        columns = round_columns(len(self._prompt(question=0)) + MOST_TOKENS)
+        config = EngineConfig(
+            max_rows=MOST_ROWS, cache_bytes=MOST_ROWS * columns * self.key_value_bytes, cuda_graphs=fast
+        )
         self._engine = Engine(self.model, self._ids, self._image_encoder, self._pictures, config)
         self._engine.end_ids = []
 

@@ -125,6 +125,8 @@ def ask(
         terminal.print_json({**describe_answers(found, sloth, logprobs=logprobs is not None), **facts})
     elif found[0].finish_reason != FinishReason.ABORT:
         drawn = f", seed {found[0].seed}" if temperature else ""
+        if found[0].finish_reason == FinishReason.TIMEOUT:
+            terminal.print_warning(f"the deadline of {deadline:g} s came before the answer's end")
         seen = f", {found[0].resolution} resolution" if resolution is not None and found[0].resolution else ""
         terminal.print_note(f"{done - loaded:.2f} s, {tokens} tokens{drawn}{seen}, {describe(sloth)}")
     if found[0].finish_reason == FinishReason.ABORT:

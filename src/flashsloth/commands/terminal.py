@@ -37,6 +37,11 @@ def print_error(message: str) -> None:
     stderr().print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
 
 
+def print_warning(message: str) -> None:
+    """One line that is told to programs' logs as well: what came is not what was asked for."""
+    stderr().print(Text("warning: ", style="bold yellow") + Text(message), soft_wrap=True)
+
+
 def print_note(message: str) -> None:
     """A quiet line, for a person only."""
     console = stderr()

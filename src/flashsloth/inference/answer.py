@@ -30,7 +30,7 @@ class Answer:
         top_logprobs: the likeliest tokens in place of each token, (id, log-probability); as many as were asked for.
         choices: choice -> probability, where choices were given.
         attention: where the model looked in each picture, where that was asked; nothing of one that ended before.
-        seed: of its draws.
+        seed: of its draws; None where nothing was drawn.
         resolution: "standard" where each picture was shown as one view, "hd" where as all; None without a picture.
     """
 
@@ -125,7 +125,7 @@ class Collector:
             tuple(one.logprob for one in tokens if one.logprob is not None),
             tuple(one.top for one in tokens if one.top),
             attention=() if end.attention is None else self._places(end.attention),
-            seed=end.seed,
+            seed=end.seed if self._request.params.temperature else None,
             resolution=self._resolution,
         )
 

@@ -25,7 +25,7 @@ class AnswerError(FlashSlothError):
     """Some answers of a batch could not be made.
 
     Attributes:
-        answers: those that were made, in their places; None where one failed.
+        answers: those that were made, in their places, None where one failed; empty where each was handed out before.
         errors: place -> what went wrong there.
     """
 

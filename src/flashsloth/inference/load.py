@@ -75,6 +75,8 @@ def load(
     """
     if quantize is not None and not optimize:
         raise SpeedError(f"quantize={quantize!r} needs optimize=True: without it a model stays as it was saved")
+    if engine is not None and not isinstance(engine, EngineConfig):
+        raise LoadError(f"engine is {type(engine).__name__}; expected an EngineConfig")
     chosen_quantization = check_quantization(quantize)
     chosen_device = choose_device(device)
     cache = PictureCache(picture_cache)

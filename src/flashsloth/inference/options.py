@@ -76,6 +76,8 @@ class AnswerOptions(TypedDict, total=False):
     resolution_threshold: float
 
 
+NOTHING = {one.name: one.default for one in fields(SamplingParams)}
+"""What each parameter is where it was not given."""
 SAMPLING = frozenset(one.name for one in fields(SamplingParams))
 
 
@@ -110,8 +112,7 @@ class Options:
             raise PromptError(f"system is {type(self.system).__name__}; expected a text, or None for the model's own")
         if self.system is not None:
             check_text("the system text", self.system)
-        if self.choices and self.params.n > 1:
-            raise PromptError(f"n is {self.params.n} beside choices, which are judged once: leave n out")
+        self._require_effect()
         self._check_resolution()
 
     def _check_resolution(self) -> None:
@@ -123,6 +124,18 @@ class Options:
             raise PromptError(f"resolution_threshold is {threshold!r}; expected a number from 0 to 1")
         if self.resolution == AUTO and self.params.n > 1:
             raise PromptError(f"n is {self.params.n} beside resolution {AUTO!r}, which one answer decides: leave n out")
+
+    def _require_effect(self) -> None:
+        """Refuse options that would change nothing.
+
+        Raises:
+            PromptError: for such options.
+        """
+        if self.per_token and not self.choices:
+            raise PromptError("per_token judges choices, and none were given: leave it out")
+        beside = [name for name in ("n", "temperature", "stop", "mask") if getattr(self.params, name) != NOTHING[name]]
+        if self.choices and beside:
+            raise PromptError(f"{beside[0]} is of answers that are made, and choices are only judged: leave it out")
 
     @classmethod
     def of(cls, given: AnswerOptions) -> Options:

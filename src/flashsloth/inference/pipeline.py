@@ -189,12 +189,17 @@ class FlashSloth:
         an error after all others, or, with `on_error="return"`, comes as an exception in its place.
         """
         _check_on_error(on_error)
+        if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+            raise PromptError(f"pairs is {type(pairs).__name__}; expected (picture, question) pairs")
         return self._answer_pairs(pairs, self._checked(options), on_error)
 
     def chat(self, image: Picture = None, **options: Unpack[AnswerOptions]) -> Conversation:
         """A conversation; `image`, if any, goes with its first question, and the options with all of them."""
         checked = self._checked(options)
         checked.require_one_text("a conversation")
+        if checked.details or checked.params.logprobs:
+            what = "details" if checked.details else "logprobs"
+            raise PromptError(f"a conversation returns texts: leave {what} out")
         if checked.resolution == AUTO:
             raise PromptError(
                 'a conversation takes resolution "standard" or "hd", not "auto": choose one, or call answer'
