@@ -13,6 +13,7 @@ from PIL import Image
 
 import flashsloth
 from flashsloth.inference import FlashSloth, LoadError
+from flashsloth.inference.errors import PromptError
 from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
 from flashsloth.media import MediaLimits
 
@@ -142,6 +143,15 @@ def test_changed_weights_are_another_model(fresh: FlashSloth, pictures: list) ->
     looked = work.looks
     assert fresh.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH) == expected
     assert work.looks == looked + 1
+
+
+def test_a_conversation_ends_with_the_weights_that_it_began_with(fresh: FlashSloth, pictures: list) -> None:
+    talk = fresh.chat(pictures[0], max_tokens=LENGTH)
+    talk.ask(QUESTIONS[0])
+    with torch.no_grad():
+        next(fresh.model.model.spatial_attention_pooling.parameters()).mul_(-3)
+    with pytest.raises(PromptError, match="weights have changed"):
+        talk.ask(QUESTIONS[1])
 
 
 def test_it_is_bounded_and_gives_up_what_was_used_longest_ago() -> None:

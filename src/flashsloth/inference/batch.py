@@ -131,6 +131,8 @@ class Batch:
             del self._asked[place]
             if isinstance(error, Exception):
                 yield place, error
+            else:
+                raise error  # a thread that was told to end: no answer can be given for it
         if not requests:
             return
         replies = self._thread.submit_all([request for _, request in requests], self._events)

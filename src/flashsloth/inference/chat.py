@@ -38,6 +38,7 @@ class Conversation:
         self._sloth = flashsloth
         self._options = options
         self.attention: tuple[Attention, ...] = ()
+        self._weights = flashsloth.image_encoder.weights_state()
         self._waiting = self._prepare(image)
         self._seen = PreparedPictures()
         self._messages: Messages = []
@@ -60,9 +61,12 @@ class Conversation:
 
         Raises:
             PictureError, PromptError: at the call; the conversation is then as it was.
+            EngineError: if the engine has failed.
         """
         self._check_free(len(self._turns))
         self._sloth.engine_thread.check()
+        if self._sloth.image_encoder.weights_state() != self._weights:
+            raise PromptError("the model's weights have changed since this conversation began: begin another")
         writer = self._sloth.writer
         writer.check_question(question)
         added = join_prepared([self._waiting, self._prepare(image)])

@@ -207,7 +207,10 @@ class FlashSloth:
         return Conversation(self, image, checked)
 
     def request(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Request:
-        """What :meth:`answer` lets the engine answer: for callers that drive the engine themselves."""
+        """What :meth:`answer` lets the engine answer: for callers that drive the engine themselves.
+
+        It may hold what the model sees in its pictures already, and is to be made again when weights have changed.
+        """
         checked = self._checked(options)
         if checked.resolution == AUTO:
             raise PromptError('a request takes resolution "standard" or "hd", not "auto", which makes two: choose one')

@@ -217,3 +217,12 @@ def test_an_answer_among_pictures_of_a_step_that_cannot_be_seen(
     found = finish(engine)
     assert [found[one][-1].finish_reason == FinishReason.ERROR for one in ids] == [False, True, False]
     assert tiny.picture(20) != tiny.picture(21)
+
+
+def test_a_pair_that_cannot_even_be_named_fails_in_its_place(sloth: FlashSloth) -> None:
+    nested: list[Any] = []
+    nested.append(nested)
+    pairs: Any = [(None, "Why?"), (nested, "Why?"), 5, (None, "Why?")]
+    first, *errors, last = sloth.answer_batch(pairs, on_error="return", max_tokens=3)
+    assert first == last == sloth.answer(None, "Why?", max_tokens=3)
+    assert [type(error) for error in errors] == [RecursionError, PromptError]

@@ -148,6 +148,9 @@ class EngineThread:
 
     def deliver(self) -> bool:
         """Make a step and hand out what it brought; whether there is more to do."""
+        with self._mailbox.lock:  # who woke the thread has said all, or was interrupted
+            while not self._mailbox.wake.empty():
+                self._mailbox.wake.get()
         while self._mailbox.calls:
             call, _ = self._mailbox.calls.popleft()
             call()
@@ -222,12 +225,10 @@ class _Mailbox:
         if not receiver.left:
             del self.receivers[output.request_id]
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, failure: EngineError) -> None:
         """Tell everyone who waits, and who will ask."""
         with self.lock:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            self.failure = EngineError(f"the engine has failed and answers no more ({what}): load the model again")
-            self.failure.__cause__ = error
+            self.failure = failure
             for receiver in self.receivers.values():
                 receiver.deliveries.put(self.failure)
             self.receivers.clear()
@@ -244,9 +245,11 @@ def _tell_fork() -> None:
     """In a new process there are none of the threads, and who held a lock will never give it back."""
     for mailbox in list(_driven):
         mailbox.lock = threading.RLock()
-        mailbox.failure = EngineError(
-            "this process was forked from one whose model was answering, and its engine's thread is not here: "
-            "load the model in the new process, or start it by the method 'spawn'"
+        mailbox.fail(
+            EngineError(
+                "this process was forked from one whose model was answering, and its engine's thread is not here: "
+                "load the model in the new process, or start it by the method 'spawn'"
+            )
         )
     _driven.clear()
 
@@ -276,11 +279,8 @@ def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
         if mailbox.driver is not None:
             return
         mailbox.driver = threading.current_thread()
-    while True:
+    while not mailbox.closed:
         mailbox.wake.get()
-        with mailbox.lock:  # who woke it has said all, or was interrupted
-            while not mailbox.wake.empty():
-                mailbox.wake.get()
         driven = thread()
         if driven is None or mailbox.closed:
             return
@@ -289,7 +289,10 @@ def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
                 pass
         except BaseException as error:
             if not mailbox.closed:  # else the interpreter ends, and takes those who wait with it
-                mailbox.fail(error)
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                failure = EngineError(f"the engine has failed and answers no more ({what}): load the model again")
+                failure.__cause__ = error
+                mailbox.fail(failure)
             return
         del driven
 

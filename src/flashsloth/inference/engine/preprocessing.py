@@ -49,11 +49,13 @@ class Preprocessing:
 
     def start(self, place: int, pair: Any, options: Options) -> None:
         """Let a pair of a picture and a question be worked on, under its place."""
-        if isinstance(pair, tuple | list) and len(pair) == 2:
+        try:
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise PromptError(f"pair {place} is {type(pair).__name__}; expected (picture, question)")
             request = self._threads.submit(self._request, self._picture(pair[0], options), pair[1], options)
-        else:
+        except (ValueError, TypeError, OSError, RecursionError) as error:  # of what is no pair, or no picture
             request = Future()
-            request.set_exception(PromptError(f"pair {place} is {type(pair).__name__}; expected (picture, question)"))
+            request.set_exception(error)
         request.add_done_callback(partial(self._made, place))
 
     def _picture(self, picture: Any, options: Options) -> Future[PreparedPictures]:
