@@ -87,6 +87,8 @@ class Batch:
                             kept = None if self._again is None else pair
                             self._ask(place, pair, Asked(self._options, time.monotonic(), kept))
                             started += 1
+                        if started >= first and not self._events.empty():
+                            break  # pairs that come slowly do not keep what is there waiting
                     if not self._asked:
                         return
                     pending = len(self._asked) - len(self._running)  # whose requests are being made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from test_engine_steps import QUESTIONS, finish, make_engine, request, tokens
 
 from flashsloth.inference import FlashSloth
+from flashsloth.inference.batch import Batch
 from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.errors import EngineError, PromptError
 from flashsloth.inference.kv_cache import KVCache
@@ -217,6 +220,29 @@ def test_an_answer_among_pictures_of_a_step_that_cannot_be_seen(
     found = finish(engine)
     assert [found[one][-1].finish_reason == FinishReason.ERROR for one in ids] == [False, True, False]
     assert tiny.picture(20) != tiny.picture(21)
+
+
+def test_pairs_that_come_slowly_keep_no_answer_waiting(sloth: FlashSloth, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell, made = Batch._made, threading.Event()
+
+    def told(batch: Batch, *ready: Any) -> None:
+        tell(batch, *ready)
+        made.set()
+
+    monkeypatch.setattr(Batch, "_made", told)
+    read: list[int] = []
+
+    def slowly() -> Iterator[tuple[None, str]]:
+        for number in range(24):
+            if number == 20:
+                made.wait()
+            read.append(number)
+            yield None, "Why?"
+
+    answers = sloth.answer_as_ready(slowly(), max_tokens=1)
+    next(answers)
+    assert len(read) <= 21
+    assert len(list(answers)) == 23
 
 
 def test_a_pair_that_cannot_even_be_named_fails_in_its_place(sloth: FlashSloth) -> None:
