@@ -223,19 +223,26 @@ def test_an_answer_among_pictures_of_a_step_that_cannot_be_seen(
 
 
 def test_pairs_that_come_slowly_keep_no_answer_waiting(sloth: FlashSloth, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell, made = Batch._made, threading.Event()
+    mailbox = sloth.engine_thread._mailbox
+    tell, hand_out = Batch._made, mailbox.hand_out
+    made, answered = threading.Event(), threading.Event()
 
     def told(batch: Batch, *ready: Any) -> None:
         tell(batch, *ready)
         made.set()
 
+    def handed(output: Any) -> None:
+        hand_out(output)
+        answered.set()
+
     monkeypatch.setattr(Batch, "_made", told)
+    monkeypatch.setattr(mailbox, "hand_out", handed)
     read: list[int] = []
 
     def slowly() -> Iterator[tuple[None, str]]:
         for number in range(24):
-            if number == 20:
-                made.wait()
+            if number in (10, 20):
+                assert (made if number == 10 else answered).wait(60)
             read.append(number)
             yield None, "Why?"
 
