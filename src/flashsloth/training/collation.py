@@ -76,7 +76,9 @@ class SampleEncoder:
         pictures = pictures_of(sample.messages)
         pixels = None
         if pictures:
-            pixels = self.processor.image_processor(images=pictures, return_tensors="np")["pixel_values"]
+            pixels = self.processor.image_processor(images=pictures, resolution=sample.resolution, return_tensors="np")[
+                "pixel_values"
+            ]
         return EncodedSample(row, pixels, sample.patches, sample.where)
 
     def text(self, sample: Sample) -> Row:
@@ -90,6 +92,7 @@ class SampleEncoder:
             return_labels=True,
             padding=False,
             return_pixel_values=False,
+            resolution=sample.resolution,
             space_before_queries=self.space_before_queries,
         )
         del encoded["attention_mask"]
@@ -128,7 +131,7 @@ class ConversationCollator:
         in_order = [encoded[number] for row in rows for number in row]
         pixels = [sample.pixels for sample in in_order if sample.pixels is not None]
         if pixels:
-            batch["pixel_values"] = torch.from_numpy(np.concatenate(pixels))
+            batch.update(_pictures(pixels))
         if all(sample.where is not None for sample in in_order):
             batch[IDS_KEY] = [str(sample.where) for sample in in_order]
         shown = [sample.patches for sample in in_order if sample.patches is not None]
@@ -148,6 +151,15 @@ class ConversationCollator:
             batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
             return batch
         return pad_packed([join_samples(row) for row in rows], self.fillers, self.attention)
+
+
+def _pictures(pixels: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    """Pictures of samples, float32 [n, W, 3, size, size] each, as the processor gives those of unlike views."""
+    counts = torch.tensor([one.shape[1] for one in pixels for _ in one])
+    most = int(counts.max())
+    padded = [np.pad(one, [(0, 0), (0, most - one.shape[1]), *[(0, 0)] * 3]) for one in pixels]
+    joined = {"pixel_values": torch.from_numpy(np.concatenate(padded if (counts < most).any() else pixels))}
+    return {**joined, "image_views": counts} if (counts < most).any() else joined
 
 
 class PatchCollator:

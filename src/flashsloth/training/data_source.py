@@ -71,6 +71,9 @@ with warnings.catch_warnings():
         leave_out: Annotated[list[Annotated[int, Field(ge=0)]], FROM_HERE] = Field(default_factory=list)
         """Numbers of samples, from 0, that are not learned from; the next one stands in for each, so that no other
         moves. Guards name samples by these numbers."""
+        resolution: Annotated[Literal["standard", "hd"] | None, _ORDER] = None
+        """Of an HD model, how much it is shown of each picture: the whole view, or all views; null for all. Two sources
+        of the same files, one of each, teach it both."""
         independent: Annotated[bool, _ORDER] = False
         """Every question by itself instead of as turns of one conversation."""
 

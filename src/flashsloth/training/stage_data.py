@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from flashsloth.model.configuration_flashsloth import views_of
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.collation import SampleEncoder
 from flashsloth.training.data import (
@@ -39,6 +40,7 @@ def training_conversations(
     Raises:
         DataError: if a source cannot be opened, or has no sample that it is to leave out.
     """
+    check_resolutions(stage, processor)
     data = conversations(stage.data, patch_grid)
     left_out = [frozenset(source.leave_out) for source in stage.data]
     for part, numbers in zip(data.parts, left_out, strict=True):
@@ -46,6 +48,19 @@ def training_conversations(
             raise DataError(f"leave_out names sample {max(numbers)} of {part.name}, whose last is {len(part) - 1}")
     ledger = Ledger(folder / LEDGER_NAME, len(data), stage.max_bad_fraction)
     return GuardedData(data, SampleEncoder(processor, stage.settings), ledger, left_out)
+
+
+def check_resolutions(stage: StageRun, processor: FlashSlothProcessor) -> None:
+    """Refuse what the model's processor cannot show.
+
+    Raises:
+        DataError: naming the resolution.
+    """
+    for source in (*stage.data, *stage.eval_data):
+        try:
+            views_of(source.resolution, processor.image_processor.image_grid)
+        except ValueError as error:
+            raise DataError(f"the data of stage {stage.stage}: {error}") from error
 
 
 def held_out_kinds(data: Joined, encode: SampleEncoder) -> list[list[str]]:

@@ -144,6 +144,12 @@ class StageRun(RecipeModel):
             if source.leave_out and not settings.learns_answers:
                 said = f"is for stages that learn answers, not for {self.stage}"
                 yield Problem((key, number, "leave_out"), said)
+            if source.resolution is not None and not settings.learns_answers:
+                said = f"is for stages that learn answers, not for {self.stage}"
+                yield Problem((key, number, "resolution"), said)
+            if source.resolution is not None and (self.feature_cache is not None or settings.patch_loss):
+                said = "goes neither with feature_cache nor with patch_loss, which are of all views: leave it out"
+                yield Problem((key, number, "resolution"), said, (loss,))
             if source.independent and settings.learns_answers and settings.template == "plain":
                 said = "needs questions to tell apart, which template plain leaves out: choose chat"
                 yield Problem((key, number, "independent"), said, (template,))

@@ -6,6 +6,7 @@ In: the sources of a recipe. Out: one map-style dataset, in which every sample h
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,18 @@ class Joined(Dataset):
     Attributes:
         parts: the datasets.
         weights: how often an epoch takes each sample of each part.
+        resolutions: how much is shown of the pictures of each part.
     """
 
-    def __init__(self, parts: list[Any], weights: list[float] | None = None) -> None:
+    def __init__(
+        self,
+        parts: list[Any],
+        weights: list[float] | None = None,
+        resolutions: Sequence[str | None] | None = None,
+    ) -> None:
         self.parts = parts
         self.weights = [1.0] * len(parts) if weights is None else weights
+        self.resolutions = [None] * len(parts) if resolutions is None else list(resolutions)
         self.ends = list(np.cumsum([len(part) for part in parts]))
 
     def __len__(self) -> int:
@@ -51,7 +59,10 @@ class Joined(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         part, local = self.locate(index)
-        return self.parts[part][local]
+        sample = self.parts[part][local]
+        if self.resolutions[part] is not None:
+            sample.resolution = self.resolutions[part]
+        return sample
 
     def sizes(self) -> Sizes:
         """Of every sample, without opening pictures."""
@@ -97,7 +108,8 @@ def conversations(sources: list[DataSource], patch_grid: int | None = None) -> J
     Raises:
         DataError: where a source cannot be opened, or patches are asked for of pictures that were not drawn.
     """
-    return Joined([open_source(source, patch_grid) for source in sources], [source.weight for source in sources])
+    parts = [open_source(source, patch_grid) for source in sources]
+    return Joined(parts, [source.weight for source in sources], [source.resolution for source in sources])
 
 
 def patches(sources: list[DataSource], patch_grid: int) -> Joined:

@@ -79,6 +79,7 @@ class Sample:
         independent: whether each turn is a question of its own about the first turn's pictures.
         patches: what each patch of the one picture shows, int64 [P] a property, where that was asked for.
         where: its place in the data.
+        resolution: "standard" or "hd", how much of its pictures is shown; None for all views that the model takes.
     """
 
     messages: list[dict[str, Any]]
@@ -86,6 +87,7 @@ class Sample:
     independent: bool = False
     patches: dict[str, np.ndarray] | None = None
     where: Where | None = None
+    resolution: str | None = None
 
 
 @contextmanager
