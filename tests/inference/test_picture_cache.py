@@ -75,6 +75,15 @@ def test_batches_take_what_is_known_and_run_the_rest(fresh: FlashSloth, forgetfu
     assert fresh.answer_batch(pairs, max_tokens=LENGTH) == expected
 
 
+def test_a_batch_keeps_beginnings_that_a_second_question_shares(fresh: FlashSloth, pictures: list) -> None:
+    fresh.answer_batch([(picture, QUESTIONS[0]) for picture in pictures[:2]], max_tokens=2)
+    assert len(fresh.pictures) == 2  # features
+    fresh.answer_batch([(pictures[0], question) for question in QUESTIONS], max_tokens=2)
+    assert len(fresh.pictures) == 3
+    fresh.answer(pictures[1], QUESTIONS[0], max_tokens=2)
+    assert len(fresh.pictures) == 4
+
+
 def test_a_chat_begins_with_what_is_known(fresh: FlashSloth, forgetful: FlashSloth, pictures: list) -> None:
     fresh.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH)
     work = Work(fresh)

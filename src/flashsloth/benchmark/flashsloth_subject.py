@@ -178,7 +178,7 @@ class FlashSlothSubject(Subject):
     def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
         shown = [self._prepare(picture) for picture in pictures]
         self._step(
-            [self._request(one, number, new_tokens) for number, one in enumerate(shown)],
+            [self._request(one, number, new_tokens, keeps_prefix=False) for number, one in enumerate(shown)],
             lambda: self._everyone(None),
         )
 
@@ -193,7 +193,9 @@ class FlashSlothSubject(Subject):
                     waiting.append((number, threads.submit(self._prepare, picture)))
                 while waiting and running < rows and (waiting[0][1].done() or not running):
                     number, shown = waiting.popleft()
-                    self._engine.add_request(self._request(shown.result(), number, new_tokens, streams=False))
+                    self._engine.add_request(
+                        self._request(shown.result(), number, new_tokens, streams=False, keeps_prefix=False)
+                    )
                     running += 1
                 if not running:
                     return
@@ -202,8 +204,17 @@ class FlashSlothSubject(Subject):
     def _prepare(self, picture: Image.Image) -> PreparedPictures:
         return self._image_encoder.prepare(self._image_encoder.open(picture, POLICY))
 
-    def _request(self, shown: PreparedPictures, question: int, new_tokens: int, streams: bool = True) -> Request:
-        return Request(self._prompt(question), shown, SamplingParams(max_tokens=new_tokens), streams=streams)
+    def _request(
+        self,
+        shown: PreparedPictures,
+        question: int,
+        new_tokens: int,
+        *,
+        streams: bool = True,
+        keeps_prefix: bool = True,
+    ) -> Request:
+        params = SamplingParams(max_tokens=new_tokens)
+        return Request(self._prompt(question), shown, params, streams=streams, keeps_prefix=keeps_prefix)
 
     def _step(self, requests: Sequence[Request], everyone: Callable[[], Any] = lambda: None) -> None:
         """Answer requests; `everyone` is called whenever each of them has one more token.

@@ -283,7 +283,7 @@ class FlashSloth:
         self.writer.check_question(question)
         message = self.writer.user_message(question, len(pictures))
         prompt = self.writer.write([message], options.system, options.resolution)
-        return self._asked(message, prompt, pictures, options)
+        return replace(self._asked(message, prompt, pictures, options), keeps_prefix=False)
 
     def _asked(
         self, message: Message, prompt: Prompt, pictures: PreparedPictures, options: Options, streams: bool = False

@@ -46,6 +46,8 @@ class Request:
         params: how tokens are chosen.
         states: keys and values of the prompt's first positions, where the caller has them.
         choices: token ids, end token included, of answers that are scored instead of one that is made.
+        keeps_prefix: whether keys and values before the question are kept for the next one about the same pictures; if
+            not, they are once a second question shares them.
         keep_states: whether keys and values of all that was run come with the last output.
         streams: whether tokens come as they are made; else all of them with the answer's end.
         attention: whether it is kept where the model looks.
@@ -56,6 +58,7 @@ class Request:
     params: SamplingParams = field(default_factory=SamplingParams)
     states: LayerStates | None = None
     choices: tuple[tuple[int, ...], ...] = ()
+    keeps_prefix: bool = True
     keep_states: bool = False
     streams: bool = False
     attention: bool = False

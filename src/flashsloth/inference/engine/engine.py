@@ -244,13 +244,16 @@ class Engine:
         """Those whose prompt is run now, and those who begin with what one of the others leaves."""
         leaders: list[Sequence] = []
         followers: list[Sequence] = []
-        leading: set[Hashable] = set()
+        leading: dict[Hashable, Sequence] = {}
         for one in self._led(newcomers):
             whole = one.leader is not None or one.known_length >= one.prefix_length
-            follows = not whole and one.prefix in leading
-            (followers if follows else leaders).append(one)
+            if not whole and one.prefix in leading:
+                leading[one.prefix].shared = True
+                followers.append(one)
+                continue
+            leaders.append(one)
             if not whole and self.runner.shares_prefixes:
-                leading.add(one.prefix)
+                leading[one.prefix] = one
         return leaders, followers
 
     def _led(self, newcomers: list[Sequence]) -> list[Sequence]:
@@ -261,6 +264,7 @@ class Engine:
         for one in newcomers:
             if one.states is None and one.prefix_length:
                 one.leader = rows.get(one.prefix)
+                one.shared = one.leader is not None
                 if one.leader is None:
                     one.states = self._longest_kept(one)
         return newcomers
@@ -314,6 +318,8 @@ class Engine:
     def _keep_prefix(self, sequence: Sequence) -> None:
         """Keep keys and values before a sequence's question, if they are new; its pass is over and went well."""
         if not self.runner.shares_prefixes or not sequence.prefix_length:
+            return
+        if not (sequence.request.keeps_prefix or sequence.shared):
             return
         key = self._prefix_key(sequence, sequence.prefix_length)
         size = sequence.prefix_length * self.runner.position_bytes

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flashsloth.inference.engine.engine import Engine
+from flashsloth.inference.engine.idle_threads import give_back_idle_threads
 from flashsloth.inference.errors import EngineError
 from flashsloth.inference.request import Request, RequestOutput
 
@@ -109,6 +110,7 @@ class EngineThread:
         """As :meth:`submit`, for several that may start in the same step; a request that cannot be is an error here."""
         replies: list[Reply | Exception] = []
         self.check()
+        give_back_idle_threads()
         with self._mailbox.lock:
             self.check()
             self._wake()
@@ -135,6 +137,7 @@ class EngineThread:
                 done.set_exception(error)
 
         self.check()
+        give_back_idle_threads()
         with self._mailbox.lock:
             self.check()
             self._wake()

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from flashsloth.inference.engine.idle_threads import give_back_idle_threads
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request
@@ -64,10 +65,15 @@ class Preprocessing:
         if key in self._pictures:
             self._pictures.move_to_end(key)
         else:
-            self._pictures[key] = picture, self._threads.submit(self._prepare, picture, options)
+            self._pictures[key] = picture, self._threads.submit(self._prepared, picture, options)
             if len(self._pictures) > PICTURES_HELD:
                 self._pictures.popitem(last=False)
         return self._pictures[key][1]
+
+    def _prepared(self, picture: Any, options: Options) -> PreparedPictures:
+        made = self._prepare(picture, options)
+        give_back_idle_threads()
+        return made
 
     def _request(self, picture: Future[PreparedPictures], question: str, options: Options) -> Request:
         return self._write(

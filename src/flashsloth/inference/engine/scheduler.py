@@ -37,6 +37,7 @@ class Sequence:
         pictures: what the model sees in its pictures, once they were encoded.
         states: keys and values of its first positions, until it is in a row.
         leader: a sequence in a row that begins as this one does, up to its last question.
+        shared: whether others begin as it does.
         siblings: others of its request, which go on from its prompt.
         attention: where the model looked, if the request asks for it, once its prompt has been run.
         row: of the cache, once it has one.
@@ -53,6 +54,7 @@ class Sequence:
     pictures: ImageFeatures | None = None
     states: LayerStates | None = None
     leader: Sequence | None = None
+    shared: bool = False
     siblings: list[Sequence] = field(default_factory=list)
     attention: AttentionWeights | None = None
     row: int = NO_ROW
