@@ -21,7 +21,9 @@ from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request, RequestOutput
 
 AHEAD = 16
-"""Requests that are made before there is a row for them."""
+"""Requests that are made before there is a row for them, where others' work does not slow the engine down."""
+SLOW_PAIR = 0.02
+"""Seconds after which a pair that is waited for does not keep others waiting."""
 
 Ready = tuple[int, "Future[Request]"]
 """The place of a pair, and its request."""
@@ -72,28 +74,26 @@ class Batch:
             EngineError: if the engine has failed.
             Exception: what `pairs` itself raises.
         """
-        config = self._thread.engine.config
-        most, first = config.max_rows + AHEAD, config.pictures_per_step
+        engine = self._thread.engine
+        most = engine.config.max_rows + (0 if engine.device.type == "cpu" else AHEAD)
         numbered = enumerate(pairs)
-        started = 0
         more = True
         try:
             with self._making:
                 while True:
-                    while more and len(self._asked) < most:
+                    slow = False
+                    while more and len(self._asked) < most and not (slow and not self._events.empty()):
+                        since = time.monotonic()
                         place, pair = next(numbered, (-1, None))
-                        more = place >= 0
+                        more, slow = place >= 0, slow or time.monotonic() - since > SLOW_PAIR
                         if more:
                             kept = None if self._again is None else pair
                             self._ask(place, pair, Asked(self._options, time.monotonic(), kept))
-                            started += 1
-                        if started >= first and not self._events.empty():
-                            break  # pairs that come slowly do not keep what is there waiting
                     if not self._asked:
                         return
                     pending = len(self._asked) - len(self._running)  # whose requests are being made
-                    least = min(first, started) if not self._running and started <= most else 1
-                    ready, outputs = self._wait(min(least, pending))
+                    together = not (self._running or slow)  # who starts together needs fewer passes
+                    ready, outputs = self._wait(pending if together else 1)
                     yield from self._submit(ready)
                     for output in outputs:
                         yield from self._take(output)
@@ -109,7 +109,7 @@ class Batch:
         self._events.put((place, request))
 
     def _wait(self, least: int) -> tuple[list[Ready], list[RequestOutput]]:
-        """What has come, once something has; at the start, once so many requests are ready to start together."""
+        """What has come: outputs, or so many requests that are ready; and what is there beside them."""
         ready: list[Ready] = []
         outputs: list[RequestOutput] = []
         while (not outputs and len(ready) < max(least, 1)) or not self._events.empty():

@@ -235,6 +235,7 @@ def test_pairs_that_come_slowly_keep_no_answer_waiting(sloth: FlashSloth, monkey
         hand_out(output)
         answered.set()
 
+    monkeypatch.setattr("flashsloth.inference.batch.SLOW_PAIR", 0)
     monkeypatch.setattr(Batch, "_made", told)
     monkeypatch.setattr(mailbox, "hand_out", handed)
     read: list[int] = []

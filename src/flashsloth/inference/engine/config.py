@@ -27,7 +27,7 @@ class EngineConfig:
         max_rows: sequences that run at once.
         cache_bytes: for keys and values of running sequences; None for a share of what is free. On CUDA they are taken
             with the first request, as far as `max_rows` answers of the model's whole context can use them.
-        pictures_per_step: that are encoded before a step; those who run wait meanwhile.
+        pictures_per_step: that are encoded before a step while someone reads an answer as it comes.
         prompt_tokens_per_step: that are run before a step; one prompt may be longer.
         workers: threads that open and resize pictures and write prompts.
         cuda_graphs: whether passes are recorded and replayed on CUDA; elsewhere they never are.
@@ -36,7 +36,7 @@ class EngineConfig:
     max_rows: int = MAX_ROWS
     cache_bytes: int | None = None
     pictures_per_step: int = 8
-    prompt_tokens_per_step: int = 4096
+    prompt_tokens_per_step: int = 8192
     workers: int = 2
     cuda_graphs: bool = True
 

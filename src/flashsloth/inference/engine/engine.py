@@ -114,6 +114,11 @@ class Engine:
         self._aborted.append(request_id)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._model.device
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return bool(self._added) or not self.scheduler.is_idle

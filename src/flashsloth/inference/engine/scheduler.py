@@ -131,12 +131,15 @@ class Scheduler:
         admitted: list[Sequence] = []
         pictures = tokens = 0
         most = max((one.most_columns for one in self.running), default=0)
+        streams = any(one.request.streams for one in self.running)
         while self.waiting and len(self.running) < self._config.max_rows:
             first = self.waiting[0]
             most = max(most, first.most_columns)
             pictures += first.request.pictures.unseen if first.request.pictures and first.pictures is None else 0
             tokens += len(first.request.prompt)
-            over = pictures > self._config.pictures_per_step or tokens > self._config.prompt_tokens_per_step
+            streams |= first.request.streams
+            waits = streams and pictures > self._config.pictures_per_step  # who sees each token come
+            over = waits or tokens > self._config.prompt_tokens_per_step
             if (admitted and over) or (len(self.running) + 1) * round_columns(most) > self._positions:
                 break
             admitted.append(first)
