@@ -82,6 +82,8 @@ def _zeros_for(part: nn.Module, inputs_embeds: torch.Tensor, *shape: int) -> tor
 
 def _must_run(model: Any, part: nn.Module) -> bool:
     """Whether a part has parameters that learn, or that other devices wait for."""
+    if not (model.training or (torch.distributed.is_available() and torch.distributed.is_initialized())):
+        return False  # nothing is sharded without others: an answer's steps do not look at every parameter
     return any((model.training and p.requires_grad) or _is_sharded(p) for p in part.parameters())
 
 

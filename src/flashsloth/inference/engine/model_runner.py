@@ -157,8 +157,9 @@ class BatchedRunner:
         positions = [one.position for one in sequences]
         width = max(positions) + 1
         self.cache.make_room(len(self.sequences), width, self._positions)
-        tokens = torch.tensor([[one.sampling.tokens[-1]] for one in sequences], device=self._model.device)
-        place = torch.tensor(positions, device=self._model.device)[:, None]  # [n, 1]
+        device = self._model.device
+        tokens = torch.tensor([[one.sampling.tokens[-1]] for one in sequences], device=device)
+        place = torch.tensor(positions, device=device)[:, None]  # [n, 1]
         columns: torch.Tensor | int = positions[0] if len(set(positions)) == 1 else place
         mask = None if isinstance(columns, int) else self._mask(place, width)
         cache = PassCache(self.cache, (sequences[0].row, len(sequences)), columns, width)
