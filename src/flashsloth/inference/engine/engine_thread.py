@@ -28,6 +28,8 @@ from flashsloth.inference.engine.idle_threads import give_back_idle_threads
 from flashsloth.inference.errors import EngineError
 from flashsloth.inference.request import Request, RequestOutput
 
+IDLE_SECONDS = 1.0
+"""After so long without work the thread's helpers are given back."""
 EXIT_SECONDS = 10.0
 """How long an operation may take that runs when the interpreter ends; beyond, the process is not held up."""
 Result = TypeVar("Result")
@@ -283,7 +285,7 @@ def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
             return
         mailbox.driver = threading.current_thread()
     while not mailbox.closed:
-        mailbox.wake.get()
+        _sleep(mailbox)
         driven = thread()
         if driven is None or mailbox.closed:
             return
@@ -298,6 +300,15 @@ def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
                 mailbox.fail(failure)
             return
         del driven
+
+
+def _sleep(mailbox: _Mailbox) -> None:
+    """Wait for what wakes the thread; what it computes with is given back if that takes a while."""
+    try:
+        mailbox.wake.get(timeout=IDLE_SECONDS)
+    except queue.Empty:
+        give_back_idle_threads()
+        mailbox.wake.get()
 
 
 __all__ = ["EngineThread", "Reply"]

@@ -3,8 +3,8 @@
 GNU's OpenMP, which torch computes with on a processor, keeps helpers for each thread that ever ran something in
 parallel. Helpers that wait watch for work for a moment before they fall asleep; but where there are more of them in all
 than there are cores, they fall asleep at once, and waking them takes longer than what most operations of a step do. So
-a thread that lets the engine's thread compute (loading a model has given it helpers) gives its own back; they come
-again with the next thing that it runs in parallel.
+a thread that lets the engine's thread compute (loading a model has given it helpers) gives its own back, as does the
+engine's when it has nothing to do; they come again with the next thing that it runs in parallel.
 """
 
 from __future__ import annotations
