@@ -66,7 +66,7 @@ class FlashSlothProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Everything the model's forward takes from here."""
+        """What the model's forward takes from here with every batch; a mixture of resolutions adds `image_views`."""
         return [
             "input_ids",
             "attention_mask",
@@ -74,7 +74,6 @@ class FlashSlothProcessor(ProcessorMixin):
             "query_turn",
             "question_turn",
             "pixel_values",
-            "image_views",
         ]
 
     @property
