@@ -106,9 +106,9 @@ class Server:
         self._processes: dict[socket.socket, int] = {}
         """Connection -> its process, 0 before it asked."""
         self._selector = selectors.DefaultSelector()
-        self._ended, ending = os.pipe()
-        os.set_blocking(ending, False)
-        signal.set_wakeup_fd(ending)
+        self._ended, self._ending = os.pipe()
+        os.set_blocking(self._ending, False)
+        signal.set_wakeup_fd(self._ending)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for source in (listener, self._ended):
             self._selector.register(source, selectors.EVENT_READ)
@@ -171,7 +171,8 @@ class Server:
 
     def _leave_all(self) -> None:
         """In a new process: nothing here is its business."""
-        os.close(signal.set_wakeup_fd(-1))
+        signal.set_wakeup_fd(-1)  # newer Pythons have none after a fork
+        os.close(self._ending)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.close(self._ended)
         self._selector.close()
