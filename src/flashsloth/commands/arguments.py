@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flashsloth.commands.failures import CommandError
+from flashsloth.commands.streams import readable
+
+if TYPE_CHECKING:
+    from flashsloth.inference.options import AnswerOptions
+
+SAMPLING = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "deadline",
+)
+"""Arguments that go to the model as they are."""
 
 Model = Annotated[
     str | None,
@@ -67,6 +85,16 @@ Unknown = Annotated[
     ),
 ]
 Level = Annotated[int, typer.Option("--level", help="0 (one object) to 3 (everything).")]
+
+
+def sampling_options(given: Mapping[str, Any]) -> AnswerOptions:
+    """Options of an answer that `ask` and `chat` both take, of all arguments of the command.
+
+    Raises:
+        CommandError: for a text that is none.
+    """
+    options: Any = {name: given[name] for name in SAMPLING}
+    return {**options, "stop": [readable(text, "--stop") for text in given["stop"] or []]}
 
 
 def check_seed(seed: int) -> None:

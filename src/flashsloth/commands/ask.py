@@ -68,6 +68,7 @@ def ask(
 
     The answer appears word by word, on stdout.
     """
+    given = locals()
     from flashsloth.commands import terminal
     from flashsloth.inference.options import Options
     from flashsloth.inference.request import FinishReason
@@ -76,16 +77,7 @@ def ask(
     question = readable(question, "the question")
     _check_question(question, names)
     options: AnswerOptions = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "seed": seed,
-        "stop": [readable(text, "--stop") for text in stop or []],
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "deadline": deadline,
+        **arguments.sampling_options(given),
         "resolution": resolution,  # type: ignore[typeddict-item]  # checked below
         "resolution_threshold": resolution_threshold,
         "n": answers,

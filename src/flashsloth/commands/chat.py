@@ -56,23 +56,12 @@ def chat(
 
     Inside, /image PATH adds a picture, /new starts over, /help says more.
     """
+    given = locals()
     from flashsloth.commands import terminal
 
     opened = open_named(images or [])  # first: a mistake costs no loading
     sloth = terminal.load_quietly(model, device, dtype, quantize)
-    options: AnswerOptions = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "seed": seed,
-        "stop": [readable(text, "--stop") for text in stop or []],
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "deadline": deadline,
-    }
-    session = Session(sloth, opened, options)
+    session = Session(sloth, opened, arguments.sampling_options(given))
     terminal.print_note(f"{describe(sloth)}. Ask; /help for commands, Ctrl-D to leave.")
     while (line := _read_line()) is not None and line.lower() not in LEAVING:
         try:

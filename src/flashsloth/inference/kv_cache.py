@@ -135,7 +135,7 @@ class StaticKVCache(KVCache):
     ) -> None:
         super().__init__(shapes, dtype, device)
         self.most_rows = most_rows
-        self.most_columns = -(-most_columns // COLUMN_STEP) * COLUMN_STEP
+        self.most_columns = round_columns(most_columns)
         self.positions = min(positions, most_rows * self.most_columns)
         self._usual_columns = self.positions // most_rows // COLUMN_STEP * COLUMN_STEP
         self.memory: list[list[torch.Tensor]] = []  # of keys, and of values: float [positions * H * D] of each layer

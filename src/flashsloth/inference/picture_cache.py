@@ -4,7 +4,7 @@ In: what was computed, under a key of everything that it depends on. Out: the sa
 used longest ago goes first.
 
     features      encoder features and visual tokens of a picture
-    beginning     keys and values of a prompt's beginning (system text and pictures)
+    prefix        keys and values of a prompt's beginning (system text and pictures)
 
 Both are exact, for nothing that comes later changes them: the pictures stand before the question. A key holds the
 picture's pixels (as a digest), the preprocessing and the state of the weights, so that no other picture's, processor's

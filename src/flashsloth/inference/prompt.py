@@ -39,6 +39,10 @@ class Prompt:
         """Id and marks of each position from `start` to `stop`."""
         return list(zip(*(getattr(self, name)[start:stop] for name in FIELDS), strict=True))
 
+    def after(self, start: int) -> Prompt:
+        """What stands from `start` on."""
+        return Prompt(**{name: getattr(self, name)[start:] for name in FIELDS})
+
     def followed_by(self, tokens: Sequence[int]) -> Prompt:
         """The prompt with the beginning of its answer, whose tokens are unmarked."""
         unmarked = {name: [*getattr(self, name), *[0] * len(tokens)] for name in POSITION_TENSORS}
@@ -185,9 +189,3 @@ def pad_right(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device
         rows = [[*getattr(prompt, name), *[filler] * (longest - len(prompt))] for prompt in prompts]
         made[name] = torch.tensor(rows, dtype=torch.long, device=device)
     return made
-
-
-def split(prompt: Prompt, place: int) -> tuple[Prompt, Prompt]:
-    """What stands before `place`, and the rest."""
-    head = Prompt(**{name: getattr(prompt, name)[:place] for name in FIELDS})
-    return head, Prompt(**{name: getattr(prompt, name)[place:] for name in FIELDS})

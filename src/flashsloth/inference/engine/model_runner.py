@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from flashsloth.inference.engine.cuda_graph import RecordingCounts
 from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
 from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache, round_columns
-from flashsloth.inference.prompt import Prompt, pad_right, split
+from flashsloth.inference.prompt import Prompt, pad_right
 from flashsloth.inference.vision import picture_inputs
 from flashsloth.model.attention_maps import recording_attention
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -223,7 +223,7 @@ class BatchedRunner:
     def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
         """Logits [n, K] of prompts from their starts on, padded on the right, where padding is seen by nobody."""
         device = self._model.device
-        rests = [split(one.request.prompt, start)[1] for one, start in zip(sequences, starts, strict=True)]
+        rests = [one.request.prompt.after(start) for one, start in zip(sequences, starts, strict=True)]
         lengths = [len(rest) for rest in rests]
         longest = max(lengths)
         start = torch.tensor(starts, device=device)[:, None]  # [n, 1]

@@ -1,6 +1,6 @@
 """Paying ahead for what is paid once, so that the first answer is as quick as the others.
 
-In: a FlashSloth, how many answers at once, how long they get. Out: what it took.
+In: a FlashSloth, and how many answers at once. Out: what it took.
 """
 
 from __future__ import annotations
