@@ -8,10 +8,13 @@ import psutil
 import pytest
 import torch
 
-from flashsloth.inference.engine.idle_threads import _gnu_openmp, give_back_idle_threads
+from flashsloth.inference.engine.idle_threads import _gnu_openmp, compute_alone, give_back_idle_threads
 
 
-@pytest.mark.skipif(_gnu_openmp() is None, reason="torch computes with another OpenMP here")
+without_gnu = pytest.mark.skipif(_gnu_openmp() is None, reason="torch computes with another OpenMP here")
+
+
+@without_gnu
 def test_a_threads_helpers_are_given_back_and_come_again() -> None:
     counts: list[int] = []
 
@@ -37,3 +40,25 @@ def test_a_threads_helpers_are_given_back_and_come_again() -> None:
     thread.join()
     first, *rest = counts
     assert rest == [first + 2, first, first + 2, first]
+
+
+@without_gnu
+def test_who_computes_alone_gets_no_helpers_and_leaves_others_theirs() -> None:
+    counts: list[int] = []
+
+    def compute() -> None:
+        compute_alone()
+        counts.append(psutil.Process().num_threads())
+        torch.zeros(1 << 20).add_(1)
+        counts.append(psutil.Process().num_threads())
+        counts.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+        assert (counts[1] - counts[0], counts[2], torch.get_num_threads()) == (0, 1, 3)
+    finally:
+        torch.set_num_threads(before)

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from flashsloth.inference.engine.idle_threads import give_back_idle_threads
+from flashsloth.inference.engine.idle_threads import compute_alone
 from flashsloth.inference.errors import PromptError
 from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request
@@ -39,7 +39,7 @@ class Preprocessing:
 
     def __init__(self, prepare: Prepare, write: Write, made: Made, workers: int) -> None:
         self._prepare, self._write, self._made = prepare, write, made
-        self._threads = ThreadPoolExecutor(workers, "flashsloth preprocessing")
+        self._threads = ThreadPoolExecutor(workers, "flashsloth preprocessing", compute_alone)
         self._pictures: OrderedDict[Hashable, tuple[Any, Future[PreparedPictures]]] = OrderedDict()
 
     def __enter__(self) -> Preprocessing:
@@ -65,15 +65,10 @@ class Preprocessing:
         if key in self._pictures:
             self._pictures.move_to_end(key)
         else:
-            self._pictures[key] = picture, self._threads.submit(self._prepared, picture, options)
+            self._pictures[key] = picture, self._threads.submit(self._prepare, picture, options)
             if len(self._pictures) > PICTURES_HELD:
                 self._pictures.popitem(last=False)
         return self._pictures[key][1]
-
-    def _prepared(self, picture: Any, options: Options) -> PreparedPictures:
-        made = self._prepare(picture, options)
-        give_back_idle_threads()
-        return made
 
     def _request(self, picture: Future[PreparedPictures], question: str, options: Options) -> Request:
         return self._write(picture.result(), question, options)  # no wait is in vain: the picture's work came first
