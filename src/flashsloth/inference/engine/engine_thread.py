@@ -225,10 +225,10 @@ class _Mailbox:
         receiver = self.receivers.get(output.request_id)
         if receiver is None:
             return
-        receiver.deliveries.put(output)
         receiver.left -= output.finish_reason is not None
         if not receiver.left:
             del self.receivers[output.request_id]
+        receiver.deliveries.put(output)  # last: who has read an answer's end finds nothing of it here
 
     def fail(self, failure: EngineError) -> None:
         """Tell everyone who waits, and who will ask."""
