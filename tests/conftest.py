@@ -53,7 +53,7 @@ def lacking() -> frozenset[str]:
     """What tests may need of a processor, or of an accelerator, and this machine does not have."""
     import torch
 
-    from flashsloth.speed.abilities import missing
+    from flashsloth.kernels.abilities import missing
 
     return frozenset([*map(str, missing()), *(() if torch.cuda.is_available() else ("cuda",))])
 
@@ -71,7 +71,7 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what `@pytest.mark.needs(...)` says that this machine cannot do."""
-    from flashsloth.speed.abilities import Ability
+    from flashsloth.kernels.abilities import Ability
 
     for marker in item.iter_markers("needs"):
         unknown = set(marker.args) - {*Ability, "cuda"}

@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.training.adapter_settings import AdapterSettings
-from flashsloth.training.adapters import add_adapter, find_base
+from flashsloth.training.lora import add_adapter, find_base
+from flashsloth.training.recipe_groups import AdapterSettings
 
 TRAINS = ("projector", "sap", "query_tokens", "embq", "language_model")
 CHATS = [

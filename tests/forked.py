@@ -18,7 +18,7 @@ from typing import Any
 
 import fork_server
 
-from flashsloth.file_lock import lock_file
+from flashsloth.files import lock_file
 
 FOLDER = "FLASHSLOTH_TESTS_FORK_SERVER"
 """The environment's name of the folder where a run of the suite has its server; `conftest.py` makes it."""

@@ -25,8 +25,8 @@ from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
 
 MODULES = (
-    "flashsloth.commands.terminal",
-    "flashsloth.training.adapters",
+    "flashsloth.cli.terminal",
+    "flashsloth.training.lora",
     "flashsloth.world",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
@@ -45,7 +45,7 @@ MODULES = (
 for name in MODULES:
     import_module(name)
 import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")  # makes the table of all
-import_module("flashsloth.cli").command()
+import_module("flashsloth.cli.app").command()
 
 
 def train_once() -> None:

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import flashsloth
-from flashsloth.cli import main
-from flashsloth.commands import terminal
+from flashsloth.cli import terminal
+from flashsloth.cli.app import main
 from flashsloth.inference import EngineConfig, FinishReason, FlashSloth, SamplingParams
 from flashsloth.inference.kv_cache import round_columns
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig

@@ -19,7 +19,7 @@ from talkative import save_talkative
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 import flashsloth
-from flashsloth.cli import COMMANDS, EVALUATIONS, main
+from flashsloth.cli.app import COMMANDS, EVALUATIONS, main
 
 FEW = ["--max-new-tokens", "6", "--device", "cpu"]
 ALL_COMMANDS = [[command.name] for commands in COMMANDS.values() for command in commands]
@@ -185,7 +185,7 @@ def test_every_example_is_a_command_that_parses() -> None:
 
     from typer.main import get_command
 
-    from flashsloth.cli import app
+    from flashsloth.cli.app import app
 
     for commands in [*COMMANDS.values(), EVALUATIONS]:
         for command in commands:
@@ -305,14 +305,14 @@ def test_our_own_fault_is_one_line_and_one(
 
 
 def run(arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    command = [*python(), "-m", "flashsloth.cli", *arguments]
+    command = [*python(), "-m", "flashsloth.cli.app", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def test_a_reader_who_goes_is_no_error(checkpoint: str, picture: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [*python(), "-m", "flashsloth.cli", "ask", picture, "What?", "-m", checkpoint, *FEW]
+    command = [*python(), "-m", "flashsloth.cli.app", "ask", picture, "What?", "-m", checkpoint, *FEW]
     finished = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert finished.stderr == b""

@@ -18,7 +18,7 @@ import speed_models
 import speed_pairs
 import speed_worker
 
-from flashsloth.benchmark.quiet import LoadWatch
+from flashsloth.benchmark.timing import LoadWatch
 from flashsloth.inference.load import shipped_folder
 
 ROOT = Path(__file__).parents[1]

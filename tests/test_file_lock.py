@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flashsloth.file_lock import lock_file
+from flashsloth.files import lock_file
 
 HOLDER = """
 import sys
-from flashsloth.file_lock import lock_file
+from flashsloth.files import lock_file
 file = open(sys.argv[1], "a+b")
 lock_file(file.fileno(), wait=False)
 print("locked", flush=True)

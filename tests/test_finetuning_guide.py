@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "finetuning.md"

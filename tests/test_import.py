@@ -130,7 +130,7 @@ def test_pipeline(saved: Path) -> None:
 
 def test_registering_again_changes_nothing() -> None:
     before = list(sys.meta_path)
-    flashsloth.registration.register()
+    flashsloth.model.registration.register()
     assert sys.meta_path == before
 
 

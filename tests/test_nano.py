@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import flashsloth
-from flashsloth.evaluation.world import evaluate_world
+from flashsloth.evaluation.tasks.world import evaluate_world
 from flashsloth.inference.load import shipped_folder
 from flashsloth.world import World
 

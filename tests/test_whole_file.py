@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsloth.whole_file import whole_file, write_whole
+from flashsloth.files import whole_file, write_whole
 
 
 def test_a_file_takes_the_place_of_the_one_before(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ from speed_models import KINDS, NANO, make_checkpoint
 from speed_pairs import Comparer, Settings
 from speed_result import CLOCKS, LEAST_SPEED, MOST_MEMORY, NEW, OLD, TITLES, WALL, Comparison, table
 
-from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.worker_process import WorkerError, WorkerProcess
-from flashsloth.whole_file import write_whole
+from flashsloth.errors import BenchmarkError
+from flashsloth.files import write_whole
 
 PAIRS, PICTURES = 5, 200
 WORKER = Path(__file__).with_name("speed_worker.py")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from speed_result import LOAD, NEW, OLD, TITLES, WALL, Comparison
 
-from flashsloth.benchmark.quiet import LoadWatch, Patience, own_seconds
+from flashsloth.benchmark.timing import LoadWatch, Patience, own_seconds
 
 WARM_UPS = 3
 LEAST_SECONDS = 0.5

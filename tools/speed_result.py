@@ -12,7 +12,7 @@ from typing import Any
 
 from speed_worker import WORKLOADS
 
-from flashsloth.benchmark.units import readable
+from flashsloth.planning.machine import readable
 
 LEAST_SPEED, MOST_MEMORY = 0.95, 1.05
 """Of the old tree's: the gates."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 import flashsloth
-from flashsloth.training.answer_table import read_table
+from flashsloth.training.data.answer_table import read_table
 
 
 def main() -> None:

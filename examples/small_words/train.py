@@ -22,8 +22,8 @@ from pictures import draw
 import flashsloth
 from flashsloth.model.configuration_flashsloth import HD, HD_GRID, STANDARD, STANDARD_GRID
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.collation import ConversationCollator
 from flashsloth.training.data.sample import Sample
+from flashsloth.training.dataloader import ConversationCollator
 from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.stages import STAGES
 

@@ -7,32 +7,32 @@ when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flashsloth.registration import register
+from flashsloth.model.registration import register
 from flashsloth.version import __version__
 
 if TYPE_CHECKING:
+    from flashsloth.checkpoint.create import join
+    from flashsloth.checkpoint.inspect import inspect_checkpoint
     from flashsloth.inference.load import load
     from flashsloth.inference.pipeline import FlashSloth
-    from flashsloth.model.checkpoint import CheckpointError, convert
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
     from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-    from flashsloth.model.inspection import inspect_checkpoint
-    from flashsloth.model.join import join
     from flashsloth.model.layout import layout_from_ids, prompt_ids
+    from flashsloth.model.loading import CheckpointError, convert
     from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
     from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 _HOMES = {
-    "CheckpointError": "flashsloth.model.checkpoint",
+    "CheckpointError": "flashsloth.model.loading",
     "FlashSloth": "flashsloth.inference.pipeline",
     "FlashSlothConfig": "flashsloth.model.configuration_flashsloth",
     "FlashSlothForConditionalGeneration": "flashsloth.model.modeling_flashsloth",
     "FlashSlothImageProcessorPil": "flashsloth.model.image_processing_flashsloth",
     "FlashSlothModel": "flashsloth.model.modeling_flashsloth",
     "FlashSlothProcessor": "flashsloth.model.processing_flashsloth",
-    "convert": "flashsloth.model.checkpoint",
-    "inspect_checkpoint": "flashsloth.model.inspection",
-    "join": "flashsloth.model.join",
+    "convert": "flashsloth.model.loading",
+    "inspect_checkpoint": "flashsloth.checkpoint.inspect",
+    "join": "flashsloth.checkpoint.create",
     "layout_from_ids": "flashsloth.model.layout",
     "load": "flashsloth.inference.load",
     "prompt_ids": "flashsloth.model.layout",

@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 
-from flashsloth.adapters.digest import base_digest
-from flashsloth.adapters.folder import ADAPTER_CONFIG, BASE_FILE, AdapterError, Base, is_adapter, read_adapter
+from flashsloth.checkpoint.adapter import (
+    ADAPTER_CONFIG,
+    BASE_FILE,
+    AdapterError,
+    Base,
+    base_digest,
+    is_adapter,
+    read_adapter,
+)
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flashsloth.adapters.digest import base_digest
-from flashsloth.adapters.folder import Base
-from flashsloth.adapters.inspection import inspect_adapter
-from flashsloth.cli import main
+from flashsloth.checkpoint.adapter import Base, base_digest
+from flashsloth.checkpoint.inspect import inspect_adapter
+from flashsloth.cli.app import main
 
 RANK = 3
 LAYERS, WIDTH, INNER = 4, 48, 96

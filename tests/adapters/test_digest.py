@@ -9,8 +9,8 @@ import tiny
 import torch
 from fine_tuned import load_base, save_base
 
-from flashsloth.adapters.digest import base_digest
-from flashsloth.model.checkpoint import convert
+from flashsloth.checkpoint.adapter import base_digest
+from flashsloth.model.loading import convert
 
 PUBLISHED_SIZES = {"num_query_tokens": 9, "embq_layer": 7, "anchor_token_id": 764}
 TEXT = {**tiny.TEXT, "num_hidden_layers": 8, "vocab_size": 800}

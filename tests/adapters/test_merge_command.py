@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 
 
 def test_merge_prints_the_proof_and_the_folder(

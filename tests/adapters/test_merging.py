@@ -13,10 +13,10 @@ from fine_tuned import TRAINS, adapted, batch, learn, load_base, save_base, save
 from safetensors.torch import load_file, save_file
 
 import flashsloth
-from flashsloth.adapters import merging
-from flashsloth.adapters.folder import ADAPTER_WEIGHTS, BASE_FILE, AdapterError
-from flashsloth.adapters.merging import MERGING_TOLERANCE, merge, merged_model
-from flashsloth.model.checkpoint import CheckpointError
+from flashsloth.checkpoint import merge_adapter
+from flashsloth.checkpoint.adapter import ADAPTER_WEIGHTS, BASE_FILE, AdapterError
+from flashsloth.checkpoint.merge_adapter import MERGING_TOLERANCE, merge, merged_model
+from flashsloth.model.loading import CheckpointError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
@@ -146,7 +146,7 @@ def test_what_is_read_is_never_replaced(adapter: Path, base: Path) -> None:
 def test_a_wrong_sum_is_caught_before_anything_is_written(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fold = merging._folded
+    fold = merge_adapter._folded
 
     def forgetful(wrapped: peft.PeftModel) -> FlashSlothForConditionalGeneration:
         """One of the layers loses a thousandth of its adapter."""
@@ -154,7 +154,7 @@ def test_a_wrong_sum_is_caught_before_anything_is_written(
         layer.scaling["default"] *= 0.999
         return fold(wrapped)
 
-    monkeypatch.setattr(merging, "_folded", forgetful)
+    monkeypatch.setattr(merge_adapter, "_folded", forgetful)
     with pytest.raises(AdapterError, match="folding it in changed logits by up to"):
         merge(adapter, tmp_path / "merged")
     assert not list(tmp_path.iterdir())

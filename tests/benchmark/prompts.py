@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from flashsloth.benchmark.cost import Workload
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.planning.flops import Workload
 
 ANY_TOKEN = 7
 

@@ -11,13 +11,11 @@ from prompts import prompt_inputs
 from tiny import TinyModelMaker
 from transformers import DynamicCache
 
-from flashsloth.benchmark.activations import activation_bytes, look_bytes, prompt_bytes
-from flashsloth.benchmark.cost import Cost, Workload
-from flashsloth.benchmark.live_memory import LiveMemory
-from flashsloth.benchmark.weights import Precision
 from flashsloth.inference.vision import PICTURES_AT_A_TIME
 from flashsloth.model.configuration_flashsloth import PHI2_TEXT_CONFIG, SO400M_VISION_CONFIG, FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.planning.flops import Cost, Precision, Workload
+from flashsloth.planning.memory import LiveMemory, activation_bytes, look_bytes, prompt_bytes
 
 FLOAT32 = Precision(torch.float32)
 ESTIMATED = 0.2

@@ -10,11 +10,11 @@ import pytest
 from forked import python
 from some_results import make_results
 
-from flashsloth.benchmark import suite, worker_process
+from flashsloth.benchmark import runner, worker_process
 from flashsloth.benchmark.results import RESULTS_FILE, load_results, save_results
-from flashsloth.benchmark.suite import Bench
+from flashsloth.benchmark.runner import Bench
 from flashsloth.benchmark.worker_process import WorkerProcess
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ worker.main()
 
 
 def test_the_quick_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite, "MACHINE_PATIENCE", 0)  # what is measured here means nothing
+    monkeypatch.setattr(runner, "MACHINE_PATIENCE", 0)  # what is measured here means nothing
     command = [*python(), "-c", SMALL_MACHINE]
     monkeypatch.setattr(worker_process, "WorkerProcess", partial(WorkerProcess, command=command))
     arguments = ["--quick", "--repeats", "1", "--new-tokens", "4", "--batch", "2", "--threads", "1"]

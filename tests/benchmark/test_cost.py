@@ -13,16 +13,14 @@ from tiny import TinyModelMaker
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from flashsloth.benchmark.cost import EMBQ, ENCODER, HEAD, LANGUAGE_MODEL, PROJECTOR, SAP, Cost, Workload
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.weights import Precision
+from flashsloth.checkpoint.inspect import PARTS
+from flashsloth.errors import BenchmarkError
+from flashsloth.kernels.cpu_linear import Int4Linear, Int8Linear, PackedLinear
+from flashsloth.kernels.optimize import speed_up
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs
-from flashsloth.model.inspection import PARTS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.speed import speed_up
-from flashsloth.speed.packed_linear import PackedLinear
-from flashsloth.speed.quantized_linear import Int4Linear, Int8Linear
+from flashsloth.planning.flops import EMBQ, ENCODER, HEAD, LANGUAGE_MODEL, PROJECTOR, SAP, Cost, Precision, Workload
 
 COUNTED = 0.01
 """How far the computed FLOPs may be from torch's count."""

@@ -12,26 +12,32 @@ import tiny_shapes
 import torch
 from rich.console import Console
 
-from flashsloth.benchmark.agreement import Agreement, measure_agreement
-from flashsloth.benchmark.device_bench import (
+from flashsloth.benchmark.device import (
     DeviceResults,
     DeviceSettings,
+    DeviceTraining,
     load_device_results,
     measure_device,
+    measure_training,
     save_device_results,
 )
-from flashsloth.benchmark.device_facts import QUERIES, device_facts, parse_facts
 from flashsloth.benchmark.device_report import print_device_results, write_device_report
-from flashsloth.benchmark.device_training import DeviceTraining, measure_training
 from flashsloth.benchmark.device_worker import DeviceWorker
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, make_published_size
-from flashsloth.benchmark.job import StandardJob
-from flashsloth.benchmark.peers import make_peer
-from flashsloth.benchmark.stage_clock import StageClock, WallTime
-from flashsloth.benchmark.subjects import SUBJECTS, SUITES, find_subjects
-from flashsloth.benchmark.throughput import Throughput, measure_throughput
+from flashsloth.benchmark.models import make_peer
+from flashsloth.benchmark.models.flashsloth import FlashSlothSubject, make_published_size
+from flashsloth.benchmark.throughput import (
+    QUERIES,
+    Agreement,
+    Throughput,
+    device_facts,
+    measure_agreement,
+    measure_throughput,
+    parse_facts,
+)
+from flashsloth.benchmark.timing import StageClock, WallTime
 from flashsloth.benchmark.worker_process import WorkerError
+from flashsloth.benchmark.workload import SUBJECTS, SUITES, StandardJob, find_subjects
+from flashsloth.errors import BenchmarkError
 
 CPU = torch.device("cpu")
 STAGES = ("alignment", "instruction")

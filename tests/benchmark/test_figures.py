@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from some_results import make_results
 
-from flashsloth.benchmark.figures import all_figures, percentile, ratios
-from flashsloth.benchmark.results import Results
+from flashsloth.benchmark.results import Results, all_figures, percentile, ratios
 
 
 @pytest.fixture

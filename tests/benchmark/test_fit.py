@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from some_results import make_results, make_run, make_subject
 
-from flashsloth.benchmark import efficiency
-from flashsloth.benchmark.efficiency import Efficiency, FixedCost
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.fit import compare, fit_efficiencies, fit_fixed_cost, plan_of
+from flashsloth.benchmark.calibrate import compare, fit_efficiencies, fit_fixed_cost, plan_of
 from flashsloth.benchmark.results import Results, Run
-from flashsloth.benchmark.stages import LOOK, PREPARATION
+from flashsloth.errors import BenchmarkError
+from flashsloth.planning import efficiency
+from flashsloth.planning.efficiency import Efficiency, FixedCost
+from flashsloth.planning.latency import LOOK, PREPARATION
 
 WAS = FixedCost(layer=1e-4, token=5e-4, picture=1e-3, view_pixel=1e-8)
 

@@ -10,10 +10,10 @@ import tiny
 import tiny_shapes
 import torch
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, make_prompt, make_published_size
-from flashsloth.benchmark.job import StandardJob
-from flashsloth.benchmark.stage_clock import LANGUAGE, STAGES, StageClock, WallTime
+from flashsloth.benchmark.models.flashsloth import FlashSlothSubject, make_prompt, make_published_size
+from flashsloth.benchmark.timing import LANGUAGE, STAGES, StageClock, WallTime
+from flashsloth.benchmark.workload import StandardJob
+from flashsloth.errors import BenchmarkError
 from flashsloth.inference.engine import engine
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
@@ -90,7 +90,7 @@ def test_a_batch_is_one_step_a_token(subject: FlashSlothSubject) -> None:
 
 
 def test_speeding_up_changes_what_is_run_but_not_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["flashsloth.speed.speed_up"], "WORTH_PACKING", 1)
+    monkeypatch.setattr(sys.modules["flashsloth.kernels.optimize"], "WORTH_PACKING", 1)
     subject = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
     plain_head, bytes_before = subject.parts[LANGUAGE][-1], subject.step_bytes
     subject.speed_up(None)

@@ -7,10 +7,10 @@ import tiny_shapes
 import torch
 import torch.nn.functional as F
 
-from flashsloth.benchmark.flashsloth_subject import make_published_size
-from flashsloth.benchmark.flops import STEP, count_flops, counting
-from flashsloth.benchmark.job import StandardJob
-from flashsloth.benchmark.stage_clock import ENCODER, LANGUAGE, OTHER, POOLING, PREPARE, PROJECTOR, QUERY
+from flashsloth.benchmark.measure import STEP, count_flops, counting
+from flashsloth.benchmark.models.flashsloth import make_published_size
+from flashsloth.benchmark.timing import ENCODER, LANGUAGE, OTHER, POOLING, PREPARE, PROJECTOR, QUERY
+from flashsloth.benchmark.workload import StandardJob
 
 CPU = torch.device("cpu")
 JOB = StandardJob(text_tokens=16, new_tokens=4)

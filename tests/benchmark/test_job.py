@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.job import CLOSING_TOKENS, HEIGHT, WIDTH, StandardJob
+from flashsloth.benchmark.workload import CLOSING_TOKENS, HEIGHT, WIDTH, StandardJob
+from flashsloth.errors import BenchmarkError
 
 
 def test_the_text_has_the_tokens_asked_for_and_no_placeholder() -> None:

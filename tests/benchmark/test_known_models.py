@@ -13,10 +13,10 @@ from forked import python
 from small_hub import small_hub
 from talkative import save_talkative
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.known_models import find_model
-from flashsloth.model.checkpoint import CheckpointError, convert, published_config
+from flashsloth.errors import BenchmarkError
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.loading import CheckpointError, convert, published_config
+from flashsloth.planning.model_shape import find_model
 
 PUBLISHED_FOLDER = Path(__file__).parents[1] / "parity" / "tiny"
 PUBLISHED_IDS = {"query_token_id": 500, "anchor_token_id": 13}
@@ -25,7 +25,7 @@ FIND = """
 import importlib, json, sys
 from huggingface_hub import constants, hf_api
 hf_api.api.endpoint = importlib.reload(constants).ENDPOINT  # where its hub is, read when it was imported, is read again
-from flashsloth.benchmark.known_models import find_model
+from flashsloth.planning.model_shape import find_model
 print(json.dumps(find_model(sys.argv[1], query_token_id=500, anchor_token_id=13).config.to_dict()))
 """
 

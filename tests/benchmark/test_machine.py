@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from flashsloth.benchmark import machine
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.machine import Machine, measure_machine
-from flashsloth.speed.abilities import can_pack
+from flashsloth.errors import BenchmarkError
+from flashsloth.kernels.abilities import can_pack
+from flashsloth.planning import machine
+from flashsloth.planning.machine import Machine, measure_machine
 
 CPU = torch.device("cpu")
 

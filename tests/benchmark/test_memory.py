@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flashsloth.benchmark.memory import PROC_CLEAR, available_bytes, kibibytes, peak_bytes, reset_peak
+from flashsloth.planning.machine import PROC_CLEAR, available_bytes, kibibytes, peak_bytes, reset_peak
 
 CPU = torch.device("cpu")
 STATUS = "Name:\tpython\nVmPeak:\t  200 kB\nVmHWM:\t   1234 kB\nVmRSS:\t    9 kB\n"

@@ -13,15 +13,14 @@ from transformers import GenerationMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.flops import STEP, count_flops
-from flashsloth.benchmark.job import HEIGHT, WIDTH, StandardJob
-from flashsloth.benchmark.peers import PEERS, PeerSubject, make_peer
-from flashsloth.benchmark.peers.lfm2_vl import fitting_size
-from flashsloth.benchmark.peers.minicpm_v2 import Resampler, slice_grid, view_size
-from flashsloth.benchmark.random_weights import make_random
-from flashsloth.benchmark.stage_clock import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, StageClock, WallTime
-from flashsloth.benchmark.subjects import SUBJECTS
+from flashsloth.benchmark.measure import STEP, count_flops
+from flashsloth.benchmark.models import PEERS, PeerSubject, make_peer
+from flashsloth.benchmark.models.flashsloth import make_random
+from flashsloth.benchmark.models.lfm2_vl import fitting_size
+from flashsloth.benchmark.models.minicpm_v2 import Resampler, slice_grid, view_size
+from flashsloth.benchmark.timing import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, StageClock, WallTime
+from flashsloth.benchmark.workload import HEIGHT, SUBJECTS, WIDTH, StandardJob
+from flashsloth.errors import BenchmarkError
 
 CPU = torch.device("cpu")
 JOB = StandardJob(text_tokens=16, new_tokens=3)

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from flashsloth.benchmark import efficiency
-from flashsloth.benchmark.cost import Cost, Workload
-from flashsloth.benchmark.efficiency import Efficiency, FixedCost
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.machine import Machine
-from flashsloth.benchmark.plan import PROCESS_BYTES, Plan, plan
-from flashsloth.benchmark.stages import LOOK, POOLING, PREFILL, PREPARATION
-from flashsloth.benchmark.weights import Precision
+from flashsloth.errors import BenchmarkError
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.planning import efficiency
+from flashsloth.planning.efficiency import Efficiency, FixedCost
+from flashsloth.planning.flops import Cost, Precision, Workload
+from flashsloth.planning.latency import LOOK, POOLING, PREFILL, PREPARATION, PROCESS_BYTES, Plan, plan
+from flashsloth.planning.machine import Machine
 
 STANDARD, HD = FlashSlothConfig(), FlashSlothConfig(image_grid=2)
 GPU_RATES = (790e12, 4.3e12)

@@ -7,9 +7,8 @@ from itertools import combinations
 import pytest
 from some_results import make_results, make_subject
 
-from flashsloth.benchmark.figures import all_figures
 from flashsloth.benchmark.plots import _response_time, _where_time_goes
-from flashsloth.benchmark.results import Results
+from flashsloth.benchmark.results import Results, all_figures
 
 
 def crowded() -> Results:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flashsloth.benchmark import quiet
-from flashsloth.benchmark.quiet import LoadWatch, Patience, busy_seconds, is_disturbed
+from flashsloth.benchmark import timing
+from flashsloth.benchmark.timing import LoadWatch, Patience, busy_seconds, is_disturbed
 
 STAT = """cpu  1000 20 300 9000 50 3 7 70 400 10
 cpu0 500 10 150 4500 25 1 3 35 200 5
@@ -32,7 +32,7 @@ def test_our_own_time_is_no_disturbance() -> None:
 
 
 def test_others_time_is_a_share_of_all_cores() -> None:
-    tolerated = quiet.TOLERATED_SECONDS
+    tolerated = timing.TOLERATED_SECONDS
     assert share(wall=4.0, machine=8.0, own=6.0) == pytest.approx((2.0 - tolerated) / 8.0)
     assert share(wall=4.0, machine=8.0, own=6.0, cores=4) == pytest.approx((2.0 - tolerated) / 16.0)
 
@@ -75,5 +75,5 @@ def test_a_disturbed_measurement_is_repeated_until_patience_ends() -> None:
 
 
 def test_where_disturbance_begins() -> None:
-    assert not is_disturbed(quiet.DISTURBED_SHARE)
-    assert is_disturbed(quiet.DISTURBED_SHARE + 0.001)
+    assert not is_disturbed(timing.DISTURBED_SHARE)
+    assert is_disturbed(timing.DISTURBED_SHARE + 0.001)

@@ -7,9 +7,9 @@ import tiny_shapes
 import torch
 from torch import nn
 
-from flashsloth.benchmark import random_weights
-from flashsloth.benchmark.peers import PEERS
-from flashsloth.benchmark.random_weights import STANDARD_DEVIATION, draw_weights, make_random
+from flashsloth.benchmark.models import PEERS
+from flashsloth.benchmark.models import flashsloth as random_weights
+from flashsloth.benchmark.models.flashsloth import STANDARD_DEVIATION, draw_weights, make_random
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 CPU = torch.device("cpu")

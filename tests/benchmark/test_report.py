@@ -9,9 +9,16 @@ import pytest
 from rich.console import Console
 from some_results import make_results
 
-from flashsloth.benchmark.report import MARKDOWN_FILE, markdown, print_results, write_report
+from flashsloth.benchmark.report import (
+    MARKDOWN_FILE,
+    NOTHING,
+    all_tables,
+    markdown,
+    print_results,
+    remarks,
+    write_report,
+)
 from flashsloth.benchmark.results import RESULTS_FILE, Results, load_results
-from flashsloth.benchmark.tables import NOTHING, all_tables, remarks
 
 
 @pytest.fixture

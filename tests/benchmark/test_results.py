@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from some_results import make_results
 
-from flashsloth.benchmark.errors import BenchmarkError
 from flashsloth.benchmark.results import FORMAT, RESULTS_FILE, Results, Run, load_results, save_results
+from flashsloth.errors import BenchmarkError
 
 
 def test_a_runs_times() -> None:

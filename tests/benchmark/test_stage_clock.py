@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flashsloth.benchmark.stage_clock import (
+from flashsloth.benchmark.timing import (
     ENCODER,
     LANGUAGE,
     OTHER,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.peers import PEERS
-from flashsloth.benchmark.subjects import PEER_NAMES, SUBJECTS, SUITES, find_subjects, find_suite
+from flashsloth.benchmark.models import PEERS
+from flashsloth.benchmark.workload import PEER_NAMES, SUBJECTS, SUITES, find_subjects, find_suite
+from flashsloth.errors import BenchmarkError
 
 
 def test_every_suite_names_known_subjects_once() -> None:

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from some_results import MACHINE, STAGES
 
-from flashsloth.benchmark import suite
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.job import StandardJob
+from flashsloth.benchmark import runner
 from flashsloth.benchmark.results import Results
-from flashsloth.benchmark.subjects import find_subjects
-from flashsloth.benchmark.suite import Bench, Settings
+from flashsloth.benchmark.runner import Bench, Settings
 from flashsloth.benchmark.worker_process import WorkerError
+from flashsloth.benchmark.workload import StandardJob, find_subjects
+from flashsloth.errors import BenchmarkError
 
 FACTS = {"parameters": 1, "visual_tokens": 81, "positions": 154, "flops": {}, "step_bytes": 1, "key_value_bytes": 1}
 PLENTY = 10**12
@@ -70,7 +69,7 @@ class ScriptedWorker:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "SETTLE_SECONDS", 0.0)
 
 
 def run(stage: Stage, names: list[str], *, repeats: int = 2, available: int = PLENTY) -> Results:

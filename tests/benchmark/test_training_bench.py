@@ -9,12 +9,21 @@ from typing import Any
 
 import pytest
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.training_bench import Measured, TrainingResults, count, load_training_results
-from flashsloth.benchmark.training_job import ALL_TOKENS, FLASHSLOTH, STAGE_NAMES, SUBJECTS, TrainingJob
+from flashsloth.benchmark.training import (
+    ALL_TOKENS,
+    FLASHSLOTH,
+    STAGE_NAMES,
+    SUBJECTS,
+    Measured,
+    TrainingJob,
+    TrainingResults,
+    count,
+    load_training_results,
+)
 from flashsloth.benchmark.training_report import markdown, write_training_report
 from flashsloth.benchmark.training_worker import TrainingWorker
-from flashsloth.cli import main
+from flashsloth.cli.app import main
+from flashsloth.errors import BenchmarkError
 
 STEPS = 1
 

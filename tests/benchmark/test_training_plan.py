@@ -11,14 +11,14 @@ import pytest
 import torch
 from tiny_shapes import flashsloth
 
-from flashsloth.benchmark import training_plan
-from flashsloth.benchmark.training_plan import USABLE, plan_stage
-from flashsloth.benchmark.training_step import StepBytes, step_bytes
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.training import plan as training_plan
 from flashsloth.training.optimizer import make_optimizer
+from flashsloth.training.plan import USABLE, plan_stage
 from flashsloth.training.recipe import RecipeError, StageRun, load_recipe
 from flashsloth.training.stages import freeze_all_but
+from flashsloth.training.step_memory import StepBytes, step_bytes
 
 DEVICES = 4
 _STEPS: dict[str, StepBytes] = {}
@@ -117,9 +117,9 @@ def test_four_bits_take_less(tmp_path: Path) -> None:
 
 def test_the_published_work_of_a_sample(tmp_path: Path) -> None:
     """As worked out by hand: 1.8 TFLOP in stage 1, 7.1 in stage 2 at 400 positions; and 400 it is."""
-    from flashsloth.benchmark.training_plan import TEXT_TOKENS, sample_flops
-    from flashsloth.benchmark.training_step import MicroBatch
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+    from flashsloth.training.plan import TEXT_TOKENS, sample_flops
+    from flashsloth.training.step_memory import MicroBatch
 
     config = FlashSlothConfig()
     found = {}

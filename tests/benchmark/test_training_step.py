@@ -9,10 +9,10 @@ import tiny
 import torch
 from tiny import TinyModelMaker
 
-from flashsloth.benchmark.live_memory import LiveMemory
-from flashsloth.benchmark.training_step import FULL, HALF, MIXED, MicroBatch, step_bytes
-from flashsloth.training.adapter_settings import AdapterSettings
+from flashsloth.planning.memory import LiveMemory
+from flashsloth.training.recipe_groups import AdapterSettings
 from flashsloth.training.stages import STAGES, freeze_all_but
+from flashsloth.training.step_memory import FULL, HALF, MIXED, MicroBatch, step_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
 

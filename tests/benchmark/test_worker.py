@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from flashsloth.benchmark.job import StandardJob
 from flashsloth.benchmark.results import Run, SubjectResult
-from flashsloth.benchmark.stage_clock import STAGES
-from flashsloth.benchmark.subjects import SUBJECTS
+from flashsloth.benchmark.timing import STAGES
 from flashsloth.benchmark.worker import Worker, serve
+from flashsloth.benchmark.workload import SUBJECTS, StandardJob
 
 JOB = StandardJob(text_tokens=16, new_tokens=4)
 

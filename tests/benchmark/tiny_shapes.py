@@ -8,10 +8,10 @@ from typing import Any
 import tiny
 from transformers import GraniteConfig, SiglipVisionConfig
 
-from flashsloth.benchmark.peers import PEERS, Peer
-from flashsloth.benchmark.peers.minicpm_v2 import TEXT as MINICPM_TEXT
-from flashsloth.benchmark.peers.minicpm_v2 import VISION as MINICPM_VISION
-from flashsloth.benchmark.peers.minicpm_v2 import MiniCpmV2Config
+from flashsloth.benchmark.models import PEERS, Peer
+from flashsloth.benchmark.models.minicpm_v2 import TEXT as MINICPM_TEXT
+from flashsloth.benchmark.models.minicpm_v2 import VISION as MINICPM_VISION
+from flashsloth.benchmark.models.minicpm_v2 import MiniCpmV2Config
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 IMAGE_ID, QUERY_ID = 7, 8

@@ -11,9 +11,9 @@ import tiny
 from PIL import Image
 from talkative import save_talkative
 
-from flashsloth.cli import main
-from flashsloth.commands.attention_file import check_attention_file, write_attention
-from flashsloth.commands.failures import CommandError
+from flashsloth.cli.app import main
+from flashsloth.cli.ask import check_attention_file, write_attention
+from flashsloth.cli.terminal import CommandError
 from flashsloth.inference.attention import Attention
 
 

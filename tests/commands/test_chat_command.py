@@ -10,9 +10,9 @@ import pytest
 import tiny
 from talkative import save_talkative
 
-from flashsloth.cli import main
-from flashsloth.commands.chat import LEAVING
-from flashsloth.commands.picture_paths import path_of, paths_of
+from flashsloth.cli.app import main
+from flashsloth.cli.ask import path_of, paths_of
+from flashsloth.cli.chat import LEAVING
 
 FEW = ["--max-new-tokens", "3", "--device", "cpu"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flashsloth.cli import main
-from flashsloth.commands import terminal
-from flashsloth.training.data_check import Examiner
+from flashsloth.cli import terminal
+from flashsloth.cli.app import main
+from flashsloth.training.data.inspect import Examiner
 from flashsloth.world import World, export_split
 
 
@@ -188,7 +188,7 @@ def test_on_a_terminal_colours_tell(
 ) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, color_system="truecolor", width=200, highlight=False)
-    monkeypatch.setattr("flashsloth.commands.sample_print.stdout", lambda: console)
+    monkeypatch.setattr("flashsloth.cli.sample_print.stdout", lambda: console)
     assert main(["data", "show", str(clean / "conversations.json"), "--number", "0"]) == 0
     written = screen.getvalue()
     assert "[picture 1 ×" in written
@@ -245,7 +245,7 @@ def test_check_and_show_say_what_a_sample_was_read_as(clean: Path, capsys: pytes
 def test_the_template_is_the_text_that_the_processor_writes(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from flashsloth.inference.load import shipped_folder
     from flashsloth.model.chat_template import QUESTION_START
-    from flashsloth.model.checkpoint import load_processor
+    from flashsloth.model.loading import load_processor
     from flashsloth.training.data import JsonData
 
     file = clean / "conversations.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 from flashsloth.world.pack import Pack
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "questions.yaml"

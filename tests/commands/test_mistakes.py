@@ -8,7 +8,7 @@ import pytest
 import tiny
 from talkative import save_talkative
 
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 
 HUGE = "9" * 40
 MACHINE = ["--bandwidth", "10", "--rate", "1"]

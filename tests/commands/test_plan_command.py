@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flashsloth.benchmark import machine
-from flashsloth.cli import main
-from flashsloth.inference.precision import LARGE_BYTES
+from flashsloth.cli.app import main
+from flashsloth.inference.load import LARGE_BYTES
+from flashsloth.planning import machine
 
 ELSEWHERE = ["--bandwidth", "50", "--rate", "0.99"]
 GPU = ["--device", "cuda", "--bandwidth", "4300", "--rate", "790", "--memory", "141"]

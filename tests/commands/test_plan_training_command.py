@@ -9,7 +9,7 @@ import pytest
 import tiny
 from transformers import PreTrainedTokenizerFast
 
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = """

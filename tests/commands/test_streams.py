@@ -18,9 +18,8 @@ import torch
 from forked import python
 from talkative import save_talkative
 
-from flashsloth.cli import main
-from flashsloth.commands.failures import CommandError, judge
-from flashsloth.commands.streams import readable
+from flashsloth.cli.app import main
+from flashsloth.cli.terminal import CommandError, judge, readable
 
 FEW = ["--max-new-tokens", "3", "--device", "cpu"]
 FULL = Path("/dev/full")
@@ -73,8 +72,8 @@ def test_answers_and_json_under_any_encoding(
 def test_an_answer_that_a_terminal_cannot_show(
     checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flashsloth.inference.text_stream.Detokenizer.add", lambda *given: "")
-    monkeypatch.setattr("flashsloth.inference.text_stream.Detokenizer.finish", lambda *given: "é尺")
+    monkeypatch.setattr("flashsloth.inference.answer.Detokenizer.add", lambda *given: "")
+    monkeypatch.setattr("flashsloth.inference.answer.Detokenizer.finish", lambda *given: "é尺")
     out = stream("ascii")
     monkeypatch.setattr("sys.stdout", out)
     assert main(["ask", "What?", "-m", checkpoint]) == 0
@@ -114,7 +113,7 @@ def test_a_full_disk_behind_stdout(
     [(">&-", 1, "stdout is closed"), ("2>&-", 0, ""), ("<&-", 0, ""), ("2>&- >&-", 1, "")],
 )
 def test_closed_streams(redirection: str, code: int, message: str) -> None:
-    command = f'"{sys.executable}" -m flashsloth.cli --version {redirection}'
+    command = f'"{sys.executable}" -m flashsloth.cli.app --version {redirection}'
     finished = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert finished.returncode == code
     assert message.encode() in finished.stderr
@@ -122,13 +121,23 @@ def test_closed_streams(redirection: str, code: int, message: str) -> None:
 
 
 def test_a_conversation_whose_stdin_is_closed_ends(checkpoint: str) -> None:
-    command = shlex.join([*python(), "-m", "flashsloth.cli", "chat", "-m", checkpoint, "--device", "cpu"]) + " <&-"
+    command = shlex.join([*python(), "-m", "flashsloth.cli.app", "chat", "-m", checkpoint, "--device", "cpu"]) + " <&-"
     finished = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")
 
 
 def test_a_question_under_the_c_locale(checkpoint: str) -> None:
-    command = [sys.executable, "-m", "flashsloth.cli", "ask", "Größe? 尺寸".encode(), "-m", checkpoint, *FEW, "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "flashsloth.cli.app",
+        "ask",
+        "Größe? 尺寸".encode(),
+        "-m",
+        checkpoint,
+        *FEW,
+        "--json",
+    ]
     environment = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C"}
     finished = subprocess.run(command, capture_output=True, check=False, env=environment)
     assert (finished.returncode, finished.stderr) == (0, b"")

@@ -8,9 +8,9 @@ import logging
 import pytest
 from rich.console import Console
 
-from flashsloth.commands import terminal
-from flashsloth.commands.train import _watcher
-from flashsloth.training.progress import Progress
+from flashsloth.cli import terminal
+from flashsloth.cli.train import _watcher
+from flashsloth.training.run_log import Progress
 
 NUMBERS = {"loss": 1.5, "samples_per_second": 8.0, "seconds_per_step": 60.0, "mfu": 0.25, "peak_memory_gb": 3.0}
 

@@ -10,14 +10,19 @@ import pytest
 import torch
 import yaml
 
-from flashsloth.cli import main
-from flashsloth.experiment.build import make_variant
-from flashsloth.experiment.costs import cost_of
-from flashsloth.experiment.poolings import POOLINGS, AveragePooling, PixelShuffle
-from flashsloth.experiment.report import write_report
-from flashsloth.experiment.results import read_rows
-from flashsloth.experiment.runs import run_experiment
-from flashsloth.experiment.variants import Experiment, ExperimentError, Variant, load_experiment
+from flashsloth.ablation.report import read_rows, write_report
+from flashsloth.ablation.run import cost_of, run_experiment
+from flashsloth.ablation.variants import (
+    POOLINGS,
+    AveragePooling,
+    Experiment,
+    ExperimentError,
+    PixelShuffle,
+    Variant,
+    load_experiment,
+    make_variant,
+)
+from flashsloth.cli.app import main
 from flashsloth.inference import FlashSloth
 from flashsloth.training.recipe import ModelSource, RecipeError
 from flashsloth.world import World

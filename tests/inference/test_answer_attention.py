@@ -10,7 +10,7 @@ import tiny
 import torch
 from PIL import Image
 
-from flashsloth.experiment.poolings import QueriesThatDoNotLook
+from flashsloth.ablation.variants import QueriesThatDoNotLook
 from flashsloth.inference import FlashSloth, PromptError
 from flashsloth.inference.attention import Attention
 from flashsloth.inference.engine.model_runner import SingleRunner

@@ -17,8 +17,8 @@ from torch import nn
 
 import flashsloth
 from flashsloth.inference.pipeline import FlashSloth
-from flashsloth.speed.abilities import can_pack
-from flashsloth.speed.packed_linear import Activation, PackedLinear
+from flashsloth.kernels.abilities import can_pack
+from flashsloth.kernels.cpu_linear import Activation, PackedLinear
 
 QUESTION = "What is in the picture?"
 OPTIONS: list[dict[str, Any]] = [{}, {"quantize": "int8"}, {"quantize": "int4"}, {"optimize": False}]
@@ -40,7 +40,7 @@ def answers(sloth: FlashSloth) -> list[str]:
 def test_a_copy_answers_alike_with_caches_of_its_own(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], make: Callable[[FlashSloth], FlashSloth]
 ) -> None:
-    monkeypatch.setattr(import_module("flashsloth.speed.speed_up"), "WORTH_PACKING", 1)
+    monkeypatch.setattr(import_module("flashsloth.kernels.optimize"), "WORTH_PACKING", 1)
     sloth = flashsloth.load(picture_cache=LIMIT, **options)
     expected = answers(sloth)
     held = len(sloth.pictures)

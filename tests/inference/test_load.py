@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flashsloth
-from flashsloth.inference import LoadError, precision
+from flashsloth.inference import LoadError
 from flashsloth.inference import load as load_module_function
-from flashsloth.inference.precision import LARGE_BYTES, choose_device, choose_dtype
+from flashsloth.inference import load as precision
+from flashsloth.inference.load import LARGE_BYTES, choose_device, choose_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

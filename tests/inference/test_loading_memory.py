@@ -20,7 +20,7 @@ SCRIPT = """
 import sys, threading, time
 import torch
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.speed import speed_up
+from flashsloth.kernels import speed_up
 
 def anonymous():  # bytes that no file holds
     lines = open("/proc/self/status").read().splitlines()

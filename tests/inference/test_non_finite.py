@@ -12,7 +12,7 @@ import torch
 from tiny import picture
 
 import flashsloth
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 from flashsloth.inference import FlashSloth
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import NonFiniteError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flashsloth.inference.errors import PromptError
+from flashsloth.errors import PromptError
 from flashsloth.inference.options import Options
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import flashsloth
+from flashsloth.errors import PromptError
 from flashsloth.inference import FlashSloth, LoadError
-from flashsloth.inference.errors import PromptError
 from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
 from flashsloth.media import MediaLimits
 

@@ -8,7 +8,7 @@ import pytest
 from transformers.utils import logging
 
 import flashsloth
-from flashsloth.inference.progress import no_progress_bar
+from flashsloth.inference.load import no_progress_bar
 
 
 @pytest.fixture(autouse=True)

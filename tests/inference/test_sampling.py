@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flashsloth.inference.errors import PromptError
+from flashsloth.errors import PromptError
 from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, draw_border, uniform
 
 VOCABULARY = 12

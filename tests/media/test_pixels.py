@@ -20,8 +20,7 @@ from picture_files import (
 from PIL import Image, ImageCms
 
 from flashsloth.media import PictureError, open_picture
-from flashsloth.media.orientation import exif_orientation
-from flashsloth.media.pixels import BAND_PIXELS
+from flashsloth.media.pixels import BAND_PIXELS, exif_orientation
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 # Where EXIF's orientation says that the stored first row and first column are -> how the picture is seen.

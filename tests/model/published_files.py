@@ -12,9 +12,9 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from flashsloth.model.checkpoint import to_published
-from flashsloth.model.checkpoint.preflight import expected_shapes
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.loading import to_published
+from flashsloth.model.loading.preflight import expected_shapes
 
 RECORDED = Path(__file__).parents[1] / "parity" / "tiny"
 PUBLISHED_TOKENIZER = Path(__file__).parents[3] / "shared" / "phi2-tokenizer"

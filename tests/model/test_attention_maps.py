@@ -14,12 +14,12 @@ import torch
 from tiny import TinyModelMaker, assistant, encode, make_config, make_processor, picture, user
 from torch import nn
 
-from flashsloth.experiment.poolings import exchange_pooling, remove_embedded_query
+from flashsloth.ablation.variants import exchange_pooling, remove_embedded_query
+from flashsloth.kernels.optimize import speed_up
 from flashsloth.model.attention_maps import AttentionWeights, recording_attention
-from flashsloth.model.cache_names import CACHE_NAME
 from flashsloth.model.embedded_query import EmbeddedQuery, EmbeddedQueryInputs
+from flashsloth.model.generation import CACHE_NAME
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.speed import speed_up
 
 GRID, WINDOW, QUERIES = 6, 3, 3
 ONE = [user("What is this?", picture(1))]
@@ -208,7 +208,7 @@ def test_a_compiled_model(tiny_model, tiny_processor) -> None:
 def test_an_optimized_model(
     make_tiny_model: TinyModelMaker, tiny_processor, monkeypatch: pytest.MonkeyPatch, quantize: Any, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(import_module("flashsloth.speed.speed_up"), "WORTH_PACKING", 1)
+    monkeypatch.setattr(import_module("flashsloth.kernels.optimize"), "WORTH_PACKING", 1)
     inputs = encode(tiny_processor, TALK)
     model = make_tiny_model(attention="sdpa").to(dtype)
     plain = recorded(model, inputs)

@@ -10,7 +10,7 @@ from tiny import encode, user
 from torch import nn
 from transformers import Cache, DynamicCache
 
-from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, cache_argument
+from flashsloth.model.generation import CACHE_NAME, CACHE_NAMES, cache_argument
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 

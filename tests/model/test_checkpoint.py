@@ -28,9 +28,9 @@ from published_files import (
 )
 from safetensors.torch import load_file, save_file
 
-from flashsloth.model import checkpoint
-from flashsloth.model.checkpoint import CheckpointError, convert, is_published, published_config
+from flashsloth.model import loading
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.loading import CheckpointError, convert, is_published, published_config
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
 
 LM_BIAS = "lm_head.bias"
@@ -53,14 +53,14 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 class TestNames:
     def test_every_published_tensor_has_one_name_here_and_back(self) -> None:
         names = list(load_file(RECORDED / WEIGHTS))
-        ours = [checkpoint.to_ours(name) for name in names]
+        ours = [loading.to_ours(name) for name in names]
         assert None not in ours
         assert len(set(ours)) == len(names)
-        assert [checkpoint.to_published(name) for name in ours if name] == names
+        assert [loading.to_published(name) for name in ours if name] == names
 
     def test_a_stranger_has_none(self) -> None:
-        assert checkpoint.to_ours("model.norm.weight") is None
-        assert checkpoint.to_published("model.language_model.norm.weight") is None
+        assert loading.to_ours("model.norm.weight") is None
+        assert loading.to_published("model.language_model.norm.weight") is None
 
 
 class TestIsPublished:
@@ -145,7 +145,7 @@ class TestLoading:
         config = published_config(published, **TINY_IDS)
         plain = FlashSlothForConditionalGeneration._from_config(config).eval()
         weights = load_file(published / WEIGHTS)
-        plain.load_state_dict({checkpoint.to_ours(name) or name: tensor for name, tensor in weights.items()})
+        plain.load_state_dict({loading.to_ours(name) or name: tensor for name, tensor in weights.items()})
         if in_shards:
             shard(published)
         model = load(published)
@@ -271,7 +271,7 @@ class TestLoading:
 class TestProcessor:
     def test_is_made_of_the_published_files(self, published: Path) -> None:
         add_tiny_tokenizer(published)
-        processor = checkpoint.load_processor(published, anchor_token_id=13)
+        processor = loading.load_processor(published, anchor_token_id=13)
         inputs = tiny.encode(processor, [tiny.user("What is this? </s> <image>", tiny.picture())])
         assert inputs["pixel_values"].shape == (1, 1, 3, 126, 126)
         assert (inputs["input_ids"] == TinyTokens.IMAGE).sum() == 9
@@ -282,12 +282,12 @@ class TestProcessor:
     def test_needs_a_tokenizer(self, published: Path) -> None:
         config = published_config(published, **TINY_IDS)
         with pytest.raises(CheckpointError, match="no tokenizer"):
-            checkpoint.published_processor(published, config)
+            loading.published_processor(published, config)
 
     def test_numbers_must_agree(self, published: Path) -> None:
         config = published_config(add_tiny_tokenizer(published), anchor_token_id=13, image_token_id=400)
         with pytest.raises(CheckpointError, match=f"'<image>' {TinyTokens.IMAGE}, expected 400"):
-            checkpoint.published_processor(published, config)
+            loading.published_processor(published, config)
 
     @pytest.mark.skipif(not PUBLISHED_TOKENIZER.is_dir(), reason=f"no published tokenizer at {PUBLISHED_TOKENIZER}")
     @pytest.mark.parametrize("without", [(), ("tokenizer_config.json", "special_tokens_map.json")])
@@ -295,9 +295,9 @@ class TestProcessor:
         add_published_tokenizer(published)
         for name in without:
             (published / name).unlink()
-        config = checkpoint.load_config(published)
+        config = loading.load_config(published)
         assert (config.query_token_id, config.image_token_id, config.anchor_token_id) == (50295, 50297, 764)
-        tokenizer = checkpoint.load_processor(published).tokenizer
+        tokenizer = loading.load_processor(published).tokenizer
         assert (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)) == (50296, 50256, 50298)
         assert tokenizer("a   b\t\t .")["input_ids"] == [64, 50285, 65, 50294, 764]
 
@@ -340,7 +340,7 @@ class TestConversion:
         from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
         ours = FlashSlothProcessor.from_pretrained(folder)
-        theirs = checkpoint.load_processor(published, anchor_token_id=13)
+        theirs = loading.load_processor(published, anchor_token_id=13)
         message = [tiny.user("What is  this?", tiny.picture())]
         for name, tensor in tiny.encode(theirs, message).items():
             assert torch.equal(tensor, tiny.encode(ours, message)[name]), name

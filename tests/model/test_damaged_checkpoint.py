@@ -13,10 +13,10 @@ import pytest
 from talkative import save_talkative
 
 import flashsloth
-from flashsloth.lfs_pointer import LFS_POINTER, SIGNATURE
-from flashsloth.model.checkpoint import CheckpointError
-from flashsloth.model.checkpoint.weight_files import INDEX, WEIGHTS, read_header, stored_tensors
-from flashsloth.model.inspection import inspect_checkpoint
+from flashsloth.checkpoint.inspect import inspect_checkpoint
+from flashsloth.files import LFS_POINTER, SIGNATURE
+from flashsloth.model.loading import CheckpointError
+from flashsloth.model.loading.safetensors_files import INDEX, WEIGHTS, read_header, stored_tensors
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 POINTER = SIGNATURE + b".github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"

@@ -13,8 +13,7 @@ from forked import run_python
 from PIL import Image
 from tiny import picture
 
-from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-from flashsloth.model.resizing import PAD_COLOR, resize_on_square
+from flashsloth.model.image_processing_flashsloth import PAD_COLOR, FlashSlothImageProcessorPil, resize_on_square
 
 SIDE = 384
 SIZES = [(640, 480), (480, 640), (384, 384), (37, 411), (411, 37), (1, 1), (1, 300), (300, 1), (2, 3), (1023, 255)]

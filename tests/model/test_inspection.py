@@ -25,8 +25,8 @@ from published_files import (
 )
 from safetensors.torch import load_file, save_file
 
-from flashsloth.model.checkpoint import CheckpointError, convert
-from flashsloth.model.inspection import inspect_checkpoint
+from flashsloth.checkpoint.inspect import inspect_checkpoint
+from flashsloth.model.loading import CheckpointError, convert
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 

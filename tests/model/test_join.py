@@ -14,10 +14,10 @@ from published_files import PUBLISHED_TOKENIZER
 from tokenizers import processors
 from transformers import CLIPConfig, CLIPVisionConfig, PreTrainedTokenizerFast, SiglipConfig, SiglipVisionConfig
 
-from flashsloth.model.checkpoint import CheckpointError
+from flashsloth.checkpoint.create import JoinError, join, largest_divisor, nearest_divisor
+from flashsloth.checkpoint.inspect import inspect_checkpoint
 from flashsloth.model.configuration_flashsloth import HD_GRID
-from flashsloth.model.inspection import inspect_checkpoint
-from flashsloth.model.join import JoinError, join, largest_divisor, nearest_divisor
+from flashsloth.model.loading import CheckpointError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 

@@ -11,9 +11,8 @@ from tiny import VOCABULARY as VOCABULARY_OF_TINY
 from tiny import TinyModelMaker, assistant, encode, picture, user
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from flashsloth.benchmark.live_memory import LiveMemory
-from flashsloth.model import language_model_head
-from flashsloth.model.language_model_head import (
+from flashsloth.model import loss as language_model_head
+from flashsloth.model.loss import (
     IGNORED_LABEL,
     ROWS_AT_A_TIME,
     LanguageModelHead,
@@ -21,6 +20,7 @@ from flashsloth.model.language_model_head import (
     token_losses,
 )
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.planning.memory import LiveMemory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
 

@@ -12,11 +12,11 @@ from tiny import TinyModelMaker, assistant, encode, make_config, make_processor,
 from transformers import AutoTokenizer
 
 import flashsloth
-from flashsloth.model.cache_names import CACHE_NAME
 from flashsloth.model.chat_template import IMAGE_TOKEN, PLAIN_TEMPLATE, QUERY_TOKEN, chat_template
-from flashsloth.model.checkpoint.vocabulary import PUBLISHED_PROMPT_IDS
+from flashsloth.model.generation import CACHE_NAME
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 from flashsloth.model.layout import layout_from_ids, prompt_ids, views_of_pictures
+from flashsloth.model.loading.token_ids import PUBLISHED_PROMPT_IDS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.packing import join_samples, pad_rows

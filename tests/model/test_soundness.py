@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flashsloth.cli import main
-from flashsloth.model.checkpoint import CheckpointError
-from flashsloth.model.checkpoint.soundness import fault_of
-from flashsloth.model.inspection import inspect_checkpoint
+from flashsloth.checkpoint.inspect import inspect_checkpoint
+from flashsloth.cli.app import main
+from flashsloth.model.loading import CheckpointError
+from flashsloth.model.loading.finite_weights import fault_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 

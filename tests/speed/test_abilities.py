@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from flashsloth.speed import SpeedError, abilities
-from flashsloth.speed.abilities import ONEDNN_CEILING, WITHOUT, Ability, can_multiply, can_pack, multiplies_bfloat16
+from flashsloth.kernels import SpeedError, abilities
+from flashsloth.kernels.abilities import ONEDNN_CEILING, WITHOUT, Ability, can_multiply, can_pack, multiplies_bfloat16
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -87,7 +87,7 @@ def test_bfloat16_is_multiplied_where_the_processor_can_and_is_let(
 
 def test_a_lowered_processor_is_asked_as_lowered() -> None:
     """Ceilings are read once a process, so they are tried in one of its own."""
-    code = "from flashsloth.speed.abilities import missing; print(*missing())"
+    code = "from flashsloth.kernels.abilities import missing; print(*missing())"
     lowered = {**os.environ, ONEDNN_CEILING: "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=lowered, capture_output=True, text=True, check=True)
     assert {"bfloat16", *abilities.missing()} <= set(done.stdout.split())

@@ -10,16 +10,16 @@ import torch
 from tiny import TinyModelMaker
 from torch import nn
 
-from flashsloth.speed import SpeedError, speed_up
-from flashsloth.speed.abilities import can_multiply_int4_on
-from flashsloth.speed.device_weights import (
+from flashsloth.kernels import SpeedError
+from flashsloth.kernels.abilities import can_multiply_int4_on
+from flashsloth.kernels.cuda_linear import (
     DEVICE_GROUP_SIZE,
     DeviceInt4Linear,
     DeviceInt8Linear,
     int4_levels,
     two_a_byte,
 )
-from flashsloth.speed.speed_up import replace_on_device
+from flashsloth.kernels.optimize import replace_on_device, speed_up
 
 WIDE_PHI = {**tiny.TEXT, "hidden_size": 128, "intermediate_size": 256}
 BFLOAT16_STEP = 2.0**-8

@@ -14,13 +14,20 @@ import torch.nn.functional as F
 from tiny import TinyModelMaker
 from torch import nn
 
+from flashsloth.kernels import SpeedError
+from flashsloth.kernels.abilities import WITHOUT, can_pack
+from flashsloth.kernels.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
+from flashsloth.kernels.cpu_linear import (
+    GROUP_SIZE,
+    READ_FROM_MEMORY,
+    READING_ROWS,
+    Activation,
+    Int4Linear,
+    Int8Linear,
+    PackedLinear,
+)
+from flashsloth.kernels.optimize import WORTH_PACKING, _linear_layers, speed_up
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.speed import SpeedError, speed_up
-from flashsloth.speed.abilities import WITHOUT, can_pack
-from flashsloth.speed.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
-from flashsloth.speed.packed_linear import READ_FROM_MEMORY, READING_ROWS, Activation, PackedLinear
-from flashsloth.speed.quantized_linear import GROUP_SIZE, Int4Linear, Int8Linear
-from flashsloth.speed.speed_up import WORTH_PACKING, _linear_layers
 
 FLOAT32_TOLERANCE = 1e-4  # of a logit
 BFLOAT16_DIVERGENCE = 1e-3  # KL at each position, against float32

@@ -15,12 +15,12 @@ from fine_tuned import TRAINS, adapted, batch, load_base, save_base
 from safetensors.torch import load_file
 
 import flashsloth
-from flashsloth.adapters.folder import AdapterError, read_adapter
+from flashsloth.checkpoint.adapter import AdapterError, read_adapter
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.adapter_settings import AdapterSettings
-from flashsloth.training.adapters import add_adapter, find_base, target_names
+from flashsloth.training.lora import add_adapter, find_base, target_names
 from flashsloth.training.recipe import RecipeError, load_recipe
+from flashsloth.training.recipe_groups import AdapterSettings
 from flashsloth.training.run import train
 from flashsloth.training.trainer import StageTrainer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flashsloth.training.answer_table import TableError, read_table, write_training_data
 from flashsloth.training.data import conversations
+from flashsloth.training.data.answer_table import TableError, read_table, write_training_data
 from flashsloth.training.recipe import DataSource
 
 HEADER = "image,question,answer\n"

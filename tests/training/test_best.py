@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from flashsloth.training.best import Best, ScoreError
 from flashsloth.training.checkpoints import SaveError, whole
+from flashsloth.training.data_trainer import Best, ScoreError
 from flashsloth.training.guards import TrainingStoppedError
+from flashsloth.training.interruptions import TrainingInterrupted
 from flashsloth.training.recipe import RecipeError, StageRun, load_recipe
 from flashsloth.training.run import train
-from flashsloth.training.stop import TrainingInterrupted
 from flashsloth.training.trainer import StageTrainer
 from tests.training import tiny_runs
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from flashsloth.training.changes import HISTORY_FILE, Reached, RecipeChangedError, accepted_changes, read_history
 from flashsloth.training.guards import TrainingStoppedError
+from flashsloth.training.interruptions import TrainingInterrupted
 from flashsloth.training.recipe import Recipe, load_recipe
+from flashsloth.training.resume import HISTORY_FILE, Reached, RecipeChangedError, accepted_changes, read_history
 from flashsloth.training.run import train
-from flashsloth.training.stop import TrainingInterrupted
 from flashsloth.training.trainer import StageTrainer
 from tests.training import tiny_runs
 

@@ -18,18 +18,20 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from flashsloth.training import checkpoints
 from flashsloth.training.checkpoints import (
+    MANIFEST,
     REMOVING,
     WRITING,
     SaveError,
     WriteError,
+    changed,
     last_whole,
     new_checkpoint,
     new_files,
+    read_manifest,
     shares_read,
     step_of,
     whole,
 )
-from flashsloth.training.manifest import MANIFEST, changed, read_manifest
 from tests.training import tiny_runs
 
 NOT_ROOT = os.geteuid() != 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashsloth.training.curve import FEW_POINTS, draw_curve, running_mean
+from flashsloth.training.run_log import FEW_POINTS, draw_curve, running_mean
 
 
 @pytest.mark.parametrize("points", [2, 2 * FEW_POINTS])

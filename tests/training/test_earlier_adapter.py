@@ -15,10 +15,10 @@ from fine_tuned import save_base
 from safetensors.torch import load_file
 
 import flashsloth
-from flashsloth.adapters.folder import AdapterError, read_adapter
+from flashsloth.checkpoint.adapter import AdapterError, read_adapter
+from flashsloth.training.interruptions import TrainingInterrupted
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
-from flashsloth.training.stop import TrainingInterrupted
 from flashsloth.training.trainer import StageTrainer
 
 RECIPE = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tiny import TinyModelMaker
 
-from flashsloth.training.encoder_options import SHIFT_PIXELS, encoder_options, varied
+from flashsloth.training.encoder_training import SHIFT_PIXELS, encoder_options, varied
 
 
 def test_pictures_are_varied_each_by_itself_and_not_much() -> None:

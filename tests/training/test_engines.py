@@ -11,8 +11,7 @@ from accelerate.utils import DeepSpeedPlugin, is_deepspeed_available
 from tiny import TinyModelMaker
 from transformers import TrainingArguments
 
-from flashsloth.training.engine_settings import KINDS, ZERO2, ZERO3, Engine
-from flashsloth.training.engines import (
+from flashsloth.training.parallelism import (
     EngineError,
     deepspeed_config,
     fsdp_config,
@@ -21,6 +20,7 @@ from flashsloth.training.engines import (
     make_arguments,
 )
 from flashsloth.training.recipe import RecipeError, load_recipe
+from flashsloth.training.recipe_groups import KINDS, ZERO2, ZERO3, Engine
 from tests.training import tiny_runs
 
 

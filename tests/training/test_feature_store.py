@@ -12,9 +12,8 @@ import torch
 from tiny import TinyModelMaker, assistant, encode, picture, user
 
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training import feature_store
-from flashsloth.training.feature_cache import FeatureCache
-from flashsloth.training.feature_store import (
+from flashsloth.training import feature_cache as feature_store
+from flashsloth.training.feature_cache import (
     FeatureCollator,
     FeatureStore,
     FeatureStoreError,
@@ -22,6 +21,7 @@ from flashsloth.training.feature_store import (
     reading_features,
 )
 from flashsloth.training.recipe import RecipeError, load_recipe
+from flashsloth.training.recipe_groups import FeatureCache
 from tests.training import tiny_runs
 
 CHATS = [

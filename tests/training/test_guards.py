@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL
-from flashsloth.training import ranks
-from flashsloth.training.batch_facts import FACTS_KEY, IDS_KEY, CountingCollator, take_facts
-from flashsloth.training.collation import ConversationCollator
+from flashsloth.training import distributed
+from flashsloth.training.dataloader import ConversationCollator
 from flashsloth.training.guards import TrainingStoppedError
+from flashsloth.training.metrics import FACTS_KEY, IDS_KEY, CountingCollator, take_facts
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
 from flashsloth.training.trainer import StageTrainer
@@ -60,7 +60,7 @@ def unsupervise(rank: int) -> None:
     def spoiled(self: ConversationCollator, samples: list[Any]) -> dict[str, Any]:
         batch = put_together(self, samples)
         made.append(1)
-        if len(made) == BAD_STEP and rank == ranks.count() - 1:
+        if len(made) == BAD_STEP and rank == distributed.count() - 1:
             batch["labels"] = torch.full_like(batch["labels"], IGNORED_LABEL)
         return batch
 

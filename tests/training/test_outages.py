@@ -10,7 +10,7 @@ import tiny_runs
 import torch
 from torch import distributed
 
-from flashsloth.training.outages import OutageError, told_plainly
+from flashsloth.training.interruptions import OutageError, told_plainly
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from PIL import Image
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
-from flashsloth.training.collation import ConversationCollator, one_by_one
 from flashsloth.training.data import Sample
+from flashsloth.training.dataloader import ConversationCollator, one_by_one
 from flashsloth.training.packing import PADDING_SAMPLE, SHARED, apart, fill_rows, join_questions, join_samples
 from flashsloth.training.stages import STAGES
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flashsloth.training.collation import ConversationCollator
 from flashsloth.training.data import DataError, conversations
-from flashsloth.training.patch_classifier import PATCHES_KEY, patch_loss
+from flashsloth.training.dataloader import ConversationCollator
+from flashsloth.training.encoder_training import PATCHES_KEY, patch_loss
+from flashsloth.training.init_model import start_model
 from flashsloth.training.recipe import DataSource, load_recipe
 from flashsloth.training.run import train
 from flashsloth.training.stages import STAGES
-from flashsloth.training.start import start_model
 from flashsloth.training.trainer import StageTrainer
 from tests.training.test_run import RECIPE
 

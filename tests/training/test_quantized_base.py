@@ -11,12 +11,11 @@ import torch
 from fine_tuned import adapted, batch, learn, load_base, save_base
 from torch import nn
 
-from flashsloth.adapters.folder import AdapterError, read_adapter
-from flashsloth.adapters.merging import merge
+from flashsloth.checkpoint.adapter import AdapterError, read_adapter
+from flashsloth.checkpoint.merge_adapter import merge
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.adapters import target_names
+from flashsloth.training.lora import BLOCK_SIZE, quantize_layers, target_names
 from flashsloth.training.parts_report import PartsReport
-from flashsloth.training.quantized_base import BLOCK_SIZE, quantize_layers
 from flashsloth.training.stages import freeze_all_but
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")

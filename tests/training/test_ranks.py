@@ -7,7 +7,7 @@ import logging
 import pytest
 from torch import distributed
 
-from flashsloth.training.ranks import OWN_STORE, _apart_from_the_dead
+from flashsloth.training.distributed import OWN_STORE, _apart_from_the_dead
 
 LEFT_BY_THE_DEAD = "address"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 from flashsloth.training.recipe import RecipeError, load_recipe
-from flashsloth.training.recipe_fields import RecipeModel
+from flashsloth.training.recipe_groups import RecipeModel
 from flashsloth.training.recipe_table import GROUPS, fields_table
 from flashsloth.training.stages import STAGES
 
@@ -255,5 +255,5 @@ def test_every_recipe_of_the_project_is_right(path: Path) -> None:
 
 
 def test_pydantic_is_imported_by_commands_that_read_such_files_alone() -> None:
-    code = "import sys; from flashsloth.cli import main; main(['--help']); sys.exit('pydantic' in sys.modules)"
+    code = "import sys; from flashsloth.cli.app import main; main(['--help']); sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0

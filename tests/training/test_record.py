@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from flashsloth.training import record
-from flashsloth.training.changes import RecipeChangedError
-from flashsloth.training.data.joined_json import companion
-from flashsloth.training.recipe import load_recipe, resolved
-from flashsloth.training.record import (
+from flashsloth.training import provenance
+from flashsloth.training.data.json_data import companion
+from flashsloth.training.provenance import (
     RunExistsError,
     alone_in,
     data_digests,
     write_record,
 )
+from flashsloth.training.recipe import load_recipe, resolved
+from flashsloth.training.resume import RecipeChangedError
 from flashsloth.version import __version__
 from tests.training import tiny_runs
 
@@ -68,7 +68,7 @@ def test_a_recipe_with_changes_reads_back_as_it_was(adapted: Path, tmp_path: Pat
 
 
 def test_the_record_of_a_run(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record.sys, "argv", ["flashsloth", "train", "my recipe.yaml"])
+    monkeypatch.setattr(provenance.sys, "argv", ["flashsloth", "train", "my recipe.yaml"])
     recipe = load_recipe(adapted)
     write_record(recipe, resumed=False)
     write_record(recipe, resumed=True)
@@ -97,7 +97,7 @@ def test_the_sources_repository_is_looked_at_and_never_locked(tmp_path: Path) ->
     git("add", "a")
     os.utime(tmp_path / "a", (1, 1))
     before = (tmp_path / ".git" / "index").read_bytes()
-    assert record._git(tmp_path, "status", "--porcelain") == "A  a"
+    assert provenance._git(tmp_path, "status", "--porcelain") == "A  a"
     assert (tmp_path / ".git" / "index").read_bytes() == before
 
 
@@ -133,8 +133,8 @@ def test_answers_beside_questions_are_data_too(tmp_path: Path) -> None:
 
 
 def test_a_very_large_file_is_known_by_its_ends(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(record.FILE_KEYS, "json", (".json", 8))
-    monkeypatch.setattr(record, "ENDS_BYTES", 3)
+    monkeypatch.setitem(provenance.FILE_KEYS, "json", (".json", 8))
+    monkeypatch.setattr(provenance, "ENDS_BYTES", 3)
     recipe = load_recipe(adapted)
     before = data_digests(recipe)
     (adapted.parent / "a.json").write_text('[{"id": "c"}]', encoding="utf-8")  # the middle

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny_runs
 
-from flashsloth.training import reporters
+from flashsloth.training import run_log
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.run import train
 from flashsloth.training.trainer import StageTrainer
@@ -65,7 +65,7 @@ def test_weights_and_biases_gets_a_run_a_stage(tmp_path: Path, monkeypatch: pyte
 
 
 def test_one_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporters, "find_spec", lambda name: None)
+    monkeypatch.setattr(run_log, "find_spec", lambda name: None)
     recipe = load_recipe(tiny_runs.write_recipe(tmp_path, tiny_runs.ALIGNMENT, head="report_to: [wandb]\n"))
     with pytest.raises(RecipeError, match="report_to asks for wandb, which is not installed: pip install wandb"):
         train(recipe)

@@ -18,12 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers.core_model_loading import WeightRenaming
 
 from flashsloth.training import run as run_module
-from flashsloth.training.checkpoints import SaveError, last_whole
+from flashsloth.training.checkpoints import MANIFEST, SaveError, last_whole
 from flashsloth.training.data import Joined
-from flashsloth.training.manifest import MANIFEST
+from flashsloth.training.interruptions import TrainingInterrupted
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import RunExistsError, train
-from flashsloth.training.stop import TrainingInterrupted
 from flashsloth.training.trainer import StageTrainer
 from tests.training import tiny_runs
 
@@ -321,7 +320,7 @@ def test_the_command_says_what_it_found_and_refuses_another_recipe(tmp_path: Pat
 
 ELASTIC = """
 import os, signal, sys
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 from flashsloth.training.trainer import StageTrainer
 learn = StageTrainer.training_step
 def dying(self, *arguments, **options):

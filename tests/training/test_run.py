@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from flashsloth.adapters.folder import AdapterError
+from flashsloth.checkpoint.adapter import AdapterError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training import arguments
+from flashsloth.training import trainer
 from flashsloth.training.data import DataError
-from flashsloth.training.engines import EngineError
+from flashsloth.training.init_model import world_tokenizer
+from flashsloth.training.parallelism import EngineError
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.run import RunExistsError, train
-from flashsloth.training.start import world_tokenizer
 
 RECIPE = """
 name: tiny
@@ -109,8 +109,8 @@ def test_a_finished_run_is_not_run_again(made: Path) -> None:
 def test_what_a_later_stage_needs_is_asked_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(RECIPE.format(output=tmp_path / "out"), encoding="utf-8")
-    monkeypatch.setattr("flashsloth.training.ranks.count", lambda: 3)
-    monkeypatch.setattr("flashsloth.training.ranks.start", lambda: None)
+    monkeypatch.setattr("flashsloth.training.distributed.count", lambda: 3)
+    monkeypatch.setattr("flashsloth.training.distributed.start", lambda: None)
     with pytest.raises(RecipeError, match="stage encoder: batch_size 4 is not a multiple of micro"):
         train(load_recipe(recipe))
     zero = ["stages.0.batch_size=3", "stages.1.batch_size=6", "stages.2.batch_size=3", "stages.2.engine={kind: zero2}"]
@@ -118,7 +118,7 @@ def test_what_a_later_stage_needs_is_asked_before_the_first(tmp_path: Path, monk
     with pytest.raises(EngineError, match="engine zero2 needs DeepSpeed"):
         train(load_recipe(recipe, zero))
     monkeypatch.undo()
-    monkeypatch.setitem(arguments._FLASH, "flash_attention_3", lambda: False)
+    monkeypatch.setitem(trainer._FLASH, "flash_attention_3", lambda: False)
     with pytest.raises(RecipeError, match="stage instruction: attention is flash_attention_3, whose package"):
         train(load_recipe(recipe, ["stages.2.attention=flash_attention_3"]))
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)

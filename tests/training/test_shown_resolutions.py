@@ -11,9 +11,9 @@ import torch
 from tiny import TinyModelMaker
 
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.collation import ConversationCollator
 from flashsloth.training.data import DataError
 from flashsloth.training.data.sample import Sample
+from flashsloth.training.dataloader import ConversationCollator
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.run import train
 from flashsloth.training.stages import STAGES

@@ -14,7 +14,7 @@ from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
 from flashsloth.world import World, export_split
 
-TRAIN = "import sys; from flashsloth.cli import main; sys.exit(main(['train', *sys.argv[1:]]))"
+TRAIN = "import sys; from flashsloth.cli.app import main; sys.exit(main(['train', *sys.argv[1:]]))"
 RECIPE = """
 name: files
 seed: 3

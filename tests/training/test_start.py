@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from flashsloth.training.init_model import start_model
 from flashsloth.training.recipe import ModelSource, RecipeError
-from flashsloth.training.start import start_model
 
 
 @pytest.mark.parametrize(

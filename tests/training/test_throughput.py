@@ -8,15 +8,21 @@ import pytest
 import torch
 from tiny import TinyModelMaker, assistant, encode, picture, user
 
-from flashsloth.benchmark.flops import counting
+from flashsloth.benchmark.measure import counting
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training.batch_facts import CountingCollator, take_facts
-from flashsloth.training.meter import Meter, StepSums
-from flashsloth.training.progress import Progress, duration
+from flashsloth.training.metrics import (
+    CountingCollator,
+    Meter,
+    StepSums,
+    TrainingCost,
+    measure_matrix_rate,
+    take_facts,
+    training_cost,
+)
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
+from flashsloth.training.run_log import Progress, duration
 from flashsloth.training.stages import STAGES, freeze_all_but
-from flashsloth.training.throughput import TrainingCost, measure_matrix_rate, training_cost
 from tests.training import tiny_runs
 
 CLOSE = 0.1

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from flashsloth.training.checkpoints import whole
+from flashsloth.training.guards import WeightsError, learned_tensors, no_numbers
 from flashsloth.training.optimizer import MuonAndAdamW
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
-from flashsloth.training.soundness import WeightsError, learned_tensors, no_numbers
 from flashsloth.training.trainer import StageTrainer
 from tests.training import tiny_runs
 

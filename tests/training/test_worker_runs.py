@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import load_file
 
 from flashsloth.training.checkpoints import last_whole
-from flashsloth.training.stage_data import BatchMaker
+from flashsloth.training.dataloader import BatchMaker
 from tests.training import tiny_runs
 
 SIGTERM_EXIT = 143
@@ -170,7 +170,7 @@ except OSError:
 """
 GO_ON = """
 import os
-os.execv(sys.executable, [sys.executable, "-m", "flashsloth.cli", "train", sys.argv[1]])
+os.execv(sys.executable, [sys.executable, "-m", "flashsloth.cli.app", "train", sys.argv[1]])
 """
 CANNOT_MOUNT = 77
 STEPS_WITHOUT = 4

@@ -162,7 +162,7 @@ def _train(
 ) -> None:
     import torch
 
-    from flashsloth.cli import main
+    from flashsloth.cli.app import main
 
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)

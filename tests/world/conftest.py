@@ -3,8 +3,7 @@
 import pytest
 
 from flashsloth.world.background import WHITE
-from flashsloth.world.geometry import area, bounds, outline
-from flashsloth.world.scene import Background, Scene, Thing
+from flashsloth.world.scene import Background, Scene, Thing, area, bounds, outline
 
 
 @pytest.fixture

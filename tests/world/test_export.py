@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from flashsloth.world import World, export_split
-from flashsloth.world.export import ExportError
+from flashsloth.world.pack import ExportError
 
 
 def test_conversations_hold_every_question(tmp_path):

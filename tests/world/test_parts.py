@@ -10,9 +10,9 @@ from flashsloth.world import World, fonts
 from flashsloth.world.background import paint_background, sample_background
 from flashsloth.world.chart import sample_chart
 from flashsloth.world.colors import MIN_CONTRAST, distance, sample_contrasting, sample_rgb
-from flashsloth.world.effects import apply_effects, blurred, brightened, jpeg, noisy, resized_and_back
+from flashsloth.world.compose import place_things
+from flashsloth.world.draw import apply_effects, blurred, brightened, jpeg, noisy, resized_and_back
 from flashsloth.world.lexicon import SAME_IN_BOTH_CASES, altered, sample_number, sample_word
-from flashsloth.world.placement import place_things
 from flashsloth.world.scene import Box
 from flashsloth.world.text import MODEL_SIDE, READABLE_CAP, character_boxes, draw_writing, write_at
 from flashsloth.world.vocabulary import COLORS, article, plural

@@ -10,12 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from flashsloth.benchmark.device_bench import DeviceResults, save_device_results
-from flashsloth.benchmark.device_training import DeviceTraining
-from flashsloth.benchmark.report import markdown_table, rich_table
-from flashsloth.benchmark.subjects import SUBJECTS
-from flashsloth.benchmark.tables import Table
-from flashsloth.whole_file import write_whole
+from flashsloth.benchmark.device import DeviceResults, DeviceTraining, save_device_results
+from flashsloth.benchmark.report import Table, markdown_table, rich_table
+from flashsloth.benchmark.workload import SUBJECTS
+from flashsloth.files import write_whole
 
 MARKDOWN_FILE = "device.md"
 GIGA = 1e9

@@ -17,18 +17,14 @@ from typing import Any
 
 import torch
 
-from flashsloth.benchmark.agreement import measure_agreement
-from flashsloth.benchmark.device_facts import device_facts
-from flashsloth.benchmark.device_training import measure_training
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject
-from flashsloth.benchmark.job import StandardJob
+from flashsloth.benchmark.device import measure_training
 from flashsloth.benchmark.measure import make_subject
-from flashsloth.benchmark.stage_clock import StageClock, WallTime
-from flashsloth.benchmark.subject import Subject
-from flashsloth.benchmark.subjects import SubjectSpec
-from flashsloth.benchmark.throughput import measure_throughput
+from flashsloth.benchmark.models.flashsloth import FlashSlothSubject
+from flashsloth.benchmark.throughput import device_facts, measure_agreement, measure_throughput
+from flashsloth.benchmark.timing import StageClock, WallTime
 from flashsloth.benchmark.worker import dispatch, serve_process
+from flashsloth.benchmark.workload import StandardJob, Subject, SubjectSpec
+from flashsloth.errors import BenchmarkError
 
 REQUESTS = ("facts", "build", "throughput", "agree", "train")
 

@@ -1,6 +1,15 @@
 """One subject, measured: made, counted, warmed up, and then asked again and again.
 
 In: which subject, which job, which device. Out: facts about it, and stamps of each run, as JSON can hold them.
+
+Operations counted as they are run, by stage.
+
+In: a subject in its plain form and a job. Out: floating-point operations (FLOPs) of each stage up to the first token,
+and of one token more. Counted are products of matrices and convolutions, two operations for each multiplication, as
+torch's own counter does; masked attention is counted as it is computed, whole.
+
+The plain form is what is counted: packed and quantized layers are operators that the counter does not know, and compute
+the same.
 """
 
 from __future__ import annotations
@@ -11,19 +20,49 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.flashsloth_subject import FlashSlothSubject, load_shipped, make_published_size
-from flashsloth.benchmark.flops import count_flops
-from flashsloth.benchmark.job import StandardJob
-from flashsloth.benchmark.machine import read_bandwidth_now
-from flashsloth.benchmark.memory import peak_bytes, reset_peak
-from flashsloth.benchmark.peers import PEERS, make_peer
-from flashsloth.benchmark.quiet import LoadWatch
-from flashsloth.benchmark.stage_clock import StageClock, scale_of
-from flashsloth.benchmark.subject import Subject
-from flashsloth.benchmark.subjects import SubjectSpec
-from flashsloth.inference.precision import DTYPES
+from flashsloth.benchmark.models import PEERS, make_peer
+from flashsloth.benchmark.models.flashsloth import FlashSlothSubject, load_shipped, make_published_size
+from flashsloth.benchmark.timing import LoadWatch, Operations, StageClock, scale_of
+from flashsloth.benchmark.workload import StandardJob, Subject, SubjectSpec
+from flashsloth.errors import BenchmarkError
+from flashsloth.inference.load import DTYPES
+from flashsloth.planning.machine import peak_bytes, read_bandwidth_now, reset_peak
+
+STEP = "step"
+"""One more token."""
+FLOPS_PER_WEIGHT = 2
+
+
+def count_flops(subject: Subject, job: StandardJob) -> dict[str, float]:
+    """Run the job's beginning once, and count."""
+    with counting() as counter:
+        clock = StageClock(Operations(counter))
+        with clock.watching(subject.parts):
+            subject.answer(job.picture(0), question=0, new_tokens=2, clock=clock)
+    first, second = clock.tokens()
+    return {**clock.stages(), STEP: second - first}
+
+
+def counting() -> FlopCounterMode:
+    """Torch's counter, taught the one operator of a processor's attention that it lacks."""
+    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={operator: _attention_flops})
+
+
+def _attention_flops(
+    query: tuple[int, ...],
+    key: tuple[int, ...],
+    value: tuple[int, ...],
+    *arguments: Any,  # what else the operator takes; it changes nothing
+    out_shape: Any = None,
+    **options: Any,
+) -> int:
+    """Of shapes [B, heads, N, width]: queries with keys, weights with values; heads as the queries have."""
+    batch, heads, positions, width = query
+    return FLOPS_PER_WEIGHT * batch * heads * positions * key[2] * (width + value[3])
+
 
 WARM_UP_PICTURE = 0
 """Runs that count begin with the next one."""

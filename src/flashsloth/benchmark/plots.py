@@ -9,10 +9,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flashsloth.benchmark.figures import SHOWN_STAGES, Figures, all_figures
-from flashsloth.benchmark.job import HEIGHT, WIDTH
-from flashsloth.benchmark.results import Results
-from flashsloth.benchmark.units import readable
+from flashsloth.benchmark.results import SHOWN_STAGES, Figures, Results, all_figures
+from flashsloth.benchmark.workload import HEIGHT, WIDTH
+from flashsloth.planning.machine import readable
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.axes import Axes

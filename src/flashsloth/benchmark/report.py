@@ -1,19 +1,224 @@
 """Results for people: in the terminal, and as a folder of files.
 
 In: :class:`Results`. Out: tables on a console; `results.json`, `results.md` and plots.
+
+Results as tables of text, for the terminal and for Markdown alike.
+
+In: :class:`Results`. Out: tables, a line about the machine, one about the job, and remarks: what was disturbed, thrown
+away, made in turns, or failed. What was not measured is a dash.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from flashsloth.benchmark.results import RESULTS_FILE, Results, save_results
-from flashsloth.benchmark.tables import Table, all_tables, job_line, machine_line, remarks
-from flashsloth.whole_file import write_whole
+from flashsloth.benchmark.results import (
+    RESULTS_FILE,
+    SHOWN_STAGES,
+    Figures,
+    Results,
+    Spread,
+    all_figures,
+    ratios,
+    save_results,
+)
+from flashsloth.benchmark.workload import HEIGHT, WIDTH
+from flashsloth.files import write_whole
+from flashsloth.planning.machine import readable
+
+NOTHING = "–"
+"""What stands for what was not measured."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; the first column is to be aligned left, the others right.
+
+    Attributes:
+        title: what it is about.
+        columns: their titles.
+        rows: their cells.
+        wide: columns that may be left out where there is little room.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    wide: frozenset[str] = frozenset()
+
+    def narrowed(self) -> Table:
+        """Without the columns that may be left out."""
+        kept = [place for place, column in enumerate(self.columns) if column not in self.wide]
+        return Table(
+            self.title, [self.columns[place] for place in kept], [[row[place] for place in kept] for row in self.rows]
+        )
+
+
+def all_tables(results: Results) -> list[Table]:
+    """Every table that has something in it."""
+    figures = [one for one in all_figures(results) if one.first_token is not None]
+    tables = [_speed(figures), _work(figures), _limits(figures), _ratios(results), _more(figures)]
+    return [table for table in tables if table.rows]
+
+
+def machine_line(results: Results) -> str:
+    """The machine and its limits."""
+    machine = results.machine
+    rates = ", ".join(
+        f"{name} products {readable(rate, 'FLOP')}/s" for name, rate in sorted(machine["matrix_rate"].items())
+    )
+    return (
+        f"{machine['name']}, {machine['cores']} cores, {readable(machine['memory_bytes'], 'B')}, "
+        f"{results.threads} threads; measured: reads {readable(machine['read_bandwidth'], 'B')}/s, {rates}; "
+        f"torch {machine['torch']}, transformers {machine['transformers']}"
+    )
+
+
+def job_line(results: Results) -> str:
+    """The standard job."""
+    job = results.job
+    return (
+        f"One picture of {WIDTH}x{HEIGHT} in memory, {job['text_tokens']} text tokens, greedy, {job['new_tokens']} new "
+        f"tokens forced, batch 1; random weights where the model is not shipped; seed {job['seed']}"
+    )
+
+
+def remarks(results: Results) -> list[str]:
+    """What a reader has to know beside the numbers."""
+    return list(_remarks(results))
+
+
+def _remarks(results: Results) -> Iterator[str]:
+    if results.machine_disturbed:
+        yield "Others used the machine while its limits were measured: they are too low, and shares of them too high."
+    bandwidths = [run.read_bandwidth for one in results.subjects for run in one.runs]
+    if bandwidths:
+        least, middle, most = (
+            readable(rate, "B") for rate in (min(bandwidths), statistics.median(bandwidths), max(bandwidths))
+        )
+        yield (
+            f"Beside the runs the machine read {least}/s to {most}/s, {middle}/s in the middle: a token's limit is "
+            "that of its own runs."
+        )
+    discarded = sum(subject.discarded for subject in results.subjects)
+    disturbed = sum(figures.disturbed for figures in all_figures(results))
+    kept = sum(len([*one.runs, *one.again, *one.batches]) for one in results.subjects)
+    if discarded or disturbed:
+        yield (
+            f"Others used the machine meanwhile: {discarded} runs were thrown away and repeated, and {disturbed} of "
+            f"the {kept} that count were disturbed all the same."
+        )
+    else:
+        yield f"The machine was quiet: none of {kept} runs was disturbed."
+    turns = [subject.title for subject in results.subjects if subject.in_turns]
+    if turns:
+        yield f"Too large for memory together, so made anew for every block of runs: {', '.join(turns)}."
+    for subject in results.subjects:
+        if subject.failure is not None:
+            yield f"{subject.title} failed ({subject.failure})."
+
+
+def _speed(figures: list[Figures]) -> Table:
+    columns = ["model", "visual tokens", "first token", "p95", "a token", "p95 ", "tokens/s", "response", "memory"]
+    rows = [
+        [
+            one.subject.title,
+            _count(one.subject.visual_tokens),
+            _seconds(one.first_token),
+            _worst(one.first_token),
+            _seconds(one.token),
+            _worst(one.token),
+            _decimal(one.tokens_per_second),
+            _seconds(one.response),
+            _amount(one.subject.peak_bytes, "B"),
+        ]
+        for one in figures
+    ]
+    return Table("The standard job (medians)", columns, rows, wide=frozenset(("p95", "p95 ")))
+
+
+def _work(figures: list[Figures]) -> Table:
+    columns = ["model", *SHOWN_STAGES]
+    rows = [[one.subject.title, *(_stage(one.stages[name]) for name in SHOWN_STAGES)] for one in figures]
+    return Table("Up to the first token", columns, rows)
+
+
+def _limits(figures: list[Figures]) -> Table:
+    columns = ["model", "parameters", "FLOP to first token", "its limit", "reached", "a token's limit", "reached "]
+    rows = [
+        [
+            one.subject.title,
+            _amount(one.subject.parameters, "").replace("G", "B"),  # billions, as people say
+            _amount(one.first_flops, ""),
+            _amount(one.first_limit, "s"),
+            _share(one.first_share),
+            _amount(one.token_limit, "s"),
+            _share(one.token_share),
+        ]
+        for one in figures
+    ]
+    return Table("Against the machine's limits", columns, rows, wide=frozenset(("parameters",)))
+
+
+def _ratios(results: Results) -> Table:
+    found = ratios(results)
+    title = f"Times as long as {found[0].reference.title}, in runs that alternated" if found else ""
+    rows = [
+        [one.other.title, *(f"{value:.2f}x" for value in (one.first_token, one.token, one.response))] for one in found
+    ]
+    return Table(title, ["model", "first token", "a token", "response"], rows)
+
+
+def _more(figures: list[Figures]) -> Table:
+    columns = ["model", "another question: first token", "at once", "tokens/s in all", "all answered after"]
+    rows = [
+        [
+            one.subject.title,
+            _seconds(one.again),
+            _count(one.subject.batch_rows),
+            _decimal(one.batch_rate),
+            _seconds(one.batch_response),
+        ]
+        for one in figures
+        if one.again is not None or one.batch_rate is not None
+    ]
+    return Table("Questions about a picture that was asked about before, and many at once", columns, rows)
+
+
+def _seconds(spread: Spread | None) -> str:
+    return NOTHING if spread is None else readable(spread.median, "s")
+
+
+def _worst(spread: Spread | None) -> str:
+    return NOTHING if spread is None else readable(spread.p95, "s")
+
+
+def _stage(seconds: float) -> str:
+    return readable(seconds, "s") if seconds else NOTHING  # a model without pooling, say
+
+
+def _amount(amount: float | None, unit: str) -> str:
+    return NOTHING if amount is None else readable(amount, unit).strip()
+
+
+def _count(count: int | None) -> str:
+    return NOTHING if count is None else f"{count:,}"
+
+
+def _decimal(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.1f}"
+
+
+def _share(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.0f} %"
+
 
 MARKDOWN_FILE = "results.md"
 WIDE_COLUMNS = 110

@@ -9,9 +9,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from flashsloth.benchmark.training_bench import Counted, Measured, TrainingResults
-from flashsloth.benchmark.training_job import ALL_TOKENS, FLASHSLOTH, STAGE_NAMES
-from flashsloth.whole_file import write_whole
+from flashsloth.benchmark.training import ALL_TOKENS, FLASHSLOTH, STAGE_NAMES, Counted, Measured, TrainingResults
+from flashsloth.files import write_whole
 
 RESULTS_NAME, REPORT_NAME = "training.json", "training.md"
 GIGA = 1e9

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.live_memory import LiveMemory
-from flashsloth.benchmark.memory import peak_bytes, reset_peak
-from flashsloth.benchmark.quiet import LoadWatch
-from flashsloth.benchmark.training_job import TrainingJob
+from flashsloth.benchmark.timing import LoadWatch
+from flashsloth.benchmark.training import TrainingJob
 from flashsloth.benchmark.worker import serve_process
+from flashsloth.errors import BenchmarkError
+from flashsloth.planning.machine import peak_bytes, reset_peak
+from flashsloth.planning.memory import LiveMemory
 
 LEARNING_RATE = 1e-5
 

@@ -23,13 +23,12 @@ from typing import Any, Protocol, TextIO
 import torch
 import transformers
 
-from flashsloth.benchmark.errors import BenchmarkError
-from flashsloth.benchmark.job import StandardJob
-from flashsloth.benchmark.machine import measure_machine
 from flashsloth.benchmark.measure import MeasuredSubject
-from flashsloth.benchmark.quiet import LoadWatch
-from flashsloth.benchmark.subjects import SubjectSpec
-from flashsloth.inference.precision import DTYPES
+from flashsloth.benchmark.timing import LoadWatch
+from flashsloth.benchmark.workload import StandardJob, SubjectSpec
+from flashsloth.errors import BenchmarkError
+from flashsloth.inference.load import DTYPES
+from flashsloth.planning.machine import measure_machine
 
 REQUESTS = ("machine", "build", "run", "again", "batch", "peak")
 

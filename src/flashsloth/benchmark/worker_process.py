@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from flashsloth.benchmark.errors import BenchmarkError
+from flashsloth.errors import BenchmarkError
 
 MODULE = "flashsloth.benchmark.worker"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")

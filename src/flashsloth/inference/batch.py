@@ -13,10 +13,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from flashsloth.errors import EngineError
 from flashsloth.inference.answer import Answer, Collector
 from flashsloth.inference.engine.engine_thread import EngineThread, Reply
 from flashsloth.inference.engine.preprocessing import Prepare, Preprocessing, Write
-from flashsloth.inference.errors import EngineError
 from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request, RequestOutput
 

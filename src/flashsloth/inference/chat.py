@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flashsloth.errors import PromptError
+from flashsloth.inference.answer import TextStream
 from flashsloth.inference.attention import Attention
-from flashsloth.inference.errors import PromptError
 from flashsloth.inference.kv_cache import LayerStates
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Message, Messages, Prompt
 from flashsloth.inference.request import FinishReason, Request
-from flashsloth.inference.text_stream import TextStream
 from flashsloth.inference.vision import Picture, PreparedPictures, join_prepared
 
 if TYPE_CHECKING:

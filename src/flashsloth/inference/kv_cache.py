@@ -26,8 +26,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
+from flashsloth.model.generation import plain_cache
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.plain_cache import plain_cache
 
 logger = logging.getLogger(__name__)
 

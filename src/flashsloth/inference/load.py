@@ -3,13 +3,24 @@
 In: nothing (the small model inside the package), a folder, or a name on the Hugging Face hub; ours, in the published
 layout, or an adapter, which is folded into its base. Out: the model on its device in its precision, with its processor.
 Nothing in a checkpoint is ever executed.
+
+Where a model runs and in what precision.
+
+In: what the user asked for ("auto" or a name) and what the checkpoint stores. Out: a torch device and dtype.
+
+Keeps transformers from drawing its bar, "Loading weights", on the terminal of whoever loads a model from Python.
+
+In: a block that loads. Out: nothing of transformers' own settings is changed. Its hook for bars is borrowed while any
+thread is inside, makes bars that draw nothing in those threads, and leaves all others to what was set before.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,25 +28,110 @@ from typing import Any
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
+from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
 
-from flashsloth.adapters.folder import is_adapter, read_adapter
+from flashsloth.checkpoint.adapter import is_adapter, read_adapter
+from flashsloth.errors import LoadError
 from flashsloth.inference.engine.config import EngineConfig
-from flashsloth.inference.errors import LoadError
 from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
 from flashsloth.inference.pipeline import FlashSloth
-from flashsloth.inference.precision import AUTO, DTYPES, choose_device, choose_dtype
-from flashsloth.inference.progress import no_progress_bar
 from flashsloth.inference.prompt import PromptWriter
+from flashsloth.kernels import SpeedError, check_quantization
+from flashsloth.kernels.abilities import multiplies_bfloat16
+from flashsloth.kernels.optimize import speed_up
 from flashsloth.media.limits import cause, shown
-from flashsloth.model.checkpoint import CheckpointError, is_published, load_processor
-from flashsloth.model.checkpoint.preflight import check_processor
-from flashsloth.model.checkpoint.soundness import ADVICE, odd_weights
-from flashsloth.model.checkpoint.sources import CONFIG, local_folder
-from flashsloth.model.checkpoint.weight_files import read_json
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.layout import prompt_ids
+from flashsloth.model.loading import CheckpointError, is_published, load_processor
+from flashsloth.model.loading.finite_weights import ADVICE, odd_weights
+from flashsloth.model.loading.folders import CONFIG, local_folder
+from flashsloth.model.loading.preflight import check_processor
+from flashsloth.model.loading.safetensors_files import read_json
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.speed import SpeedError, check_quantization, speed_up
+
+AUTO = "auto"
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+LARGE_BYTES = 1 << 30
+"""Weights of half-precision checkpoints beyond this stay halved on a processor; below, float32 costs nothing."""
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device asked for, or with "auto" the best there is: cuda, then mps, then cpu.
+
+    Raises:
+        LoadError: if there is no such device.
+    """
+    if device == AUTO:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise LoadError(f"device is {device!r}; expected auto, cpu, cuda, cuda:0 or mps") from error
+    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if chosen.type not in found:
+        raise LoadError(f"device is {str(device)!r}, which models are not run on here; expected {' or '.join(found)}")
+    if (chosen.index or 0) >= found[chosen.type]:
+        here = ", ".join(name for name, count in found.items() if count)
+        raise LoadError(f"device {str(device)!r} is not available; this machine and this torch have: {here}")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: torch.dtype, stored_bytes: int) -> torch.dtype:
+    """The precision asked for, or with "auto" the one that is right and fast on `device`.
+
+    On an accelerator bfloat16: as fast as float16 there, and Phi's attention scores overflow float16. On a processor
+    float32, unless a large checkpoint is stored in half the bits and the processor multiplies bfloat16 itself.
+
+    Raises:
+        LoadError: if there is no such precision.
+    """
+    if dtype == AUTO:
+        halved = stored.itemsize < torch.float32.itemsize and stored_bytes > LARGE_BYTES
+        on_accelerator = device.type != "cpu"
+        return torch.bfloat16 if on_accelerator or (halved and multiplies_bfloat16()) else torch.float32
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in DTYPES.values():
+        raise LoadError(f"dtype is {dtype!r}; expected auto, {', '.join(list(DTYPES)[:3])} or their short names")
+    return chosen
+
+
+_lock = threading.Lock()
+_inside: list[int] = []  # threads, each as often as it has entered
+_hook_before: Callable[..., Any] | None = None
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """A block in which this thread draws none of transformers' bars."""
+    global _hook_before
+    here = threading.get_ident()
+    with _lock:
+        if not _inside:
+            _hook_before = set_tqdm_hook(_hook)
+        _inside.append(here)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside.remove(here)
+            if not _inside and (current := set_tqdm_hook(_hook_before)) is not _hook:
+                set_tqdm_hook(current)  # someone set another one meanwhile: it stays
+
+
+def _hook(factory: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+    if threading.get_ident() in _inside:
+        return EmptyTqdm(*args, **settings)
+    return factory(*args, **settings) if _hook_before is None else _hook_before(factory, args, settings)
+
 
 SHIPPED = "nano"
 """The folder inside the package with the small model, and its name."""
@@ -63,7 +159,8 @@ def load(
         dtype: "auto" (bfloat16 on an accelerator; on a processor float32, or bfloat16 for a large checkpoint stored in
             half precision where the processor is good at it), "float32", "bfloat16" or "float16".
         quantize: "int8" or "int4" for a language model of half or a quarter of the bytes; answers change a little.
-        optimize: make the model faster for answering (see :mod:`flashsloth.speed`). It cannot be trained or moved then.
+        optimize: make the model faster for answering (see :mod:`flashsloth.kernels`). It cannot be trained or
+            moved then.
         picture_cache: bytes kept of pictures that may be asked about again; 0 for none.
         engine: how many answers are made at once, and in how much memory; None for the defaults.
 
@@ -110,7 +207,7 @@ def _load_model(folder: Path, whole: Path, dtype: torch.dtype) -> FlashSlothForC
             folder, dtype=dtype
         )
         return loaded
-    from flashsloth.adapters.merging import merged_model
+    from flashsloth.checkpoint.merge_adapter import merged_model
 
     return merged_model(folder, whole).to(dtype)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
-from flashsloth.inference.errors import PromptError
+from flashsloth.errors import PromptError
 from flashsloth.inference.prompt import check_text
 from flashsloth.inference.resolution import AUTO, DEFAULT_THRESHOLD, Resolution
 from flashsloth.inference.sampling import SamplingParams, TokenMask

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from flashsloth.inference.errors import LoadError
+from flashsloth.errors import LoadError
 
 DEFAULT_BYTES = 1 << 30
 """Some twenty-five pictures of the published standard model, seven of its HD model."""

@@ -25,20 +25,19 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 import torch
 from PIL import Image
 
-from flashsloth.inference.answer import Answer, Collector
+from flashsloth.errors import AnswerError, PromptError
+from flashsloth.inference.answer import Answer, Collector, TextStream
 from flashsloth.inference.attention import Attention, attention_of
 from flashsloth.inference.batch import Batch
 from flashsloth.inference.chat import Conversation
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.engine_thread import EngineThread
-from flashsloth.inference.errors import AnswerError, PromptError
 from flashsloth.inference.options import AnswerOptions, Options
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Message, Prompt, PromptWriter
 from flashsloth.inference.request import Request, RequestOutput
 from flashsloth.inference.resolution import AUTO, check_resolution, first_look, second_look, shown_resolution
-from flashsloth.inference.text_stream import TextStream
 from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
 from flashsloth.model.attention_maps import AttentionWeights
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from flashsloth.inference.errors import PromptError
+from flashsloth.errors import PromptError
 from flashsloth.model.generation import POSITION_TENSORS
 
 Message = dict[str, Any]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from flashsloth.inference.errors import PromptError
+from flashsloth.errors import PromptError
 from flashsloth.inference.request import FinishReason
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 

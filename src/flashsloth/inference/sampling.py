@@ -34,8 +34,8 @@ from typing import Any
 
 import torch
 
+from flashsloth.errors import PromptError
 from flashsloth.inference import scalars
-from flashsloth.inference.errors import PromptError
 from flashsloth.inference.prompt import check_text
 from flashsloth.inference.scalars import real_number, whole_number
 

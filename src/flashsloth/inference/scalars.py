@@ -6,7 +6,7 @@ import math
 import numbers
 from typing import Any
 
-from flashsloth.inference.errors import PromptError
+from flashsloth.errors import PromptError
 
 
 def whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:

@@ -9,8 +9,7 @@ In: whatever a user has. Out: `PIL.Image.Image` of mode RGB, or a `PictureError`
 """
 
 from flashsloth.media.limits import DEFAULT_LIMITS, MediaLimits, PictureError
-from flashsloth.media.pictures import ImagePolicy, PictureSource, open_picture, open_pictures
-from flashsloth.media.sources import data_url_bytes
+from flashsloth.media.open_image import ImagePolicy, PictureSource, data_url_bytes, open_picture, open_pictures
 
 __all__ = [
     "DEFAULT_LIMITS",

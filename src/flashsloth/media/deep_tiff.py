@@ -20,8 +20,7 @@ from PIL import Image
 
 from flashsloth.media.decoded import DecodedElsewhere
 from flashsloth.media.limits import MIB
-from flashsloth.media.orientation import TURNS
-from flashsloth.media.pixels import WHITE_8_BIT, WHITE_16_BIT, shown_range
+from flashsloth.media.pixels import TURNS, WHITE_8_BIT, WHITE_16_BIT, shown_range
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, CIE_LAB, ICC_LAB = 0, 1, 2, 3, 5, 8, 9
 COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, CIE_LAB: 3, ICC_LAB: 3}

@@ -5,22 +5,72 @@ neither pictures nor position tensors in the cached steps after it, both again a
 is off.
 
 Legend: B batch, T prompt positions, N pictures.
+
+What versions of transformers call the keys and values of earlier passes: `past_key_values`, and since 5.24 `cache`.
+
+In: models, outputs and arguments of whichever version is installed. Out: the keys and values, or the name to give them
+by. Nothing else in the package knows that the names differ.
+
+Whether a language model's layers keep keys and values, and nothing else, of every position.
+
+In: its configuration. Out: an empty cache, or None. Sliding windows, recurrent and hybrid layers keep something else:
+then positions of unlike answers cannot stand side by side, and beginnings cannot be shared.
 """
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationMixin
-from transformers.modeling_outputs import ModelOutput
+from transformers import DynamicCache, GenerationMixin
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 
-from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, one_cache
-from flashsloth.model.checkpoint.soundness import all_finite
 from flashsloth.model.layout import holds_placeholders, layout_from_ids, views_of_pictures
+from flashsloth.model.loading.finite_weights import all_finite
 from flashsloth.model.non_finite import NonFinitePass, explained
 from flashsloth.model.positions import rows_of_pictures
+
+CACHE_NAMES = ("cache", "past_key_values")
+"""Newest first."""
+CACHE_NAME = next(name for name in CACHE_NAMES if name in {field.name for field in fields(BaseModelOutputWithPast)})
+"""What the installed transformers calls it in its outputs, and in what `generate` hands to a model."""
+
+
+def cache_argument(language_model: Any) -> str:
+    """What a language model's `forward` calls keys and values: by a name that is known, or as what takes a `Cache`.
+
+    Raises:
+        ValueError: if it takes none.
+    """
+    parameters = inspect.signature(language_model.forward).parameters
+    known = (name for name in CACHE_NAMES if name in parameters)
+    typed = (name for name, parameter in parameters.items() if "Cache" in str(parameter.annotation))
+    found = next(known, None) or next(typed, None)
+    if found is None:
+        raise ValueError(
+            f"{type(language_model).__name__} takes no keys and values of earlier passes: FlashSloth needs a "
+            f"decoder-only language model of transformers with attention and positions"
+        )
+    return found
+
+
+def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
+    """The keys and values that came under either name.
+
+    Raises:
+        ValueError: if two came.
+    """
+    if cache is not None and past_key_values is not None:
+        raise ValueError("give cache or past_key_values, not both: they are two names of the same thing")
+    if past_key_values is not None and CACHE_NAME != "past_key_values":
+        warnings.warn("`past_key_values` is deprecated in transformers: give `cache`", FutureWarning, stacklevel=3)
+    return past_key_values if cache is None else cache
+
 
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
 PICTURE_INPUTS = ("pixel_values", "image_views", "image_row", "mm_encoder_outputs")
@@ -181,4 +231,19 @@ def _select_pictures(output: ModelOutput, order: torch.Tensor) -> ModelOutput:
     return type(output)(**{name: value[order] for name, value in output.items() if isinstance(value, torch.Tensor)})
 
 
-__all__ = ["PICTURE_INPUTS", "POSITION_TENSORS", "FlashSlothGenerationMixin"]
+def plain_cache(text_config: Any) -> DynamicCache | None:
+    """An empty cache of transformers' whose layers hold keys and values alone; None where a model keeps more."""
+    cache = DynamicCache(config=text_config)
+    return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
+
+
+__all__ = [
+    "CACHE_NAME",
+    "CACHE_NAMES",
+    "PICTURE_INPUTS",
+    "POSITION_TENSORS",
+    "FlashSlothGenerationMixin",
+    "cache_argument",
+    "one_cache",
+    "plain_cache",
+]

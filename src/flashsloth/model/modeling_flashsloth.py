@@ -24,7 +24,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.utils import can_return_tuple
 
-from flashsloth.model.cache_names import CACHE_NAME, CACHE_NAMES, cache_argument, one_cache
+from flashsloth.model.backbones import check_precision, decoder_layers, embedding_name, make_vision_tower
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import (
     AttentionKeeper,
@@ -33,11 +33,9 @@ from flashsloth.model.embedded_query import (
     QueryTokens,
     ZeroLinear,
 )
-from flashsloth.model.generation import FlashSlothGenerationMixin
-from flashsloth.model.halves import check_precision, decoder_layers, embedding_name, make_vision_tower
-from flashsloth.model.idle import blank_picture, idle_queries, needs_query_tokens, touch
-from flashsloth.model.language_model_head import LanguageModelHead, next_tokens, token_losses
+from flashsloth.model.generation import CACHE_NAME, CACHE_NAMES, FlashSlothGenerationMixin, cache_argument, one_cache
 from flashsloth.model.layout import holds_placeholders, layout_from_ids, views_of_pictures
+from flashsloth.model.loss import LanguageModelHead, next_tokens, token_losses
 from flashsloth.model.outputs import FlashSlothCausalLMOutput, FlashSlothImageFeatures, FlashSlothModelOutput
 from flashsloth.model.positions import (
     check_placeholders,
@@ -50,6 +48,7 @@ from flashsloth.model.positions import (
 )
 from flashsloth.model.projector import FlashSlothProjector
 from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
+from flashsloth.model.unused_parts import blank_picture, idle_queries, needs_query_tokens, touch
 from flashsloth.version import warn_of_untested_versions
 
 _EMBQ_KWARG = "embedded_query_inputs"
@@ -90,7 +89,7 @@ class FlashSlothPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a checkpoint, ours or in the published layout, strictly (see `checkpoint/loading.py`)."""
-        from flashsloth.model.checkpoint import load_model
+        from flashsloth.model.loading import load_model
 
         return load_model(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flashsloth.model.checkpoint.soundness import all_finite, fault_of
+from flashsloth.model.loading.finite_weights import all_finite, fault_of
 
 _PARTS = {
     "vision_tower": "the vision encoder",

@@ -21,12 +21,19 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
-from flashsloth.model.conversation import check_conversation, pictures_of, plain_messages, with_texts
+from flashsloth.model.conversation import (
+    Prompt,
+    PromptText,
+    QuestionFinder,
+    check_conversation,
+    pictures_of,
+    plain_messages,
+    with_texts,
+)
 from flashsloth.model.image_processing_flashsloth import BATCH_DIMENSIONS, views_of_all
-from flashsloth.model.language_model_head import IGNORED_LABEL
+from flashsloth.model.layout import cut_rows, pad_rows
+from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.processor_options import OPTION_NAMES, FlashSlothProcessorKwargs, TextOptions, read_options
-from flashsloth.model.prompt_text import Prompt, PromptText, QuestionFinder
-from flashsloth.model.rows import cut_rows, pad_rows
 
 _COUNTS = f"the number of {IMAGE_TOKEN} tokens in the prompts should be the same as the number of pictures"
 

@@ -9,15 +9,26 @@ renamed, or, where that failed, one line that says why, and everything that was 
 
 All processes of a run call these functions together; the first one renames, removes and decides. The folder is one that
 all of them see.
+
+What a checkpoint's folder says of itself: its files, their sizes and digests; and whether that is still so.
+
+In: a folder. Out: `checkpoint.json` in it; later, the first file that is not as it was written.
+
+    {"step": 400, "processes": 2, "files": {"model.safetensors": {"bytes": 90112, "sha256": "9f2c..."}, ...}}
+
+All files of a folder are read by all processes of a run together, each taking its share of them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +36,101 @@ from typing import Any
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from flashsloth.training import ranks
-from flashsloth.training.manifest import changed, digested, missing_or_cut, write_manifest
+from flashsloth.training import distributed
+
+MANIFEST = "checkpoint.json"
+_READERS = 4
+"""Files that a process digests at a time: hashing holds no lock of Python's."""
+_ALGORITHM = "sha256"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder says of itself: `files`, and of a checkpoint `step` and `processes`."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def write_manifest(folder: Path, files: dict[str, Any], **facts: int) -> None:
+    """Write it, with what :func:`digested` found."""
+    (folder / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=1), encoding="utf-8")
+
+
+def digested(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file below `folder` but the manifest: its bytes and SHA-256. All processes together.
+
+    Raises:
+        OSError: on all of them, if one cannot read its share.
+    """
+
+    def listed() -> list[str]:
+        paths = (path for path in folder.rglob("*") if path.is_file())
+        return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+    names = [name for name in distributed.first_then_all(listed) if name != MANIFEST]
+    return _shared_out(folder, names)
+
+
+def missing_or_cut(folder: Path) -> str | None:
+    """Why a folder is not whole, by its files' sizes; None if it is."""
+    try:
+        files = read_manifest(folder)["files"]
+        sizes = {name: _bytes(facts) for name, facts in files.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        return f"{MANIFEST} cannot be read: {' '.join(str(error).split())}"
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, expected {size}"
+    return None
+
+
+def changed(folder: Path) -> str | None:
+    """Why a folder is not as it was written, by sizes and by digests; None if it is. All processes together."""
+    fault = distributed.first_then_all(lambda: missing_or_cut(folder))
+    if fault is not None:
+        return fault
+    files = distributed.first_then_all(lambda: read_manifest(folder))["files"]
+    known = {name: facts[_ALGORITHM] for name, facts in files.items() if isinstance(facts, dict)}
+    try:
+        found = _shared_out(folder, sorted(known))
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    different = sorted(name for name, digest in known.items() if found[name][_ALGORITHM] != digest)
+    return f"{different[0]} is not what was written: its bytes have changed since" if different else None
+
+
+def _bytes(facts: Any) -> int:
+    """A file's size; manifests of older versions hold nothing else."""
+    return int(facts["bytes"] if isinstance(facts, dict) else facts)
+
+
+def _shared_out(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """The facts of these files; each process reads some."""
+    mine: dict[str, dict[str, Any]] = {}
+    failure: OSError | None = None
+    try:
+        with ThreadPoolExecutor(_READERS) as readers:
+            own = names[distributed.rank() :: distributed.count()]
+            mine = dict(zip(own, readers.map(lambda name: _facts(folder / name), own), strict=True))
+    except OSError as error:
+        failure = error
+    everyones = distributed.gathered((mine, failure))
+    for _, theirs in everyones:
+        if theirs is not None:
+            raise theirs
+    return {name: facts for found, _ in everyones for name, facts in found.items()}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, _ALGORITHM).hexdigest()
+        return {"bytes": stream.tell(), _ALGORITHM: digest}
+
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +167,10 @@ def last_whole(folder: Path) -> Path | None:
     Raises:
         SaveError: if there are some, and none is.
     """
-    if ranks.is_first() and (folder / WRITING).exists():
+    if distributed.is_first() and (folder / WRITING).exists():
         logger.warning("%s was not finished: not used, and removed by the next save", folder / WRITING)
     faults = []
-    for path in ranks.first_then_all(lambda: _by_step(folder)[::-1]):
+    for path in distributed.first_then_all(lambda: _by_step(folder)[::-1]):
         fault = changed(path)
         if fault is None:
             return path
@@ -128,7 +232,7 @@ def new_checkpoint(
     def finish(aside: Path, files: dict[str, Any]) -> None:
         made, target = aside / name, folder / name
         in_it = {path.removeprefix(f"{name}/"): facts for path, facts in files.items()}
-        write_manifest(made, in_it, step=step, processes=ranks.count())
+        write_manifest(made, in_it, step=step, processes=distributed.count())
         _sync(made)
         if target.exists():
             _remove(target)
@@ -182,7 +286,7 @@ def _written_aside(
         aside.mkdir(parents=True)
 
     try:
-        ranks.first_then_all(begin)
+        distributed.first_then_all(begin)
     except OSError as error:
         raise _not_written(what, folder, str(error)) from error
     failure: BaseException | None = None
@@ -194,15 +298,15 @@ def _written_aside(
         if not together:
             raise _not_written(what, folder, _one_line(error)) from error
         failure = error
-    problems = [problem for problem in ranks.gathered(failure and _one_line(failure)) if problem]
+    problems = [problem for problem in distributed.gathered(failure and _one_line(failure)) if problem]
     if not problems:
         try:
             files = digested(aside)
-            ranks.first_then_all(lambda: finish(aside, files))
+            distributed.first_then_all(lambda: finish(aside, files))
             return
         except OSError as error:
             failure, problems = error, [_one_line(error)]
-    if ranks.is_first():
+    if distributed.is_first():
         shutil.rmtree(aside, ignore_errors=True)
     raise _not_written(what, folder, problems[0]) from failure
 
@@ -254,13 +358,19 @@ def _one_line(error: BaseException) -> str:
 
 
 __all__ = [
+    "MANIFEST",
     "PREFIX",
     "SaveError",
     "WriteError",
+    "changed",
+    "digested",
     "last_whole",
+    "missing_or_cut",
     "new_checkpoint",
     "new_files",
+    "read_manifest",
     "shares_read",
     "step_of",
     "whole",
+    "write_manifest",
 ]

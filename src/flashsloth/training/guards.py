@@ -2,19 +2,28 @@
 
 In: the micro-batches of an optimizer step, of every process. Out: nothing, or a :class:`TrainingStoppedError` on all
 processes alike, before the optimizer has touched a weight, that names the samples.
+
+Whether weights and the optimizer's state are numbers: looked at before they are kept.
+
+In: a model and its optimizer, of every process. Out: nothing, or a :class:`WeightsError` on all processes alike, which
+names what holds no numbers and the last checkpoint that does. So a checkpoint that is there is one to go back to.
+
+Each tensor is read once, by adding it up, and one number of each comes from the device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
-from flashsloth.training import ranks
-from flashsloth.training.batch_facts import BatchFacts
-from flashsloth.training.meter import StepSums
+from flashsloth.training import distributed
+from flashsloth.training.checkpoints import whole
+from flashsloth.training.metrics import BatchFacts, StepSums
 
 NAMES_SHOWN = 8
 """Samples that an error names; of more it says how many."""
@@ -60,7 +69,7 @@ def agree_on_step(
     bad = not all(math.isfinite(number) for number in (*losses, gradient))
     empty = any(facts.supervised == 0 for facts in batches)
     told = [
-        0.0 if bad else sum(losses) / ranks.count(),
+        0.0 if bad else sum(losses) / distributed.count(),
         float(sum(facts.samples for facts in batches)),
         float(sum(facts.tokens for facts in batches)),
         flops,
@@ -68,7 +77,7 @@ def agree_on_step(
         float(empty),
         float(asked_to_stop),
     ]
-    loss, samples, tokens, flops, any_bad, any_empty, any_stop = ranks.summed(told, device)
+    loss, samples, tokens, flops, any_bad, any_empty, any_stop = distributed.summed(told, device)
     if any_empty:
         stop_at_nothing_supervised(batches, step)
     if any_bad:
@@ -101,7 +110,7 @@ def stop_at_nothing_supervised(batches: list[BatchFacts], step: int | None) -> N
         TrainingStoppedError: always.
     """
     empty = next((facts for facts in batches if facts.supervised == 0), None)
-    everyones = [empty] if step is None else ranks.gathered(empty)
+    everyones = [empty] if step is None else distributed.gathered(empty)
     number, facts = next((number, facts) for number, facts in enumerate(everyones) if facts is not None)
     where = "evaluation" if step is None else f"step {step}"
     raise TrainingStoppedError(
@@ -121,7 +130,7 @@ def stop_at_held_out(bad: list[tuple[BatchFacts, float]], step: int) -> None:
     Raises:
         TrainingStoppedError: on all of them.
     """
-    for number, theirs in enumerate(ranks.gathered(bad)):
+    for number, theirs in enumerate(distributed.gathered(bad)):
         for facts, loss in theirs:
             raise TrainingStoppedError(
                 f"evaluation after step {step}: the loss of {_named(facts, number)} is {loss}, though the weights are "
@@ -142,7 +151,7 @@ def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_n
         TrainingStoppedError: always.
     """
     bad = [(facts, loss) for facts, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
-    everyones = list(enumerate(ranks.gathered((batches, bad, gradient_norm))))
+    everyones = list(enumerate(distributed.gathered((batches, bad, gradient_norm))))
     for number, (_, theirs, _) in everyones:
         for facts, loss in theirs:
             raise TrainingStoppedError(
@@ -163,16 +172,112 @@ def _joined(batches: list[BatchFacts]) -> BatchFacts:
 
 
 def _named(facts: BatchFacts, rank: int) -> str:
-    where = f" (process {rank})" if ranks.count() > 1 else ""
+    where = f" (process {rank})" if distributed.count() > 1 else ""
     if not facts.ids:
         return f"{facts.samples} samples without ids{where}"
     more = len(facts.ids) - NAMES_SHOWN
     return f"samples {', '.join(facts.ids[:NAMES_SHOWN])}{f' and {more} more' if more > 0 else ''}{where}"
 
 
+TENSORS_SHOWN = 3
+"""Tensors that an error names."""
+
+
+class WeightsError(ValueError):
+    """Weights, or what an optimizer keeps of them, are no numbers any more."""
+
+    exit_code = 1
+
+
+Named = tuple[str, torch.Tensor]
+
+
+def learned_tensors(model: nn.Module, optimizer: Any) -> Iterator[Named]:
+    """What learns, and what its optimizer keeps of it, on this process.
+
+    Args:
+        model: whose parameters have names.
+        optimizer: torch's own, or what accelerate or DeepSpeed have put around one.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for inner in _torch_optimizers(optimizer):
+        parameters = [parameter for group in inner.param_groups for parameter in group["params"]]
+        for number, parameter in enumerate(parameters):
+            name = names.get(id(parameter), f"share {number} of the weights")  # DeepSpeed's are of many
+            yield name, parameter
+            for key, value in inner.state.get(parameter, {}).items():
+                if isinstance(value, torch.Tensor):
+                    yield f"the optimizer's {key} of {name}", value
+
+
+def all_tensors(model: nn.Module) -> Iterator[Named]:
+    """A model's parameters and buffers, those at rest included."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def no_numbers(tensors: Iterable[Named]) -> tuple[list[str], int]:
+    """Names of tensors that hold infinity or NaN, and how many tensors there are in all."""
+    named = [(name, _own_part(tensor)) for name, tensor in tensors]
+    held = [(name, tensor) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
+    if not held:
+        return [], 0
+    device = held[0][1].device
+    sums = torch.stack([tensor.sum(dtype=torch.float32).to(device) for _, tensor in held])
+    # a sum of numbers may be too large for one
+    suspects = [pair for pair, is_number in zip(held, sums.isfinite().tolist(), strict=True) if not is_number]
+    return [name for name, tensor in suspects if not bool(tensor.isfinite().all())], len(held)
+
+
+def check_numbers(
+    tensors: Iterable[Named], *, step: int, folder: Path, learning_rate: float, device: torch.device
+) -> None:
+    """All processes together.
+
+    Args:
+        tensors: of this process.
+        step: the last one that is done.
+        folder: that of the stage's checkpoints.
+        learning_rate: of the stage.
+        device: of this process.
+
+    Raises:
+        WeightsError: on all of them, if any process holds what is no number.
+    """
+    with torch.no_grad():
+        bad, count = no_numbers(tensors)
+    if not distributed.summed([float(bool(bad))], device)[0]:
+        return
+    names, count = next((names, count) for names, count in distributed.gathered((bad, count)) if names)
+    kept = distributed.first_then_all(lambda: whole(folder))
+    last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before"
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > TENSORS_SHOWN else ""
+    raise WeightsError(
+        f"after step {step}, {len(names)} of {count} tensors hold infinity or NaN ({', '.join(names[:NAMES_SHOWN])}"
+        f"{more}): nothing was saved of this step; {last}. Set a lower learning_rate than {learning_rate:g}, then go "
+        f"on with --resume"
+    )
+
+
+def _own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's, of a tensor in shares."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
+
+
+def _torch_optimizers(optimizer: Any) -> tuple[torch.optim.Optimizer, ...]:
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return getattr(optimizer, "parts", (optimizer,))
+
+
 __all__ = [
     "TrainingStoppedError",
+    "WeightsError",
     "agree_on_step",
+    "all_tensors",
+    "check_numbers",
+    "learned_tensors",
+    "no_numbers",
     "plain_numbers",
     "stop_at_held_out",
     "stop_at_no_number",

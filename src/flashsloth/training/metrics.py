@@ -1,20 +1,134 @@
-"""How good the answers are while training, without generating: the share that greedy decoding would get right.
+"""What a run has done since its last line of the log: the loss, how fast it went, how much memory it held.
+
+In: each optimizer step's sums over all processes, and the time that steps took. Out: the numbers of a log line. Sums go
+into a checkpoint and come back out of it, so that a run that was stopped logs what the run that was not stopped logs.
+
+How good the answers are while training, without generating: the share that greedy decoding would get right.
 
 An answer is right if every one of its tokens is the most likely one given the right beginning. That is exactly when
 greedy decoding produces it, so one pass over the text measures what generation would.
 
 Legend: B samples, T positions.
+
+How much work training does, and what share of the device's arithmetic that is.
+
+In: the model, and the facts of its batches. Out: floating-point operations (FLOPs) that a step needs, and model FLOPs
+utilisation: those over what the device could have done in the time, at the measured rate of a large matrix product.
+
+Counted is what the mathematics needs, so padding and recomputed activations are no work: a forward pass as
+`benchmark/cost.py` counts it, and for each part as much again for the gradient of what goes into it, where something
+before it learns, and as much again for the gradient of its weights, by the share of them that learns.
+
+Legend: n tokens of a row.
+
+What a batch holds, counted where it is made: how much work it is, how much is learned from it, and whose it is.
+
+In: a collator. Out: the same batches with :data:`FACTS_KEY` in them, a :class:`BatchFacts` that the trainer takes out
+again before the model sees the batch. They are counted by the process that prepares the data: no device waits for it.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from flashsloth.errors import BenchmarkError
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL
+from flashsloth.planning.flops import EMBQ, ENCODER, HEAD, LANGUAGE_MODEL, PROJECTOR, SAP, Cost, Workload
+from flashsloth.planning.machine import MATRIX_SHAPES, best_seconds
+from flashsloth.planning.model_shape import FLOPS_PER_WEIGHT
+from flashsloth.training.stages import PARTS
+
+GIGABYTE = 1e9
+
+
+@dataclass
+class StepSums:
+    """Sums over all processes, and over the steps since the last log line.
+
+    Attributes:
+        loss: of each step the mean over its supervised tokens.
+        steps: optimizer steps.
+        samples: that were learned from.
+        tokens: of their rows, without padding.
+        flops: that their forward and backward passes need.
+    """
+
+    loss: float = 0.0
+    steps: int = 0
+    samples: float = 0.0
+    tokens: float = 0.0
+    flops: float = 0.0
+
+    def add(self, other: StepSums) -> None:
+        """Another step's."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+class Meter:
+    """Adds steps up and makes log lines of them.
+
+    Attributes:
+        since_log: sums that a log line has still to show.
+        measured: those of this process's own time: steps before a restart took nobody's time here.
+        matrix_rate: operations a second of all devices together, or None.
+    """
+
+    def __init__(self) -> None:
+        self.since_log, self.measured = StepSums(), StepSums()
+        self.matrix_rate: float | None = None
+        self._seconds = self._waited = 0.0
+        self._began: float | None = None
+
+    def begin_step(self) -> None:
+        """The data of a step is about to be taken."""
+        self._began = time.perf_counter()
+
+    def has_data(self) -> None:
+        """And is there."""
+        assert self._began is not None
+        self._waited += time.perf_counter() - self._began
+
+    def end_step(self, sums: StepSums) -> None:
+        """The weights have moved."""
+        assert self._began is not None
+        self._seconds += time.perf_counter() - self._began
+        self._began = None
+        self.since_log.add(sums)
+        self.measured.add(sums)
+
+    def take(self, peak_bytes: int) -> dict[str, float]:
+        """A log line's numbers; the next one begins anew."""
+        seconds, done = self._seconds, self.measured
+        line = {"loss": self.since_log.loss / max(1, self.since_log.steps)}
+        if seconds > 0:
+            line["samples_per_second"] = done.samples / seconds
+            line["tokens_per_second"] = done.tokens / seconds
+            line["seconds_per_step"] = seconds / done.steps
+            line["waiting_for_data"] = self._waited / seconds
+            if self.matrix_rate and done.flops:
+                line["mfu"] = done.flops / seconds / self.matrix_rate
+        line["peak_memory_gb"] = peak_bytes / GIGABYTE
+        self.since_log, self.measured = StepSums(), StepSums()
+        self._seconds = self._waited = 0.0
+        return line
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return asdict(self.since_log)
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        self.since_log = StepSums(**kept)
+
 
 SEVERAL = "text"
 """The kind of what a template writes in one piece, where its answers are of several kinds."""
@@ -85,11 +199,178 @@ def patch_accuracy(prediction: Any) -> dict[str, float]:
     return scores
 
 
+FACTS_KEY = "facts"
+IDS_KEY = "ids"
+"""Where a collator may put the names of its samples: list of str."""
+
+
+@dataclass(frozen=True)
+class BatchFacts:
+    """One micro-batch.
+
+    Attributes:
+        ids: its samples' names; empty where the collator gives none.
+        samples: how many they are.
+        lengths: tokens of each row, without padding.
+        supervised: tokens that the loss stands on; None where the loss is not one of tokens.
+        pictures: how many are looked at.
+    """
+
+    ids: tuple[str, ...]
+    samples: int
+    lengths: tuple[int, ...]
+    supervised: int | None
+    pictures: int
+
+    @property
+    def tokens(self) -> int:
+        """Of all rows."""
+        return sum(self.lengths)
+
+
+class CountingCollator:
+    """A collator that says what its batches hold."""
+
+    def __init__(self, collator: Callable[[list[Any]], dict[str, Any]], pad_token_id: int | None) -> None:
+        self.collator, self.pad_token_id = collator, pad_token_id
+
+    def __call__(self, samples: list[Any]) -> dict[str, Any]:
+        batch = dict(self.collator(samples))
+        ids = tuple(str(name) for name in batch.pop(IDS_KEY, ()))
+        batch[FACTS_KEY] = self._count(batch, ids, len(samples))
+        return batch
+
+    def _count(self, batch: dict[str, Any], ids: tuple[str, ...], samples: int) -> BatchFacts:
+        pixels = batch.get("pixel_values")
+        labels, tokens = batch.get("labels"), batch.get("input_ids")
+        lengths: tuple[int, ...] = ()
+        if tokens is not None:
+            lengths = tuple(tokens.ne(-1 if self.pad_token_id is None else self.pad_token_id).sum(dim=1).tolist())
+        return BatchFacts(
+            ids=ids,
+            samples=samples,
+            lengths=lengths,
+            # a token is learned from the one before it: the first position's label is not used
+            supervised=None if labels is None else int(labels[:, 1:].ne(IGNORED_LABEL).sum()),
+            pictures=0 if pixels is None else len(pixels),
+        )
+
+
+def take_facts(batch: dict[str, Any]) -> BatchFacts:
+    """A batch's facts, which are then no longer in it."""
+    facts = batch.pop(FACTS_KEY)
+    assert isinstance(facts, BatchFacts)
+    return facts
+
+
+ORDER = (ENCODER, SAP, PROJECTOR, EMBQ, LANGUAGE_MODEL, HEAD)
+"""What is computed, first things first: a gradient goes back through a part if anything before it learns."""
+SINGLE_LAYERS = (SAP,)
+"""Parts with one layer of any size: if nothing before it learns, nobody needs the gradient of what goes into it."""
+_MODULES = {
+    ENCODER: PARTS["vision_encoder"],
+    SAP: PARTS["sap"],
+    PROJECTOR: PARTS["projector"],
+    EMBQ: PARTS["embq"],
+    LANGUAGE_MODEL: PARTS["language_model"],
+    HEAD: PARTS["head"],
+}
+
+
+class TrainingCost:
+    """FLOPs of training a model as it is now frozen and unfrozen.
+
+    Args:
+        model: a FlashSloth, adapters and all.
+        answers: whether answers are learned; if not, the encoder alone runs.
+        encoder_runs: False where its features are read from disk.
+
+    Raises:
+        BenchmarkError: for a model whose work cannot be told.
+    """
+
+    def __init__(self, model: nn.Module, *, answers: bool, encoder_runs: bool = True) -> None:
+        config: Any = model.config
+        self.cost = Cost.of(config)
+        self.answers = answers
+        shares = {part: _learning_share(model.get_submodule(path)) for part, path in _MODULES.items()}
+        self.factors: dict[str, float] = {}
+        learns_before = False
+        for part in ORDER:
+            share = shares[part]
+            goes_through = learns_before or (share > 0 and part not in SINGLE_LAYERS)
+            self.factors[part] = 1.0 + goes_through + share
+            learns_before = learns_before or share > 0
+        if not encoder_runs:
+            self.factors[ENCODER] = 0.0
+
+    def flops(self, facts: BatchFacts) -> float:
+        """Of one micro-batch, forward and backward."""
+        look = self.cost.look_flops(facts.pictures)
+        if not self.answers:
+            return self.factors[ENCODER] * look[ENCODER]
+        language_model = sum(self.cost.language_model.flops(n, n) for n in facts.lengths)
+        parts: dict[str, float] = {
+            **look,
+            EMBQ: self._embq_flops(facts),
+            LANGUAGE_MODEL: language_model,
+            HEAD: FLOPS_PER_WEIGHT * self.cost.head.size * (facts.supervised or 0),
+        }
+        return sum(self.factors[part] * parts[part] for part in ORDER)
+
+    def _embq_flops(self, facts: BatchFacts) -> float:
+        """Queries of one turn a picture: EmbQ is next to nothing beside the rest, and turns are not counted here."""
+        if not facts.pictures:
+            return 0
+        rows = max(1, len(facts.lengths))
+        work = Workload(pictures=1, text_tokens=max(1, facts.tokens // rows))
+        return facts.pictures * self.cost.prompt_flops(work)[EMBQ]
+
+
+def training_cost(model: nn.Module, *, answers: bool, encoder_runs: bool = True) -> TrainingCost | str:
+    """A model's training cost, or why it cannot be told."""
+    try:
+        return TrainingCost(model, answers=answers, encoder_runs=encoder_runs)
+    except BenchmarkError as error:
+        return str(error)
+
+
+def measure_matrix_rate(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Operations a second of a large product of plain layers, as training runs them; None for an unknown device."""
+    if device.type not in MATRIX_SHAPES:
+        return None
+    rows, inputs, outputs = MATRIX_SHAPES[device.type][0]
+    with torch.no_grad():
+        # drawn by a generator of its own, and no zeros, which some devices multiply faster
+        generator = torch.Generator(device).manual_seed(0)
+        states = torch.randn(rows, inputs, device=device, generator=generator).to(dtype)
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False, device=device, dtype=dtype)
+        layer.weight.copy_(torch.randn(outputs, inputs, device=device, generator=generator))
+        return 2 * rows * inputs * outputs / best_seconds(layer, states, device)
+
+
+def _learning_share(module: nn.Module) -> float:
+    parameters = list(module.parameters())
+    everything = sum(parameter.numel() for parameter in parameters)
+    learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return learning / everything if everything else 0.0
+
+
 __all__ = [
+    "FACTS_KEY",
+    "IDS_KEY",
+    "BatchFacts",
+    "CountingCollator",
+    "Meter",
+    "StepSums",
+    "TrainingCost",
     "answer_accuracy",
     "answers_right",
     "kinds_of_answers",
+    "measure_matrix_rate",
     "most_likely",
     "patch_accuracy",
     "patch_predictions",
+    "take_facts",
+    "training_cost",
 ]

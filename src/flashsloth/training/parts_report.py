@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flashsloth.training import ranks
+from flashsloth.training import distributed
 from flashsloth.training.stages import PARTS
 
 SAMPLED = 4096
@@ -164,7 +164,7 @@ def _row(part: str, named: list[tuple[str, nn.Parameter]], before: _Before, rate
         sum(before.gradients[name] ** 2 for name, _ in learning),
     ]
     if any(_is_sharded(parameter) for _, parameter in learning):  # each process has seen its own share
-        sums = ranks.summed(sums, changes[0].device)
+        sums = distributed.summed(sums, changes[0].device)
     total, squares, gradient_squares = sums
     return PartRow(
         part=part,

@@ -11,15 +11,10 @@ from typing import Annotated
 
 from pydantic_core import PydanticUndefined
 
-from flashsloth.strict_model import expectation
-from flashsloth.training.adapter_settings import AdapterSettings
-from flashsloth.training.data_source import DataSource
-from flashsloth.training.engine_settings import Engine
-from flashsloth.training.feature_cache import FeatureCache
 from flashsloth.training.recipe import ModelSource, Recipe
-from flashsloth.training.recipe_fields import RecipeModel
-from flashsloth.training.stage_run import StageRun
-from flashsloth.training.stages import Stage
+from flashsloth.training.recipe_groups import AdapterSettings, DataSource, Engine, FeatureCache, RecipeModel
+from flashsloth.training.stages import Stage, StageRun
+from flashsloth.yaml_file import expectation
 
 GROUPS: dict[str, type[RecipeModel]] = {
     "The recipe": Recipe,

@@ -13,25 +13,23 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from flashsloth.adapters.folder import is_adapter
-from flashsloth.adapters.merging import merged_model
+from flashsloth.checkpoint.adapter import is_adapter
+from flashsloth.checkpoint.merge_adapter import merged_model
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training import ranks
-from flashsloth.training.arguments import check_machine
-from flashsloth.training.checkpoints import SaveError, new_files
+from flashsloth.training import distributed
+from flashsloth.training.checkpoints import MANIFEST, SaveError, changed, new_files
 from flashsloth.training.data import open_source
-from flashsloth.training.engines import let_go
-from flashsloth.training.manifest import MANIFEST, changed
-from flashsloth.training.outages import told_plainly
-from flashsloth.training.progress import Watcher
+from flashsloth.training.guards import WeightsError, all_tensors, no_numbers
+from flashsloth.training.init_model import start_model
+from flashsloth.training.interruptions import told_plainly
+from flashsloth.training.parallelism import let_go
+from flashsloth.training.provenance import RunExistsError, alone_in, write_record
 from flashsloth.training.recipe import Recipe, StageRun
-from flashsloth.training.record import RunExistsError, alone_in, write_record
-from flashsloth.training.reporters import check_installed
 from flashsloth.training.run_folder import CONFIG_NAME, FINAL_FOLDER, is_done, stage_folder, what_is_there
-from flashsloth.training.soundness import WeightsError, all_tensors, no_numbers
+from flashsloth.training.run_log import Watcher, check_installed
 from flashsloth.training.stage_training import run_stage
-from flashsloth.training.start import start_model
+from flashsloth.training.trainer import check_machine
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +54,14 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
         TrainingInterrupted: after SIGTERM or Ctrl-C.
     """
     check_installed(recipe.report_to)
-    ranks.start()
+    distributed.start()
     for stage in recipe.stages:
         check_machine(stage)
     with alone_in(recipe.output):
-        found = ranks.first_then_all(lambda: what_is_there(recipe))
+        found = distributed.first_then_all(lambda: what_is_there(recipe))
         if found is not None and not resume:
             raise RunExistsError(found)
-        ranks.first_then_all(lambda: _open_data_to_come(recipe))
+        distributed.first_then_all(lambda: _open_data_to_come(recipe))
         write_record(recipe, resumed=found is not None)
         with told_plainly():
             return _train_stages(recipe, watch)
@@ -77,7 +75,7 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
     folder = recipe.output
     for number, stage in enumerate(recipe.stages):
         folder = stage_folder(recipe, number)
-        if ranks.told(is_done(folder)):
+        if distributed.told(is_done(folder)):
             logger.info("stage %s is done: going on from %s", stage.stage, folder)
             _check_unchanged(folder)
             model = _made_by(stage, folder)
@@ -97,7 +95,7 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
             )
         folder = recipe.output / FINAL_FOLDER
         with new_files(folder, last=CONFIG_NAME) as aside:
-            if ranks.is_first():
+            if distributed.is_first():
                 model.save_pretrained(aside)
                 processor.save_pretrained(aside)
     return folder
@@ -124,7 +122,7 @@ def _check_unchanged(folder: Path) -> None:
     Raises:
         SaveError: naming a file that is not.
     """
-    if ranks.told((folder / MANIFEST).is_file()) and (fault := changed(folder)):
+    if distributed.told((folder / MANIFEST).is_file()) and (fault := changed(folder)):
         raise SaveError(f"{folder} is not whole ({fault}): put it back, or remove the folder to run the stage again")
 
 

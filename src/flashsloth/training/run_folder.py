@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flashsloth.adapters.folder import is_adapter
-from flashsloth.training.arguments import STEPS_FOLDER
-from flashsloth.training.changes import Reached
+from flashsloth.checkpoint.adapter import is_adapter
 from flashsloth.training.checkpoints import step_of, whole
 from flashsloth.training.recipe import Recipe
+from flashsloth.training.resume import Reached
+from flashsloth.training.trainer import STEPS_FOLDER
 
 LOG_NAME, CURVE_NAME, PARTS_NAME = "log.json", "loss.png", "parts.json"
 CONFIG_NAME = "config.json"

@@ -2,49 +2,107 @@
 
 In: a model and its processor, a recipe, and which of its stages. Out: the model, which has learned in place; the
 stage's folder (`run_folder.py`). A stage that was interrupted goes on from its last whole checkpoint.
+
+Whether a stage runs its layers again in backward: what the recipe says, or, for `auto`, what has room.
+
+In: a model and its stage. Out: yes or no, and a line in the log that says why.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from flashsloth.adapters.folder import ADAPTER_CONFIG
+from flashsloth.checkpoint.adapter import ADAPTER_CONFIG
+from flashsloth.files import whole_file, write_whole
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
-from flashsloth.training import ranks
-from flashsloth.training.adapters import learner_of
-from flashsloth.training.arguments import STEPS_FOLDER, training_arguments
-from flashsloth.training.best import BEST_NAME
+from flashsloth.planning.machine import available_bytes, readable
+from flashsloth.training import distributed
 from flashsloth.training.checkpoints import last_whole, new_files, step_of
-from flashsloth.training.collation import ConversationCollator, PatchCollator, SampleEncoder
-from flashsloth.training.curve import draw_curve
 from flashsloth.training.data import conversations, patches
 from flashsloth.training.data.overlap import overlap_of
-from flashsloth.training.encoder_options import encoder_options
-from flashsloth.training.engines import whole_weights
-from flashsloth.training.feature_store import features_on_disk, read_from
-from flashsloth.training.memory import recomputes_activations
-from flashsloth.training.metrics import answer_accuracy, most_likely, patch_accuracy, patch_predictions
-from flashsloth.training.patch_classifier import PatchClassifier, patch_loss
-from flashsloth.training.progress import Watcher
-from flashsloth.training.recipe import Recipe, StageRun
-from flashsloth.training.reporters import reporters
+from flashsloth.training.data_trainer import BEST_NAME
+from flashsloth.training.dataloader import (
+    ConversationCollator,
+    PatchCollator,
+    SampleEncoder,
+    held_out_kinds,
+    training_conversations,
+)
+from flashsloth.training.encoder_training import PatchClassifier, encoder_options, patch_loss
+from flashsloth.training.feature_cache import features_on_disk, read_from
+from flashsloth.training.guards import all_tensors
+from flashsloth.training.interruptions import TrainingInterrupted
+from flashsloth.training.lora import learner_of
+from flashsloth.training.metrics import (
+    TrainingCost,
+    answer_accuracy,
+    most_likely,
+    patch_accuracy,
+    patch_predictions,
+    training_cost,
+)
+from flashsloth.training.parallelism import whole_weights
+from flashsloth.training.plan import USABLE, plan_stage
+from flashsloth.training.recipe import AUTO, Recipe, StageRun
 from flashsloth.training.run_folder import CONFIG_NAME, CURVE_NAME, LOG_NAME, PARTS_NAME, stage_folder
-from flashsloth.training.soundness import all_tensors
-from flashsloth.training.stage_data import held_out_kinds, training_conversations
+from flashsloth.training.run_log import Watcher, draw_curve, reporters
 from flashsloth.training.stages import freeze_all_but
-from flashsloth.training.stop import TrainingInterrupted
-from flashsloth.training.throughput import TrainingCost, training_cost
-from flashsloth.training.trainer import StageTrainer
-from flashsloth.whole_file import whole_file, write_whole
+from flashsloth.training.trainer import STEPS_FOLDER, StageTrainer, training_arguments
+
+LOCAL_WORLD_VARIABLE = "LOCAL_WORLD_SIZE"
+"""Where torchrun says how many processes this machine has."""
+SMALL_PARAMETERS = 100_000_000
+"""A model of fewer keeps its activations wherever it is trained; nothing is worked out for it."""
+
+
+def recomputes_activations(model: Any, stage: StageRun) -> bool:
+    """Whether activation checkpointing is to be used; the same on all processes."""
+    if stage.activation_checkpointing != AUTO:
+        return bool(stage.activation_checkpointing)
+    if model.num_parameters() < SMALL_PARAMETERS or not stage.settings.learns_answers:
+        return False
+    return distributed.told(_has_no_room(model, stage) if distributed.is_first() else False)
+
+
+def device_bytes() -> int:
+    """Memory that one process of this run may use: its accelerator's, or its share of what is free here."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return available_bytes() // int(os.environ.get(LOCAL_WORLD_VARIABLE, "1"))
+
+
+def _has_no_room(model: Any, stage: StageRun) -> bool:
+    memory = device_bytes()
+    plan = plan_stage(
+        model.config,
+        stage,
+        devices=distributed.count(),
+        memory_bytes=memory,
+        half_precision=torch.cuda.is_available(),
+    )
+    again = plan.activation_checkpointing
+    without = (plan.memory_otherwise if again else plan.memory).total
+    logger.info(
+        "activation checkpointing is %s: without it a device would hold about %s, and may hold %s (%.0f%% of %s)",
+        "on" if again else "off",
+        readable(without, "B"),
+        readable(USABLE * memory, "B"),
+        100 * USABLE,
+        readable(memory, "B"),
+    )
+    return again
+
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +166,7 @@ def run_stage(
         for callback in callbacks:
             trainer.add_callback(callback)
         # what a checkpoint of as many processes has kept takes this one's place
-        set_seed(recipe.seed + number + step + SEEDS_A_RANK * ranks.rank())
+        set_seed(recipe.seed + number + step + SEEDS_A_RANK * distributed.rank())
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
             _leave_if_asked(trainer)
@@ -164,7 +222,7 @@ def _answers_trainer(stage: _Stage, learner: Any, common: dict[str, Any]) -> Sta
     run, processor = stage.run, stage.processor
     grid = stage.model.config.patch_grid if run.settings.patch_loss else None
     held_out = conversations(run.eval_data) if run.eval_data else None
-    if held_out is not None and ranks.is_first():
+    if held_out is not None and distributed.is_first():
         overlap = overlap_of(conversations(run.data), held_out)
         if overlap.samples:
             logger.warning("%s", overlap.warning())
@@ -213,7 +271,7 @@ def _is_evaluated(trainer: StageTrainer) -> bool:
 def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
     """The log and its curve, of what was done so far; the table of parts. No reason to lose what ended the run."""
     log = trainer.state.log_history
-    if not ranks.is_first() or not log:
+    if not distributed.is_first() or not log:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,11 +292,11 @@ def _save(model: Any, processor: FlashSlothProcessor, trainer: StageTrainer, fol
         whole_weights(trainer, trainer.run.engine)
         if trainer.model is model:  # as Trainer does it, so that a sharded model is gathered
             trainer.save_model(str(aside))
-        elif ranks.is_first():
+        elif distributed.is_first():
             model.save_pretrained(aside)
-        if ranks.is_first():
+        if distributed.is_first():
             processor.save_pretrained(aside)
             (aside / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # the recipe says it readably
 
 
-__all__ = ["run_stage"]
+__all__ = ["device_bytes", "recomputes_activations", "run_stage"]

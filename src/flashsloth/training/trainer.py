@@ -9,6 +9,10 @@ not exact, it is made so:
 - what the log has summed up, and an evaluation that was put off, are kept in the checkpoint;
 - a checkpoint of the last step is not trained one step further;
 - weights that do not fit the model are an error.
+
+A stage's settings in Trainer's words.
+
+In: a stage as the recipe says it, and how many devices there are. Out: transformers' `TrainingArguments`.
 """
 
 from __future__ import annotations
@@ -20,30 +24,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from torch import nn
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-from flashsloth.benchmark.memory import peak_bytes
-from flashsloth.training import ranks
-from flashsloth.training.best import Best
-from flashsloth.training.checkpoints import PREFIX, SaveError, new_checkpoint, shares_read, step_of
+from flashsloth.planning.machine import peak_bytes
+from flashsloth.training import distributed
+from flashsloth.training.checkpoints import PREFIX, SaveError, new_checkpoint, read_manifest, shares_read, step_of
 from flashsloth.training.data import GuardedData
-from flashsloth.training.evaluating_trainer import EvaluatingTrainer
+from flashsloth.training.data_trainer import Best, EvaluatingTrainer
 from flashsloth.training.guards import (
     TrainingStoppedError,
     agree_on_step,
+    learned_tensors,
     plain_numbers,
     stop_at_no_number,
 )
-from flashsloth.training.manifest import read_manifest
-from flashsloth.training.meter import StepSums
+from flashsloth.training.lora import check_packages
+from flashsloth.training.metrics import StepSums, TrainingCost, measure_matrix_rate
 from flashsloth.training.optimizer import make_optimizer
+from flashsloth.training.parallelism import check_engine, make_arguments
 from flashsloth.training.parts_report import HEADER, PartsReport
-from flashsloth.training.progress import Progress, Watcher
-from flashsloth.training.recipe import StageRun
-from flashsloth.training.resuming import Shares, check_fits, own_names, settings_of, take_recipes_settings
-from flashsloth.training.soundness import learned_tensors
+from flashsloth.training.recipe import RecipeError, StageRun
+from flashsloth.training.resume import Shares, check_fits, own_names, settings_of, take_recipes_settings
+from flashsloth.training.run_log import Progress, Watcher
 from flashsloth.training.stages import DECAY_SHARE
-from flashsloth.training.throughput import TrainingCost, measure_matrix_rate
 
 logger = logging.getLogger(__name__)
 
@@ -145,13 +150,13 @@ class StageTrainer(EvaluatingTrainer):
     def _check_loss(self, loss: torch.Tensor) -> None:
         """One micro-batch's, heard from all processes."""
         (value,) = plain_numbers([loss], self.args.device)
-        if self.model.training and ranks.summed([float(not math.isfinite(value))], self.args.device)[0]:
+        if self.model.training and distributed.summed([float(not math.isfinite(value))], self.args.device)[0]:
             batch = self._batches[len(self._losses)]
             stop_at_no_number([batch], [value], 0.0, self.state.global_step + 1)
 
     def report_parts(self) -> None:
         """After the optimizer moved the weights, once: what moved, and what did not."""
-        if self.report.compare(self.optimizer) and ranks.is_first():
+        if self.report.compare(self.optimizer) and distributed.is_first():
             for line in (HEADER, *(row.line() for row in self.report.rows)):
                 logger.info("%s", line)
             if self.report.unmoved:
@@ -162,7 +167,7 @@ class StageTrainer(EvaluatingTrainer):
         self.meter.end_step(self._sums)
         if not self._stop_after_step:
             return
-        self.stopped_by = max(ranks.gathered(self.stop_request.signal_number))
+        self.stopped_by = max(distributed.gathered(self.stop_request.signal_number))
         # who asked may not wait for an evaluation: it is put off until the run goes on
         self._evaluation_due, control.should_evaluate = control.should_evaluate, False
         control.should_save = control.should_training_stop = True
@@ -199,7 +204,7 @@ class StageTrainer(EvaluatingTrainer):
         rate = self.matrix_rate
         if rate is None and self.cost is not None and self.state.max_steps >= STEPS_WORTH_MEASURING:
             rate = measure_matrix_rate(self.args.device, torch.bfloat16 if self.args.bf16 else torch.float32)
-        return None if rate is None else ranks.summed([rate], self.args.device)[0]
+        return None if rate is None else distributed.summed([rate], self.args.device)[0]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:
@@ -218,11 +223,11 @@ class StageTrainer(EvaluatingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self.meter.take(max(ranks.gathered(peak_bytes(self.args.device)))))
+            logs.update(self.meter.take(max(distributed.gathered(peak_bytes(self.args.device)))))
             if isinstance(self.train_dataset, GuardedData):
                 logs["bad_samples"] = self.train_dataset.ledger.count()
         super().log(logs, start_time)
-        if not ranks.is_first():
+        if not distributed.is_first():
             return
         stage = Path(self.args.output_dir).parent.name
         progress = Progress(stage, self.state.global_step, self.state.max_steps, logs)
@@ -247,7 +252,7 @@ class StageTrainer(EvaluatingTrainer):
                     super()._save_checkpoint(model, trial)
             finally:
                 self._aside = None
-            if ranks.is_first():
+            if distributed.is_first():
                 kept = {
                     "since_log": self.meter.to_dict(),
                     "evaluation_due": self._evaluation_due,
@@ -278,4 +283,80 @@ class _Watch(TrainerCallback):
         self.trainer.finish_step(control)
 
 
-__all__ = ["StageTrainer"]
+_FLASH = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+"""Implementations of attention -> whether they can be had."""
+STEPS_FOLDER = "steps"
+"""Where a stage's checkpoints stand while it runs."""
+
+
+def device_count() -> int:
+    """Devices that share a step."""
+    return max(distributed.count(), torch.cuda.device_count() if distributed.count() == 1 else 1)
+
+
+def check_machine(stage: StageRun) -> None:
+    """Find out before the first stage whether this machine can do a later one.
+
+    Raises:
+        RecipeError: if its batch does not fall into whole micro-batches here, or its attention needs what is not there.
+        EngineError, AdapterError: for a package that is not there.
+    """
+    stage.rows(device_count())
+    if not _FLASH.get(stage.attention, lambda: True)():
+        raise RecipeError(
+            f"stage {stage.stage}: attention is {stage.attention}, whose package is not installed or finds no "
+            f"device for it: choose sdpa"
+        )
+    check_engine(stage.engine)
+    if stage.adapter is not None:
+        check_packages(stage.adapter)
+
+
+def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: int) -> TrainingArguments:
+    """What Trainer is told; `model` is the one that it will train.
+
+    Raises:
+        RecipeError: if the batch does not fall into whole micro-batches.
+        EngineError: if the stage's engine cannot be had.
+    """
+    settings = stage.settings
+    on_accelerator = torch.cuda.is_available()
+    devices = device_count()
+    micro = stage.rows(devices)
+    fields: dict[str, Any] = {
+        "output_dir": str(folder / STEPS_FOLDER),
+        "per_device_train_batch_size": micro,
+        "per_device_eval_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // (micro * devices),
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": settings.warmup,  # below one, a share of all steps
+        "max_grad_norm": stage.max_grad_norm,
+        "num_train_epochs": settings.epochs,
+        "max_steps": stage.steps or -1,
+        "bf16": stage.precision == "bf16" or (stage.precision == "auto" and on_accelerator),
+        "use_cpu": not on_accelerator,
+        "eval_strategy": "steps" if stage.eval_data else "no",
+        "eval_steps": stage.eval_every,
+        "save_strategy": "steps",
+        "save_steps": stage.save_every,
+        "logging_steps": stage.log_every,
+        "logging_nan_inf_filter": False,  # it would hide what the guard stops at
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,  # see `data/workers.py`
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "report_to": "none",  # see `reporters.py`
+        "run_name": f"{folder.parent.name}/{folder.name}",
+        "seed": seed,
+        "data_seed": seed,
+    }
+    arguments = make_arguments(stage.engine, model, fields, whole_encoder=stage.feature_cache is not None)
+    if arguments.device.type == "cpu":
+        # several processes have cpu:0, to which torch restores no tensors; transformers minds it only since 5.23
+        vars(arguments)["_setup_devices"] = torch.device("cpu")
+    return arguments
+
+
+__all__ = ["STEPS_FOLDER", "StageTrainer", "check_machine", "device_count", "training_arguments"]

@@ -1,7 +1,7 @@
 """Pictures drawn by program, with questions whose answers are known: the training data of the small model."""
 
-from flashsloth.world.export import export_split
 from flashsloth.world.labels import CHARACTER_CLASSES, COLOR_CLASSES, SHAPE_CLASSES, PatchLabels
+from flashsloth.world.pack import export_split
 from flashsloth.world.questions import Question
 from flashsloth.world.vocabulary import KINDS, closed_vocabulary
 from flashsloth.world.world import World, WorldError, WorldSample

@@ -1,19 +1,195 @@
 """Decides what a picture shows: objects, text, a chart or a mixture, by level of difficulty.
 
 In: a random stream and a level 0..3. Out: a `Scene`.
+
+Where things stand: chooses shapes, colours, sizes and places so that nothing overlaps and every name is clear.
+
+In: a random stream, the room there is, its background, how many things are wanted. Out: a list of `Thing`, perhaps
+fewer.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from random import Random
 
 from flashsloth.world.background import DARK_LUMA, sample_background
 from flashsloth.world.chart import sample_chart
-from flashsloth.world.colors import legible, luma, sample_legible
+from flashsloth.world.colors import RGB, distance, legible, luma, mix, sample_contrasting, sample_legible
 from flashsloth.world.lexicon import sample_letter, sample_number, sample_word
-from flashsloth.world.placement import place_things
-from flashsloth.world.scene import Box, Scene, Thing, Writing, WritingKind
+from flashsloth.world.scene import (
+    INRADIUS,
+    Background,
+    Box,
+    Point,
+    Scene,
+    Thing,
+    Writing,
+    WritingKind,
+    area,
+    bounds,
+    outline,
+)
 from flashsloth.world.text import fit_writing, font_size, readable_cap, sample_face, under_of, write_at
 from flashsloth.world.textures import sample_texture
-from flashsloth.world.vocabulary import COLORS
+from flashsloth.world.vocabulary import COLORS, SHAPE_WEIGHTS, SHAPES
+
+SMALLEST, LARGEST = 0.15, 0.6  # of the room's side: the root of its area, so that long pictures hold no specks
+CROWD_SHARE = 1.15  # of the room's side: n things share this length as side / n ** 0.5, at most
+TRIES = 14  # places tried for one thing, each a little smaller than the one before
+SHRINK = 0.93
+GAP = 0.03  # of the short side, between two things' boxes
+RIM = 0.015  # of the short side, between a thing and the picture's border
+CENTERED_SHARE = 0.2  # of the lone things are placed in the middle
+LAYOUT_WEIGHTS = {"free": 60, "row": 12, "column": 10, "grid": 18}
+LAYOUT_SHIFT = 0.03  # of a side, that things in a layout stray
+UNTURNED_SHARE = 0.6  # of the things stand upright
+STROKED_SHARE, EDGED_SHARE = 0.16, 0.12
+FEW_KINDS_SHARE = 0.35  # of the crowds are made of few shapes and colours, so that counts above one are common
+EDGE_CONTRAST = 150.0  # between a dark rim and what it surrounds
+LYING_SHARE, LONGEST_EXTENT = 0.6, 1.35  # of the rectangles and ovals lie; they are longer than others by this
+TURNS = {"square": 10, "rectangle": 15, "oval": 25, "heart": 15, "cross": 12, "diamond": 8, "circle": 0}
+ASPECTS = {"rectangle": (1.55, 2.9), "oval": (1.6, 2.4), "diamond": (1.25, 1.7)}
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """The shapes and the colours that one picture's things are made of."""
+
+    shapes: tuple[str, ...]
+    shape_weights: tuple[int, ...]
+    colors: tuple[str, ...]
+
+
+def sample_palette(rng: Random, count: int, under: tuple[RGB, ...], background_name: str | None) -> Palette:
+    """All shapes and colours, or for some crowds one to three of each."""
+    colors = tuple(name for name in COLORS if name != background_name) if background_name else COLORS
+    if count < 2 or rng.random() > FEW_KINDS_SHARE:
+        return Palette(SHAPES, SHAPE_WEIGHTS, colors)
+    shapes = tuple(set(rng.choices(SHAPES, SHAPE_WEIGHTS, k=rng.choice((1, 1, 2, 3)))))
+    chosen = {sample_contrasting(rng, under, colors)[0] for _ in range(rng.choice((1, 2, 2, 3)))}
+    shapes = tuple(name for name in SHAPES if name in shapes)
+    return Palette(shapes, tuple(SHAPE_WEIGHTS[SHAPES.index(name)] for name in shapes), _ordered(chosen))
+
+
+def _ordered(names: set[str]) -> tuple[str, ...]:
+    return tuple(name for name in COLORS if name in names)
+
+
+def place_things(rng: Random, room: Box, background: Background, count: int, smallest: float = SMALLEST) -> list[Thing]:
+    """Up to `count` things inside `room`, each at least `smallest` of the room's side."""
+    under = (background.rgb, background.second_rgb)
+    palette = sample_palette(rng, count, under, background.name)
+    spots = _spots(rng, room, count)
+    things: list[Thing] = []
+    for index in range(count):
+        box_size = _box_size(rng, room, count, smallest)
+        blocked = [thing.box for thing in things]
+        thing = _placed(rng, room, under, palette, blocked, spots[index] if spots else None, box_size, smallest)
+        if thing is not None:
+            things.append(thing)
+    return things
+
+
+def _box_size(rng: Random, room: Box, count: int, smallest: float) -> float:
+    largest = max(smallest * 1.1, min(LARGEST, CROWD_SHARE / (count + 0.6) ** 0.5 * 0.8))
+    return min(_side(room) * rng.uniform(smallest, largest), LARGEST * min(room.width, room.height))
+
+
+def _side(room: Box) -> float:
+    return (room.width * room.height) ** 0.5
+
+
+def _spots(rng: Random, room: Box, count: int) -> list[Point] | None:
+    """Places in a row, a column, a grid or at the centre; None leaves each thing to chance."""
+    if count == 1:
+        return [room.center] if rng.random() < CENTERED_SHARE else None
+    layout = rng.choices(tuple(LAYOUT_WEIGHTS), tuple(LAYOUT_WEIGHTS.values()))[0]
+    if layout == "free":
+        return None
+    if layout == "row":
+        cells = [((k + 0.5) / count, 0.5) for k in range(count)]
+    elif layout == "column":
+        cells = [(0.5, (k + 0.5) / count) for k in range(count)]
+    else:
+        columns = 2 if count <= 4 else 3
+        rows = -(-count // columns)
+        cells = [((k % columns + 0.5) / columns, (k // columns + 0.5) / rows) for k in range(rows * columns)]
+        rng.shuffle(cells)
+    shift = LAYOUT_SHIFT * rng.random()
+    return [
+        (
+            room.left + room.width * (x + rng.uniform(-shift, shift)),
+            room.top + room.height * (y + rng.uniform(-shift, shift)),
+        )
+        for x, y in cells
+    ]
+
+
+def _placed(
+    rng: Random, room: Box, under: tuple[RGB, ...], palette: Palette, blocked: list[Box],
+    spot: Point | None, box_size: float, smallest: float,
+) -> Thing | None:  # fmt: skip
+    short = min(room.width, room.height)
+    shape = rng.choices(palette.shapes, palette.shape_weights)[0]
+    long, wide = _extent(rng, shape)
+    rotation = _turn(rng, shape)
+    for attempt in range(TRIES):
+        w, h = box_size * long, box_size * wide
+        points = outline(shape, (0.0, 0.0), w, h, rotation)
+        box = bounds(points)
+        rim = RIM * short
+        low_x, high_x = room.left + rim - box.left, room.right - rim - box.right
+        low_y, high_y = room.top + rim - box.top, room.bottom - rim - box.bottom
+        if low_x <= high_x and low_y <= high_y:
+            if spot is not None:
+                x, y = min(max(spot[0], low_x), high_x), min(max(spot[1], low_y), high_y)
+            else:
+                x, y = rng.uniform(low_x, high_x), rng.uniform(low_y, high_y)
+            moved = Box(box.left + x, box.top + y, box.right + x, box.bottom + y)
+            if not any(moved.meets(other, GAP * short) for other in blocked):
+                color, rgb = sample_contrasting(rng, under, palette.colors)
+                points = [(px + x, py + y) for px, py in points]
+                thing = Thing(shape, color, rgb, (x, y), w, h, rotation, points, moved, area(points))
+                return _finished(rng, thing, under)
+        box_size = max(box_size * SHRINK, _side(room) * smallest)
+        if attempt >= TRIES // 2:
+            spot = None
+    return None
+
+
+def _extent(rng: Random, shape: str) -> tuple[float, float]:
+    """Width and height of a shape whose longer side is about one."""
+    if shape not in ASPECTS:
+        return 1.0, 1.0
+    aspect = rng.uniform(*ASPECTS[shape])
+    if shape == "diamond":
+        return 1 / aspect**0.5, aspect**0.5
+    long, short = min(aspect**0.5, LONGEST_EXTENT), min(aspect**0.5, LONGEST_EXTENT) / aspect
+    return (long, short) if rng.random() < LYING_SHARE else (short, long)
+
+
+def _turn(rng: Random, shape: str) -> float:
+    """Degrees, as far as the shape keeps its name."""
+    if rng.random() < UNTURNED_SHARE:
+        return rng.choice((0, 30)) if shape == "hexagon" else 180 * (shape == "triangle" and rng.random() < 0.15)
+    limit = TURNS.get(shape, 180)
+    return rng.uniform(-limit, limit)
+
+
+def _finished(rng: Random, thing: Thing, under: tuple[RGB, ...]) -> Thing:
+    """Makes some things a thick line, gives some a dark rim."""
+    style = rng.random()
+    depth = INRADIUS[thing.shape] * min(thing.width, thing.height)
+    if style < STROKED_SHARE and thing.shape not in ("cross", "star") and thing.color != "white":
+        thing.stroke = min(max(0.09 * min(thing.width, thing.height), 3.0), 0.6 * depth) * rng.uniform(1.0, 1.5)
+    elif style < STROKED_SHARE + EDGED_SHARE:
+        rim = (0, 0, 0) if rng.random() < 0.6 else mix(thing.rgb, (0, 0, 0), 0.6)
+        if distance(rim, thing.rgb) >= EDGE_CONTRAST and thing.color != "black":
+            thing.edge = min(max(1.5, 0.03 * min(thing.width, thing.height)), 0.25 * depth)
+            thing.edge_rgb = rim
+    return thing
+
 
 LEVELS = (0, 1, 2, 3)
 THEMES = ("objects", "text", "chart", "labelled", "captioned")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from flashsloth.world import charts, objects, relations, unknown, writings
-from flashsloth.world.drafts import Draft
+from flashsloth.world import questions_about_things, questions_about_writing, unknown
+from flashsloth.world.references import Draft
 from flashsloth.world.scene import Scene
 from flashsloth.world.vocabulary import KINDS, NO, OPTION_LETTERS, SHAPES, article, plural
 from flashsloth.world.wordings import say
@@ -38,28 +38,28 @@ def allowed(scene: Scene) -> dict[str, list[Ask]]:
     """For each kind, "choice" and "unknown" apart, the functions that may find a question of it in `scene`."""
     asks: dict[str, list[Ask]] = {kind: [] for kind in KINDS if kind not in ("choice", "unknown")}
     if scene.chart is not None:
-        asks["shape"] += [charts.ask_chart_shape]
-        asks["chart"] += [charts.ask_chart]
-        asks["relation"] += [charts.ask_chart_relation]
-        asks["count"] += [charts.ask_chart_count]
-        asks["color"] += [charts.ask_chart_color]
-        asks["presence"] += [charts.ask_chart_presence]
-        asks["reading"] += [charts.ask_chart_reading]
+        asks["shape"] += [questions_about_writing.ask_chart_shape]
+        asks["chart"] += [questions_about_writing.ask_chart]
+        asks["relation"] += [questions_about_writing.ask_chart_relation]
+        asks["count"] += [questions_about_writing.ask_chart_count]
+        asks["color"] += [questions_about_writing.ask_chart_color]
+        asks["presence"] += [questions_about_writing.ask_chart_presence]
+        asks["reading"] += [questions_about_writing.ask_chart_reading]
     if scene.things:
-        asks["shape"] += [objects.ask_shape]
-        asks["color"] += [objects.ask_color]
-        asks["presence"] += [objects.ask_presence]
-        asks["count"] += [objects.ask_count]
-        asks["relation"] += [relations.ask_relation]
+        asks["shape"] += [questions_about_things.ask_shape]
+        asks["color"] += [questions_about_things.ask_color]
+        asks["presence"] += [questions_about_things.ask_presence]
+        asks["count"] += [questions_about_things.ask_count]
+        asks["relation"] += [questions_about_things.ask_relation]
         if any(thing.writing for thing in scene.things):
-            asks["reading"] += [objects.ask_inside]
-            asks["color"] += [objects.ask_inside_color]
+            asks["reading"] += [questions_about_things.ask_inside]
+            asks["color"] += [questions_about_things.ask_inside_color]
     if scene.writings:
-        asks["color"] += [writings.ask_text_color]
-        asks["presence"] += [writings.ask_text_presence]
-        asks["count"] += [writings.ask_text_count]
-        asks["reading"] += [writings.ask_reading]
-        asks["relation"] += [writings.ask_text_relation]
+        asks["color"] += [questions_about_writing.ask_text_color]
+        asks["presence"] += [questions_about_writing.ask_text_presence]
+        asks["count"] += [questions_about_writing.ask_text_count]
+        asks["reading"] += [questions_about_writing.ask_reading]
+        asks["relation"] += [questions_about_writing.ask_text_relation]
     return {kind: found for kind, found in asks.items() if found}
 
 

@@ -1,9 +1,16 @@
 """Names of things: ways to speak of one thing that fit no other in the picture.
 
 In: a random stream, a `Scene`, one of its things. Out: "the circle", "the red shape", "the leftmost object", or None.
+
+A question before it is final: with the wrong answers that a choice could offer.
+
+In: what one of the `ask_...` functions found. Out: a record that `questions` turns into a `Question`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from random import Random
 
 from flashsloth.world.scene import Scene, Thing
@@ -102,3 +109,13 @@ def plain_name(scene: Scene, rng: Random, thing: Thing) -> str | None:
 def called(thing: Thing, shape: str) -> bool:
     """Whether `thing`, by another name, might be taken for a `shape`."""
     return shape in LOOSE_NAMES.get(thing.shape, ()) or thing.shape in LOOSE_NAMES.get(shape, ())
+
+
+@dataclass(slots=True)
+class Draft:
+    """A question of some kind, its true answer, and plausible wrong ones (none where a choice makes no sense)."""
+
+    kind: str
+    question: str
+    answer: str
+    wrong: list[str] = field(default_factory=list)

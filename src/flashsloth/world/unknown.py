@@ -7,9 +7,8 @@ are stays one of counting, answered with 0.
 
 from random import Random
 
-from flashsloth.world.drafts import Draft
 from flashsloth.world.lexicon import CAPITALS
-from flashsloth.world.references import called
+from flashsloth.world.references import Draft, called
 from flashsloth.world.scene import Scene
 from flashsloth.world.vocabulary import COLORS, SHAPES, UNKNOWN
 from flashsloth.world.wordings import say

@@ -13,8 +13,7 @@ from flashsloth.world.background import draw_axes, paint_background
 from flashsloth.world.captions import caption
 from flashsloth.world.chart import draw_chart
 from flashsloth.world.compose import LEVELS, compose, compose_nothing
-from flashsloth.world.draw import RENDERER_WEIGHTS, RENDERERS, draw_thing
-from flashsloth.world.effects import apply_effects
+from flashsloth.world.draw import RENDERER_WEIGHTS, RENDERERS, apply_effects, draw_thing
 from flashsloth.world.labels import PatchLabels, patch_labels
 from flashsloth.world.questions import Question, questions_of_nothing, sample_questions, with_unknown
 from flashsloth.world.scene import Scene

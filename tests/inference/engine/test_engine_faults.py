@@ -12,10 +12,10 @@ import tiny
 import torch
 from test_engine_steps import QUESTIONS, finish, make_engine, request, tokens
 
+from flashsloth.errors import EngineError, PromptError
 from flashsloth.inference import FlashSloth
 from flashsloth.inference.batch import Batch
 from flashsloth.inference.engine.model_runner import SingleRunner
-from flashsloth.inference.errors import EngineError, PromptError
 from flashsloth.inference.kv_cache import KVCache
 from flashsloth.inference.request import FinishReason, Request
 from flashsloth.inference.sampling import Sampler, sampled_ids, stop_texts

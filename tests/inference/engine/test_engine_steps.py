@@ -9,13 +9,13 @@ import pytest
 import tiny
 import torch
 
+from flashsloth.errors import PromptError
 from flashsloth.inference import FlashSloth
 from flashsloth.inference.detokenizer import text_of
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.engine.verification import ManualClock
-from flashsloth.inference.errors import PromptError
 from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.request import FinishReason, Request, RequestOutput

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from test_engine_steps import QUESTIONS, finish, make_engine, request, tokens
 
+from flashsloth.errors import EngineError
 from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine.engine_thread import EngineThread
-from flashsloth.inference.errors import EngineError
 from flashsloth.inference.request import FinishReason
 
 NAME = "flashsloth engine"

@@ -8,8 +8,7 @@ import psutil
 import pytest
 import torch
 
-from flashsloth.inference.engine.idle_threads import _gnu_openmp, compute_alone, give_back_idle_threads
-
+from flashsloth.inference.engine.engine_thread import _gnu_openmp, compute_alone, give_back_idle_threads
 
 without_gnu = pytest.mark.skipif(_gnu_openmp() is None, reason="torch computes with another OpenMP here")
 

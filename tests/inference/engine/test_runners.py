@@ -7,9 +7,8 @@ from graph_engines import LoadCalm
 
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
-from flashsloth.inference.engine.graph_runner import GraphRunner
+from flashsloth.inference.engine.graph_runner import GraphRunner, make_runner
 from flashsloth.inference.engine.model_runner import BatchedRunner, SingleRunner
-from flashsloth.inference.engine.runners import make_runner
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.vision import ImageEncoder
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flashsloth.cli import main
+from flashsloth.cli.app import main
 from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine import verification
 from flashsloth.inference.engine.model_runner import BatchedRunner

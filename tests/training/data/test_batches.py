@@ -9,8 +9,8 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
 
 from flashsloth.training.data import Joined, StepBatchSampler
-from flashsloth.training.data.batches import estimated_lengths
 from flashsloth.training.data.sample import Sizes
+from flashsloth.training.data.sampler import estimated_lengths
 
 
 class Shape:

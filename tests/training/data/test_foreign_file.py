@@ -10,8 +10,7 @@ import pytest
 from llava_files import encoded, record, write_json, write_jsonl, write_shard
 
 from flashsloth.training.data import DataError, open_source
-from flashsloth.training.data.file_kind import source_of
-from flashsloth.training.data.several_files import several_files
+from flashsloth.training.data.records import several_files, source_of
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 LINE = json.dumps(record(0, pictures=0)).encode() + b"\n"

@@ -11,7 +11,7 @@ from layout_files import QUESTION, coco, pictures_into, vqa
 from llava_files import pictures_in, texts_of
 
 from flashsloth.training.data import BadSampleError, DataError, json_spans
-from flashsloth.training.data.joined_json import open_json
+from flashsloth.training.data.json_data import open_json
 
 
 @pytest.fixture

@@ -16,13 +16,12 @@ from layout_files import ANSWERS, LAYOUTS, PARTS, QUESTION, data_url, from_value
 from llava_files import encoded, picture, pictures_in, record, texts_of, turns, write_json, write_jsonl
 
 from flashsloth.media import open_picture
-from flashsloth.training.collation import SampleEncoder
 from flashsloth.training.data import BadSampleError, DataError, open_source
 from flashsloth.training.data.conversation import messages_of
-from flashsloth.training.data.file_kind import source_of
+from flashsloth.training.data.inspect import Examiner, check
 from flashsloth.training.data.layouts import read_record
-from flashsloth.training.data.record_data import RecordData
-from flashsloth.training.data_check import Examiner, check
+from flashsloth.training.data.records import RecordData, source_of
+from flashsloth.training.dataloader import SampleEncoder
 from flashsloth.training.stages import STAGES
 
 

@@ -11,7 +11,6 @@ import pytest
 from llava_files import picture, record, texts_of, write_jsonl
 from torch.utils.data import DataLoader
 
-from flashsloth.training.collation import SampleEncoder
 from flashsloth.training.data import (
     BadSampleError,
     DataError,
@@ -22,9 +21,9 @@ from flashsloth.training.data import (
     Where,
     conversations,
 )
-from flashsloth.training.data_source import DataSource
+from flashsloth.training.dataloader import SampleEncoder, training_conversations
 from flashsloth.training.recipe import StageRun
-from flashsloth.training.stage_data import training_conversations
+from flashsloth.training.recipe_groups import DataSource
 from flashsloth.training.stages import STAGES
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from flashsloth.training.data import order
-from flashsloth.training.data.order import SourceShape, epoch_order
+from flashsloth.training.data import sampler
+from flashsloth.training.data.sampler import SourceShape, epoch_order
 
 
 def test_an_epoch_takes_everything_once_in_an_order_of_its_own() -> None:
@@ -51,7 +51,7 @@ def test_a_small_weight_takes_at_least_one() -> None:
 
 
 def test_blocks_are_read_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "WINDOW_SAMPLES", 20)
+    monkeypatch.setattr(sampler, "WINDOW_SAMPLES", 20)
     blocks = np.array([10] * 8)
     taken = epoch_order([SourceShape(80, blocks=blocks)], 5, 0)
     assert sorted(taken.tolist()) == list(range(80))
@@ -65,7 +65,7 @@ def test_blocks_are_read_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_mixing_keeps_the_order_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "WINDOW_SAMPLES", 20)
+    monkeypatch.setattr(sampler, "WINDOW_SAMPLES", 20)
     shapes = [SourceShape(80, blocks=np.array([10] * 8)), SourceShape(40)]
     taken = epoch_order(shapes, 5, 0)
     assert taken[taken < 80].tolist() == epoch_order(shapes[:1], 5, 0).tolist()

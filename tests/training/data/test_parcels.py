@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from flashsloth.training.batch_facts import BatchFacts
-from flashsloth.training.data.parcels import receive, send
+from flashsloth.training.data.worker_process import receive, send
+from flashsloth.training.metrics import BatchFacts
 
 
 def sent(value: object) -> object:

@@ -10,7 +10,7 @@ import pytest
 from llava_files import encoded, picture, pictures_in, record, texts_of
 
 from flashsloth.media import open_picture
-from flashsloth.training.data import BadSampleError, DataError, ParquetData, parquet_data
+from flashsloth.training.data import BadSampleError, DataError, ParquetData, tables
 
 pyarrow = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
@@ -50,7 +50,7 @@ def test_sizes_leave_the_bytes_of_pictures_unread(tmp_path: Path) -> None:
     rows = [record(0, image={"bytes": encoded(0), "path": "0.png"}), record(1, pictures=0, image=None)]
     path = write(tmp_path / "data.parquet", rows)
     data = ParquetData(str(path))
-    leaves = parquet_data._small(parquet.ParquetFile(path), data.columns[0])
+    leaves = tables._small(parquet.ParquetFile(path), data.columns[0])
     assert "image.path" in leaves
     assert "image.bytes" not in leaves
     assert data.sizes().pictures.tolist() == [1, 0]
@@ -59,7 +59,7 @@ def test_sizes_leave_the_bytes_of_pictures_unread(tmp_path: Path) -> None:
 def test_a_process_keeps_few_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [record(number, image={"bytes": encoded(number), "path": None}) for number in range(30)]
     data = ParquetData(str(write(tmp_path / "data.parquet", rows)))
-    monkeypatch.setattr(parquet_data, "KEPT_BYTES", 2 * data._group(0).nbytes + 100)
+    monkeypatch.setattr(tables, "KEPT_BYTES", 2 * data._group(0).nbytes + 100)
     for index in range(30):
         assert data.record(index)["id"] == f"s{index}"
     assert len(data._kept) == 2

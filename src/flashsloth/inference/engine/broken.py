@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from flashsloth.inference.prompt import Prompt, pad_right
 from flashsloth.inference.vision import ImageFeatures, picture_inputs
-from flashsloth.model.checkpoint.soundness import fault_of
+from flashsloth.model.loading.finite_weights import fault_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import NonFiniteError, explained
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from flashsloth.inference.errors import LoadError
+from flashsloth.errors import LoadError
 
 MAX_ROWS = 32
 """Sequences that run at once: beyond, a step of a processor costs as much more as it does more."""

@@ -22,20 +22,20 @@ from typing import Any, TypeVar
 
 import torch
 
+from flashsloth.errors import PromptError
 from flashsloth.inference.detokenizer import Detokenizer
 from flashsloth.inference.engine.broken import broken_answer
 from flashsloth.inference.engine.config import EngineConfig, cache_budget
+from flashsloth.inference.engine.graph_runner import make_runner
 from flashsloth.inference.engine.model_runner import ModelRunner
-from flashsloth.inference.engine.runners import make_runner
 from flashsloth.inference.engine.scheduler import NO_ROW, Scheduler, Sequence
-from flashsloth.inference.errors import PromptError
 from flashsloth.inference.kv_cache import LayerStates, round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt, context_of, end_ids_of, pad_id_of, token_limit
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, new_seed, sampled_ids
 from flashsloth.inference.vision import ImageEncoder, ImageFeatures
-from flashsloth.model.checkpoint.soundness import all_finite
+from flashsloth.model.loading.finite_weights import all_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 logger = logging.getLogger(__name__)

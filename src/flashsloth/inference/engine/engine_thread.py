@@ -7,6 +7,15 @@
 The thread sleeps while there is nothing to do, and ends when the engine is dropped. What a step brings
 goes to a queue of each request's own, so that one that is not read holds nobody up. If a step fails in a way that the
 engine does not know, every request that waits gets the error, and so does each later one at once.
+
+Keeps threads of OpenMP from waiting for work where there is none for them.
+
+GNU's OpenMP, which torch computes with on a processor, keeps helpers for each thread that ever ran something in
+parallel. Helpers that wait watch for work for a moment before they fall asleep; but where there are more of them in all
+than there are cores, they fall asleep at once, and waking them takes longer than what most operations of a step do. So
+a thread that lets the engine's thread compute (loading a model has given it helpers) gives its own back, as does the
+engine's when it has nothing to do; they come again with the next thing that it runs in parallel. Threads that prepare
+pictures beside one another never have any.
 """
 
 from __future__ import annotations
@@ -21,12 +30,47 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
+from flashsloth.errors import EngineError
 from flashsloth.inference.engine.engine import Engine
-from flashsloth.inference.engine.idle_threads import give_back_idle_threads
-from flashsloth.inference.errors import EngineError
 from flashsloth.inference.request import Request, RequestOutput
+
+SOFT_PAUSE = 1
+"""omp_pause_soft of OpenMP 5: what was set stays."""
+
+
+def give_back_idle_threads() -> None:
+    """Give back the calling thread's helpers; nothing happens where it has none, or where OpenMP is another's."""
+    library = _gnu_openmp()
+    if library is not None:
+        library.omp_pause_resource_all(SOFT_PAUSE)
+
+
+def compute_alone() -> None:
+    """Let torch's own loops in the calling thread run without helpers; nothing happens where OpenMP is another's."""
+    library = _gnu_openmp()
+    if library is not None:
+        torch.get_num_threads()  # torch sets a thread's number where it asks for it first
+        library.omp_set_num_threads(1)
+
+
+@cache
+def _gnu_openmp() -> ctypes.CDLL | None:
+    """The library that torch brings along, and has loaded; None where it has another, whose pauses stop all threads."""
+    for file in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        try:
+            library = ctypes.CDLL(str(file))
+        except OSError:
+            continue
+        if hasattr(library, "omp_pause_resource_all"):  # not before OpenMP 5
+            return library
+    return None
+
 
 IDLE_SECONDS = 1.0
 """After so long without work the thread's helpers are given back."""
@@ -311,4 +355,4 @@ def _sleep(mailbox: _Mailbox) -> None:
         mailbox.wake.get()
 
 
-__all__ = ["EngineThread", "Reply"]
+__all__ = ["EngineThread", "Reply", "compute_alone", "give_back_idle_threads"]

@@ -13,8 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from flashsloth.inference.engine.idle_threads import compute_alone
-from flashsloth.inference.errors import PromptError
+from flashsloth.errors import PromptError
+from flashsloth.inference.engine.engine_thread import compute_alone
 from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request
 from flashsloth.inference.vision import PreparedPictures, picture_key

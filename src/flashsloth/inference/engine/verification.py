@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from flashsloth.errors import PromptError
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
-from flashsloth.inference.errors import PromptError
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import pad_right
 from flashsloth.inference.request import FinishReason, Request
 from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, draw_border, sampled_ids
 from flashsloth.inference.vision import ImageEncoder, join_prepared, picture_inputs
-from flashsloth.speed.quantized_linear import QuantizedLinear
+from flashsloth.kernels.cpu_linear import QuantizedLinear
 
 if TYPE_CHECKING:
     from flashsloth.inference.pipeline import FlashSloth

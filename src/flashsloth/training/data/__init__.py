@@ -19,15 +19,14 @@ workers.py       the processes that prepare batches; worker_process.py: their ow
 ledger.py        the samples that were left out; guarded.py leaves them out
 """
 
-from flashsloth.training.data.batches import StepBatchSampler
-from flashsloth.training.data.guarded import GuardedData
+from flashsloth.training.data.bad_samples import LEDGER_NAME, GuardedData, Ledger, TooManyBadSamplesError
 from flashsloth.training.data.json_data import JsonData, JsonlData
-from flashsloth.training.data.ledger import LEDGER_NAME, Ledger, TooManyBadSamplesError
 from flashsloth.training.data.mixture import Joined, conversations, open_source, patches
-from flashsloth.training.data.parquet_data import ParquetData
 from flashsloth.training.data.sample import KINDS, BadSampleError, DataError, Sample, Where
-from flashsloth.training.data.shard_data import ShardData
-from flashsloth.training.data.world_data import WorldData, WorldPatches
+from flashsloth.training.data.sampler import StepBatchSampler
+from flashsloth.training.data.shards import ShardData
+from flashsloth.training.data.tables import ParquetData
+from flashsloth.training.data.world import WorldData, WorldPatches
 
 __all__ = [
     "KINDS",

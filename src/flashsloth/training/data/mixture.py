@@ -1,6 +1,12 @@
 """The data of a stage: its sources one after the other, each with its weight.
 
 In: the sources of a recipe. Out: one map-style dataset, in which every sample has a number.
+
+A look at some of a source's samples, so that what is wrong with all of it is said once and not of each sample.
+
+In: a dataset of records. Out: nothing, or an error: none of the pictures is where pictures are looked for, or
+none of the records can be learned from. Where samples lie in blocks the first are looked at, else some from all over
+the file.
 """
 
 from __future__ import annotations
@@ -12,17 +18,60 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from flashsloth.training.data.csv_data import CsvData
-from flashsloth.training.data.first_look import look
-from flashsloth.training.data.joined_json import open_json
-from flashsloth.training.data.json_data import JsonlData
-from flashsloth.training.data.packed_world import PackedWorldData, PackedWorldPatches
-from flashsloth.training.data.parquet_data import ParquetData
-from flashsloth.training.data.record_data import RecordData
-from flashsloth.training.data.sample import DataError, Sizes
-from flashsloth.training.data.shard_data import ShardData
-from flashsloth.training.data.world_data import WorldData, WorldPatches
-from flashsloth.training.data_source import DataSource
+from flashsloth.media.limits import shown
+from flashsloth.training.data.json_data import JsonlData, open_json
+from flashsloth.training.data.layouts import check_record
+from flashsloth.training.data.records import RecordData
+from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
+from flashsloth.training.data.shards import ShardData
+from flashsloth.training.data.tables import CsvData, ParquetData
+from flashsloth.training.data.world import PackedWorldData, PackedWorldPatches, WorldData, WorldPatches
+from flashsloth.training.recipe_groups import DataSource
+
+LOOKED_AT = 256
+"""Records, at most."""
+ENOUGH = 16
+"""Records of which none has its pictures: the folder is wrong."""
+LEAST = 4
+"""Of fewer, nothing is concluded."""
+
+
+def look(data: RecordData) -> None:
+    """Look at some of the records.
+
+    Raises:
+        DataError: if all of them lack the same.
+    """
+    bad: list[BadSampleError] = []
+    lacking: list[BadSampleError] = []
+    looked = min(LOOKED_AT, len(data))
+    last = looked if data.blocks is not None else len(data)
+    for index in np.linspace(0, last - 1, looked).astype(int).tolist():
+        try:
+            said = data.conversation(index, check_record(data.record(index)))
+        except BadSampleError as error:
+            bad.append(error)
+            continue
+        names = [picture for picture in said.pictures if isinstance(picture, str)]
+        if not names:
+            continue
+        try:
+            for name in names:
+                data.find(name)
+            return
+        except BadSampleError as error:
+            if error.kind != "missing_picture":
+                return
+            lacking.append(error)
+        if len(lacking) >= ENOUGH:
+            break
+    if len(lacking) >= LEAST:
+        raise DataError(
+            f"{data.name}: none of {len(lacking)} samples with pictures has them in {shown(str(data.images))}: "
+            f"say where they are (images:, or --images); the first: {lacking[0].reason}"
+        )
+    if len(bad) == looked >= LEAST:
+        raise DataError(f"{data.name}: none of {looked} samples can be learned from; the first {bad[0].reason}")
 
 
 class Joined(Dataset):
@@ -119,4 +168,4 @@ def patches(sources: list[DataSource], patch_grid: int) -> Joined:
     return Joined(parts, [source.weight for source in sources])
 
 
-__all__ = ["Joined", "conversations", "open_source", "patches"]
+__all__ = ["Joined", "conversations", "look", "open_source", "patches"]

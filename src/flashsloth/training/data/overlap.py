@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashsloth.training.data.mixture import Joined
-from flashsloth.training.data.record_data import RecordData
+from flashsloth.training.data.records import RecordData
 from flashsloth.training.data.sample import DataError, Sample
 
 MOST_LOOKED_AT = 100_000

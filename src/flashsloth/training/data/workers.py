@@ -27,8 +27,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
-from flashsloth.training.data.parcels import receive, send
-from flashsloth.training.data.worker_process import Failure, affordable, work
+from flashsloth.training.data.worker_process import Failure, affordable, receive, send, work
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from flashsloth.training.data.conversation import Conversation, conversation_of
+from flashsloth.training.data.foreign import UNSEEN_FIELDS, check_fields
 from flashsloth.training.data.layouts import caption, question_answer, texts, turns
 from flashsloth.training.data.layouts.fields import PICTURE_FIELDS, SYSTEM_FIELDS, identity
 from flashsloth.training.data.sample import BadSampleError
-from flashsloth.training.data.unseen import UNSEEN_FIELDS, check_fields
 
 READERS = (turns, texts, question_answer, caption)
 """In the order in which they are asked: the first whose fields are there reads the record."""

@@ -1,0 +1,376 @@
+"""An accelerator's busy side: throughput, training steps, and what the device is; beside the suite of single answers.
+
+In: subjects and how much of each. Out: :class:`DeviceResults`, back and forth between them and `device.json`.
+
+    device.json
+      format, date, flashsloth
+      facts           before the first measurement and after the last one: driver, clocks, power, versions
+      starts          subject -> seconds to make it (recording included), of its first answer, of its second
+      throughput      a list, see `throughput.py`
+      agreement       a list, see `agreement.py`; or subject -> why there is none, in `failures`
+      training        a list, see `device_training.py`
+
+Every subject has a process of its own. One that fails is reported, and the others are measured.
+
+Training steps on a device: FlashSloth's two stages, and the same stages of other models at the same batch.
+
+In: which model, which stage, how many samples a step. Out: seconds a step and the most memory that was held.
+
+A stage trains what it trains in FlashSloth; of another model, its projector (stage 1), or that and its language model
+(stage 2). Weights are float32 and computation is autocast to bfloat16, as in a training run; the optimizer is AdamW.
+Inputs stay on the device: what is measured is the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flashsloth.benchmark.models import PEERS, make_peer
+from flashsloth.benchmark.models.baseline import Peer
+from flashsloth.benchmark.runner import Worker
+from flashsloth.benchmark.throughput import Agreement, Throughput
+from flashsloth.benchmark.timing import LANGUAGE, PROJECTOR
+from flashsloth.benchmark.training import FLASHSLOTH, STAGE_NAMES, TrainingJob
+from flashsloth.benchmark.worker_process import WorkerError
+from flashsloth.benchmark.workload import StandardJob, SubjectSpec
+from flashsloth.errors import BenchmarkError
+from flashsloth.files import write_whole
+from flashsloth.planning.machine import peak_bytes, reset_peak
+from flashsloth.version import __version__
+
+LEARNING_RATE = 1e-5
+WARM_UP_STEPS = 2
+OWN_NAME = "flashsloth"
+TRAINED_PARTS = {"alignment": (PROJECTOR,), "instruction": (PROJECTOR, LANGUAGE)}
+"""Stage -> parts of another model that learn."""
+
+
+@dataclass(frozen=True)
+class DeviceTraining:
+    """A training step that was measured, or why it was not.
+
+    Attributes:
+        subject: a name in `subjects.py`.
+        stage: one of `training_job.STAGE_NAMES`.
+        rows: samples a step.
+        positions: of each sample.
+        seconds: of each step.
+        peak_bytes: the most held, weights, gradients and optimizer included.
+        learning: numbers that learn.
+        failure: in one line, if there is nothing else.
+    """
+
+    subject: str
+    stage: str
+    rows: int
+    positions: int = 0
+    seconds: tuple[float, ...] = ()
+    peak_bytes: int = 0
+    learning: int = 0
+    failure: str | None = None
+
+    @property
+    def samples_per_second(self) -> float:
+        """By the median step."""
+        return self.rows / sorted(self.seconds)[len(self.seconds) // 2]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return dataclasses.asdict(self)
+
+
+def measure_training(
+    name: str,
+    stage: str,
+    rows: int,
+    text_tokens: int,
+    steps: int,
+    device: torch.device,
+    *,
+    size: str | None = OWN_NAME,
+    peer: Peer | None = None,
+) -> DeviceTraining:
+    """Train for some steps.
+
+    Args:
+        name: "flashsloth", or a peer's name.
+        stage: one of `training_job.STAGE_NAMES`.
+        rows: samples a step.
+        text_tokens: of each.
+        steps: that are timed.
+        device: where.
+        size: FlashSloth's, as `flashsloth plan` takes it; None for the small model.
+        peer: another size of the peer.
+
+    Raises:
+        BenchmarkError: for what cannot be trained here.
+    """
+    if stage not in STAGE_NAMES:
+        raise BenchmarkError(f"stage is {stage!r}; expected one of {', '.join(STAGE_NAMES)}")
+    if name == OWN_NAME:
+        model, batch = _own(stage, rows, text_tokens, size, device)
+    elif name in PEERS:
+        model, batch = _peer(PEERS[name]() if peer is None else peer, stage, rows, text_tokens, device)
+    else:
+        raise BenchmarkError(f"there is no {name!r} to train; expected {OWN_NAME} or one of {', '.join(PEERS)}")
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=LEARNING_RATE, fused=True)
+    for _ in range(WARM_UP_STEPS):
+        _step(model, batch, optimizer, device)
+    reset_peak(device)
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        _step(model, batch, optimizer, device)
+        seconds.append(time.perf_counter() - start)
+    return DeviceTraining(
+        subject=name,
+        stage=stage,
+        rows=rows,
+        positions=batch["input_ids"].shape[1],
+        seconds=tuple(seconds),
+        peak_bytes=peak_bytes(device),
+        learning=sum(parameter.numel() for parameter in learning),
+    )
+
+
+def _own(
+    stage: str, rows: int, text_tokens: int, size: str | None, device: torch.device
+) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """FlashSloth, ready to learn, and its batch."""
+    job = TrainingJob(FLASHSLOTH, stage, size, None, rows, text_tokens, dtype="float32")
+    model = job.make().to(device)
+    return model, {name: tensor.to(device) for name, tensor in job.batch(model.config).items()}
+
+
+def _peer(
+    peer: Peer, stage: str, rows: int, text_tokens: int, device: torch.device
+) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """Another model, ready to learn, and its batch."""
+    subject = make_peer(peer, torch.float32, device, StandardJob(text_tokens=text_tokens))
+    model = subject.model.requires_grad_(False)
+    for part in TRAINED_PARTS[stage]:
+        for module in subject.parts[part]:
+            module.requires_grad_(True)
+    return model.train(), subject.training_inputs(rows)
+
+
+def _step(
+    model: nn.Module, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, device: torch.device
+) -> None:
+    """Forward, backward, and the optimizer; done when it returns."""
+    with _autocast(device):
+        loss = model(**batch).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _autocast(device: torch.device) -> AbstractContextManager:
+    return torch.autocast(device.type, dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+FORMAT = 1
+DEVICE_FILE = "device.json"
+OWN = "flashsloth"
+"""The kind of subjects that have a fast path."""
+SHORT_ANSWER, LONG_ANSWER = 3, 64
+"""Tokens: a choice or a word, and a sentence or two."""
+STAGE_TEXT = {"alignment": 32, "instruction": 310}
+"""Stage -> text of a sample: about a caption's; what makes 400 positions of FlashSloth's stage 2."""
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """What is measured.
+
+    Attributes:
+        device: where.
+        job: of single answers; its text is the throughput's too.
+        pictures: of each throughput measurement.
+        rows: answers at once, at most.
+        answers: tokens of an answer, for one measurement each.
+        stage_rows: training stage -> samples a step.
+        steps: of training that are timed.
+        size: FlashSloth's in training, as `flashsloth plan` takes it; None for the small model.
+    """
+
+    device: str
+    job: StandardJob
+    pictures: int = 256
+    rows: int = 64
+    answers: tuple[int, ...] = (SHORT_ANSWER, LONG_ANSWER)
+    stage_rows: dict[str, int] = field(default_factory=lambda: {"alignment": 32, "instruction": 16})
+    steps: int = 10
+    size: str | None = "flashsloth"
+
+    def __post_init__(self) -> None:
+        for name in ("pictures", "rows", "steps"):
+            if getattr(self, name) < 1:
+                raise BenchmarkError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+
+@dataclass
+class DeviceResults:
+    """Everything; see the module's docstring."""
+
+    date: str
+    flashsloth: str
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    starts: dict[str, dict[str, float]] = field(default_factory=dict)
+    throughput: list[Throughput] = field(default_factory=list)
+    agreement: list[Agreement] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    training: list[DeviceTraining] = field(default_factory=list)
+    format: int = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> DeviceResults:
+        """What :meth:`to_dict` made.
+
+        Raises:
+            BenchmarkError: if it is something else.
+        """
+        if stored.get("format") != FORMAT:
+            raise BenchmarkError(f"device results have format {stored.get('format')!r}; expected {FORMAT}")
+        fields = dict(stored)
+        try:
+            throughput = [Throughput(**one) for one in fields.pop("throughput")]
+            training = [DeviceTraining(**{**one, "seconds": tuple(one["seconds"])}) for one in fields.pop("training")]
+            agreement = [Agreement(**one) for one in fields.pop("agreement")]
+            return cls(**fields, throughput=throughput, agreement=agreement, training=training)
+        except (KeyError, TypeError) as error:
+            raise BenchmarkError(f"device results are damaged ({error}): measure anew") from error
+
+
+def measure_device(
+    specs: Sequence[SubjectSpec],
+    trained: Sequence[str],
+    settings: DeviceSettings,
+    start: Callable[[], Worker],
+    say: Callable[[str], None],
+) -> DeviceResults:
+    """Measure throughput of `specs` and training steps of `trained`, in a process each."""
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    results = DeviceResults(date, __version__)
+    results.facts["before"] = _asked(start, "facts")
+    for spec in specs:
+        say(f"{spec.title}: many pictures")
+        _measure_throughput(spec, settings, start, results)
+    for spec in specs:
+        if spec.kind == OWN:
+            say(f"{spec.title}: beside float32")
+            _measure_agreement(spec, settings, start, results)
+    for stage, rows in settings.stage_rows.items():
+        for name in trained:
+            say(f"{name}: training, {stage}")
+            arguments = {"name": name, "stage": stage, "rows": rows, "text_tokens": STAGE_TEXT[stage]}
+            try:
+                found = _asked(
+                    start,
+                    "train",
+                    **arguments,
+                    steps=settings.steps,
+                    device=settings.device,
+                    size=settings.size,
+                )
+                results.training.append(DeviceTraining(**{**found, "seconds": tuple(found["seconds"])}))
+            except WorkerError as error:
+                results.training.append(DeviceTraining(name, stage, rows, failure=str(error)))
+    results.facts["after"] = _asked(start, "facts")
+    return results
+
+
+def save_device_results(results: DeviceResults, folder: Path) -> Path:
+    """Write `device.json`."""
+    path = folder / DEVICE_FILE
+    write_whole(path, json.dumps(results.to_dict(), indent=1) + "\n")
+    return path
+
+
+def load_device_results(path: Path) -> DeviceResults:
+    """Read `device.json`, or the folder that holds one.
+
+    Raises:
+        BenchmarkError: if there is none, or it holds something else.
+    """
+    file = path / DEVICE_FILE if path.is_dir() else path
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{file} is no {DEVICE_FILE} of an earlier run ({error})") from error
+    if not isinstance(stored, dict):
+        raise BenchmarkError(f"{file} holds a {type(stored).__name__}; expected the {DEVICE_FILE} of an earlier run")
+    return DeviceResults.from_dict(stored)
+
+
+def _measure_throughput(
+    spec: SubjectSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
+) -> None:
+    worker = start()
+    try:
+        job = settings.job.to_dict()
+        results.starts[spec.name] = worker.request(
+            "build", spec=dataclasses.asdict(spec), job=job, device=settings.device
+        )
+        for new_tokens in settings.answers:
+            arguments = {"new_tokens": new_tokens, "pictures": settings.pictures, "rows": settings.rows}
+            results.throughput.append(Throughput(**worker.request("throughput", **arguments)))
+    except WorkerError as error:
+        missing = settings.answers[sum(one.subject == spec.name for one in results.throughput) :]
+        results.throughput += [
+            Throughput(spec.name, new_tokens, settings.pictures, settings.rows, failure=str(error))
+            for new_tokens in missing
+        ]
+    finally:
+        worker.close()
+
+
+def _measure_agreement(
+    spec: SubjectSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
+) -> None:
+    asked = {"spec": dataclasses.asdict(spec), "job": settings.job.to_dict(), "device": settings.device}
+    try:
+        results.agreement.append(Agreement(**_asked(start, "agree", **asked)))
+    except WorkerError as error:
+        results.failures[spec.name] = str(error)
+
+
+def _asked(start: Callable[[], Worker], do: str, **arguments: Any) -> Any:
+    """One request's result, of a worker that is there for it alone."""
+    worker = start()
+    try:
+        return worker.request(do, **arguments)
+    finally:
+        worker.close()
+
+
+__all__ = [
+    "DEVICE_FILE",
+    "LONG_ANSWER",
+    "SHORT_ANSWER",
+    "DeviceResults",
+    "DeviceSettings",
+    "DeviceTraining",
+    "load_device_results",
+    "measure_device",
+    "measure_training",
+    "save_device_results",
+]

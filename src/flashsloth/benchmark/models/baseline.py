@@ -1,0 +1,211 @@
+"""What the peers have in common: transformers' `generate`, fed with ids in place of words.
+
+In: a peer's shape, its picture preparation, and which ids stand for a picture. Out: a :class:`Subject`.
+
+    input_ids   opening | what stands for the picture, its markers included | question | closing
+
+Legend: B batch, T positions.
+
+A picture's pixels as an encoder wants them, for peers whose processors need torchvision.
+
+In: a PIL picture, RGB, already resized. Out: float32 [height, width, 3], normalized by channel.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers import GenerationMixin
+from transformers.generation.streamers import BaseStreamer
+
+from flashsloth.benchmark.models.flashsloth import make_random
+from flashsloth.benchmark.timing import LANGUAGE, PREPARE, Parts, StageClock
+from flashsloth.benchmark.workload import StandardJob, Subject, key_value_numbers, step_weights
+from flashsloth.model.loss import IGNORED_LABEL
+
+PAD_ID = 0
+"""Fills nothing: all rows have the same length."""
+ATTENTION = "sdpa"
+"""Transformers' default."""
+
+Prepared = dict[str, torch.Tensor]
+"""A prepared picture: the model's inputs; several pictures are joined along the first dimension."""
+
+
+class Peer(ABC):
+    """A model's shape and how its pictures are prepared.
+
+    Args:
+        config: other sizes than the true ones.
+    """
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = self.true_config() if config is None else config
+
+    @staticmethod
+    @abstractmethod
+    def true_config() -> Any:
+        """The published sizes."""
+
+    @property
+    @abstractmethod
+    def image_id(self) -> int:
+        """The placeholder of a visual token."""
+
+    @property
+    @abstractmethod
+    def marker_ids(self) -> tuple[int, ...]:
+        """Other ids that belong to pictures, and never to a text."""
+
+    @abstractmethod
+    def make_model(self, dtype: torch.dtype) -> nn.Module:
+        """Construct the model; it has a `generate` as transformers' models have."""
+
+    @abstractmethod
+    def parts(self, model: Any) -> Parts:
+        """Stage -> the modules that are run in it; the language model first, then its head."""
+
+    @abstractmethod
+    def prepare(self, picture: Image.Image) -> Prepared:
+        """What the model's own processor makes of a picture."""
+
+    @abstractmethod
+    def picture_ids(self, prepared: Prepared) -> list[int]:
+        """The ids that stand for a prepared picture, markers included."""
+
+    def more_inputs(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What else the model wants to know of the prompt's ids, int64 [B, T]."""
+        return {}
+
+    def embeddings(self, model: Any) -> nn.Module:
+        """The language model's input embeddings."""
+        return model.get_input_embeddings()
+
+
+class PeerSubject(Subject):
+    """A peer that does the standard job.
+
+    Args:
+        peer: its shape.
+        model: made by it, with weights.
+        job: the standard job.
+    """
+
+    def __init__(self, peer: Peer, model: nn.Module, job: StandardJob) -> None:
+        self.model = model
+        self._peer, self._job = peer, job
+        for module in model.modules():
+            if isinstance(module, GenerationMixin):
+                module.generation_config.eos_token_id = None  # nothing ends an answer but its length
+        prepared = peer.prepare(job.picture(0))
+        self.visual_tokens = peer.picture_ids(prepared).count(peer.image_id)
+        self.positions = len(self._ids(prepared, question=0))
+
+    @property
+    def parts(self) -> Parts:
+        return self._peer.parts(self.model)
+
+    @property
+    def head(self) -> nn.Module:
+        return self.parts[LANGUAGE][-1]
+
+    @property
+    def step_bytes(self) -> int:
+        return step_weights(self.parts, self._peer.embeddings(self.model)) * self._dtype.itemsize
+
+    @property
+    def key_value_bytes(self) -> int:
+        return key_value_numbers(self._peer.config.text_config) * self._dtype.itemsize
+
+    def answer(self, picture: Image.Image, question: int, new_tokens: int, clock: StageClock) -> None:
+        with clock.stage(PREPARE):
+            prepared = self._peer.prepare(picture)
+        self._generate([prepared], [question], new_tokens, _Stamps(clock))
+
+    def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
+        prepared = [self._peer.prepare(picture) for picture in pictures]
+        self._generate(prepared, list(range(len(pictures))), new_tokens, None)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    def _generate(
+        self, prepared: list[Prepared], questions: list[int], new_tokens: int, streamer: BaseStreamer | None
+    ) -> None:
+        model: Any = self.model
+        model.generate(
+            **self.inputs(prepared, questions),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=PAD_ID,
+            streamer=streamer,
+        )
+
+    def inputs(self, prepared: list[Prepared], questions: list[int]) -> dict[str, torch.Tensor]:
+        """The model's inputs: a prepared picture and a question a row."""
+        device = next(self.model.parameters()).device
+        rows = [self._ids(one, question) for one, question in zip(prepared, questions, strict=True)]
+        input_ids = torch.tensor(rows, device=device)  # [B, T]
+        pictures = {name: torch.cat([one[name] for one in prepared]).to(device) for name in prepared[0]}
+        return {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            **{name: self._cast(values) for name, values in pictures.items()},
+            **self._peer.more_inputs(input_ids),
+        }
+
+    def training_inputs(self, rows: int) -> dict[str, torch.Tensor]:
+        """As :meth:`inputs`, of `rows` pictures and texts, with labels int64 [B, T] over all of the text."""
+        peer = self._peer
+        inputs = self.inputs([peer.prepare(self._job.picture(row)) for row in range(rows)], list(range(rows)))
+        ids = inputs["input_ids"]
+        shown = torch.isin(ids, torch.tensor([peer.image_id, *peer.marker_ids], device=ids.device))
+        return {**inputs, "labels": ids.masked_fill(shown, IGNORED_LABEL)}
+
+    def _ids(self, prepared: Prepared, question: int) -> list[int]:
+        """One prompt."""
+        peer = self._peer
+        vocabulary = peer.config.text_config.vocab_size
+        text = self._job.text(vocabulary, {peer.image_id, *peer.marker_ids}, question)
+        return [*text.opening, *peer.picture_ids(prepared), *text.question, *text.closing]
+
+    def _cast(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self._dtype) if values.is_floating_point() else values
+
+
+class _Stamps(BaseStreamer):
+    """Stamps every token of a one-row generation; the prompt, which comes first, is none."""
+
+    def __init__(self, clock: StageClock) -> None:
+        self._clock = clock
+        self._prompt_passed = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._prompt_passed:
+            self._clock.token()
+        self._prompt_passed = True
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+def make_peer(peer: Peer, dtype: torch.dtype, device: torch.device, job: StandardJob) -> PeerSubject:
+    """A peer with random weights; the job's seed is theirs."""
+    return PeerSubject(peer, make_random(lambda: peer.make_model(dtype), device, job.seed), job)
+
+
+MAX_CHANNEL = 255
+
+
+def normalized(picture: Image.Image, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:
+    """(pixel / 255 - mean) / deviation."""
+    scaled = np.asarray(picture, dtype=np.float32) / MAX_CHANNEL
+    normal = (scaled - np.array(mean, dtype=np.float32)) / np.array(deviation, dtype=np.float32)
+    return torch.from_numpy(normal)

@@ -1,0 +1,356 @@
+"""FlashSloth as it is measured: through its own engine, `flashsloth.inference.engine`.
+
+In: a model, an image processor and the standard job. Out: a :class:`Subject`; and models of the published size with
+random weights, or the small one that ships with the package.
+
+What a run does is what `FlashSloth.answer` does, but for the tokenizer: open the picture and make its views, then step
+the engine until the answer is there. It is stepped by hand, so that what is watched happens in one thread. Nothing of a
+picture is known beforehand, since every run brings a new one.
+
+Models of true size with random weights, made in memory: speed does not depend on what the weights say.
+
+In: a function that constructs a model in the wanted precision, a device and a seed. Out: the model, every parameter
+drawn, every buffer (rotary frequencies, positions) as its own constructor makes it.
+
+Drawing billions of normal numbers takes minutes. One block of them is drawn, and laid into the parameters like tiles,
+one after the other; its length is a prime, so that no two rows of a matrix are the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from flashsloth.benchmark.timing import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, QUERY, Parts, StageClock
+from flashsloth.benchmark.workload import StandardJob, Subject, Text
+from flashsloth.errors import BenchmarkError
+from flashsloth.inference.engine.config import EngineConfig
+from flashsloth.inference.engine.engine import Engine
+from flashsloth.inference.engine.graph_runner import GraphRunner
+from flashsloth.inference.kv_cache import round_columns
+from flashsloth.inference.load import shipped_folder
+from flashsloth.inference.picture_cache import PictureCache
+from flashsloth.inference.prompt import Prompt
+from flashsloth.inference.request import Request
+from flashsloth.inference.sampling import Sampler, SamplingParams
+from flashsloth.inference.vision import ImageEncoder, PreparedPictures
+from flashsloth.kernels import Quantization
+from flashsloth.kernels.optimize import speed_up
+from flashsloth.media import ImagePolicy
+from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
+from flashsloth.model.loading import load_processor
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.planning.flops import Cost, Precision
+
+BLOCK_NUMBERS = 1_048_583
+"""A prime; two megabytes of bfloat16, which stay in a processor's cache while they are copied."""
+STANDARD_DEVIATION = 0.02
+"""As language models are initialized: large enough to matter, small enough that nothing overflows."""
+NORM = "Norm"
+"""What the classes of normalizing layers have in their names."""
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def make_random(make: Callable[[], Model], device: torch.device, seed: int) -> Model:
+    """Construct a model and draw its weights.
+
+    Args:
+        make: constructs it; runs where parameters are left as the memory happened to be.
+        device: where.
+        seed: the same seed, the same weights.
+    """
+    with torch.device(device), no_init_weights():
+        model = make()
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and module.can_generate():
+            module.tie_weights()  # which is part of the initialization that was left out
+    draw_weights(model, seed)
+    return model.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def draw_weights(model: nn.Module, seed: int) -> None:
+    """Draw every parameter, in place: norms become ones (and zeros), everything else normal numbers."""
+    fixed = _norm_parameters(model)
+    block = torch.empty(BLOCK_NUMBERS).normal_(std=STANDARD_DEVIATION, generator=torch.Generator().manual_seed(seed))
+    blocks: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+    place = 0
+    for parameter in model.parameters():
+        if parameter in fixed:
+            parameter.fill_(fixed[parameter])
+            continue
+        kind = parameter.device, parameter.dtype
+        if kind not in blocks:
+            blocks[kind] = block.to(*kind)
+        place = _lay_tiles(parameter, blocks[kind], place)
+
+
+def _norm_parameters(model: nn.Module) -> dict[nn.Parameter, float]:
+    """Parameters of normalizing layers, and what they start as."""
+    start = {"weight": 1.0, "bias": 0.0}
+    return {
+        parameter: start[name]
+        for module in model.modules()
+        if NORM in type(module).__name__
+        for name, parameter in module.named_parameters(recurse=False)
+        if name in start
+    }
+
+
+def _lay_tiles(parameter: torch.Tensor, block: torch.Tensor, place: int) -> int:
+    """Fill a parameter from `place` of the block on, again and again; returns the place after the last number."""
+    flat = parameter.view(-1)
+    start = 0
+    while start < len(flat):
+        count = min(len(block) - place, len(flat) - start)
+        flat[start : start + count] = block[place : place + count]
+        start, place = start + count, (place + count) % len(block)
+    return place
+
+
+POLICY: ImagePolicy = "careful"
+"""How pictures are opened by default."""
+TURN = 1
+MOST_ROWS = 64
+"""Answers at once, at most."""
+MOST_TOKENS = 512
+"""Of an answer, at most."""
+AHEAD = 16
+"""Pictures that are prepared before they are needed."""
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """What an engine asks of a tokenizer, for models that have none: random weights speak no language."""
+
+    eos_token_id: int | None
+    pad_token_id: int | None
+
+
+class FlashSlothSubject(Subject):
+    """A FlashSloth that does the standard job.
+
+    Args:
+        model: on its device, in its precision, not sped up yet.
+        processor: makes its views.
+        ids: of its tokenizer.
+        job: the standard job.
+    """
+
+    model: FlashSlothForConditionalGeneration
+
+    def __init__(
+        self,
+        model: FlashSlothForConditionalGeneration,
+        processor: FlashSlothImageProcessorPil,
+        ids: SpecialIds,
+        job: StandardJob,
+    ) -> None:
+        self.model = model
+        self._job = job
+        self._quantize: Quantization | None = None
+        self._ids = ids
+        self._processor = processor
+        self._pictures = PictureCache()
+        self._make_engine()
+        self._everyone = nn.Identity()  # called whenever all rows of a batch have one more token
+        self.visual_tokens = model.config.num_image_tokens
+        self.positions = len(self._prompt(question=0))
+
+    def _make_engine(self, fast: bool = False) -> None:
+        """An engine for the model as it is now; nothing ends its answers but their length."""
+        self._pictures.clear()
+        self._image_encoder = ImageEncoder(self.model, self._processor, self._pictures)
+        columns = round_columns(len(self._prompt(question=0)) + MOST_TOKENS)
+        config = EngineConfig(
+            max_rows=MOST_ROWS, cache_bytes=MOST_ROWS * columns * self.key_value_bytes, cuda_graphs=fast
+        )
+        self._engine = Engine(self.model, self._ids, self._image_encoder, self._pictures, config)
+        self._engine.end_ids = []
+
+    def speed_up(self, quantize: Quantization | None) -> None:
+        """Make the model faster, as `load(..., optimize=True, quantize=...)` does."""
+        speed_up(self.model, quantize=quantize)
+        self._quantize = quantize
+        self._make_engine(fast=True)
+        prompts = [self._prompt(question) for question in (0, 1)]
+        self._engine.runner.warm_up(MOST_ROWS, self.positions + self._job.new_tokens, prompts)
+
+    @property
+    def parts(self) -> Parts:
+        runner = self._engine.runner
+        if isinstance(runner, GraphRunner):  # SAP and the projector are inside the first, EmbQ inside the second
+            encoder, language_model = runner.watchable
+            return {ENCODER: (encoder,), LANGUAGE: (language_model,)}
+        body = self.model.model
+        return {
+            ENCODER: (body.vision_tower,),
+            POOLING: (body.spatial_attention_pooling,),
+            PROJECTOR: (body.projector,),
+            QUERY: (body.embedded_query,),
+            LANGUAGE: (body.language_model, self.model.lm_head),
+        }
+
+    @property
+    def head(self) -> nn.Module:
+        return self._everyone
+
+    @property
+    def recorded(self) -> int:
+        counts = self._engine.runner.counts
+        if counts.degraded:
+            raise BenchmarkError(f"passes run slower than they should, since they could not be recorded: {counts}")
+        return counts.captured
+
+    @property
+    def step_bytes(self) -> int:
+        return Cost.of(self.model.config).step_bytes(self._precision)
+
+    @property
+    def key_value_bytes(self) -> int:
+        return Cost.of(self.model.config).key_value_bytes(self._precision)
+
+    @property
+    def _precision(self) -> Precision:
+        return Precision(self.model.dtype, self._quantize)
+
+    def answer(self, picture: Image.Image, question: int, new_tokens: int, clock: StageClock) -> None:
+        with clock.stage(PREPARE):
+            shown = self._prepare(picture)
+        self._step([self._request(shown, question, new_tokens)], clock.token)
+
+    def answer_as(self, sampler: Sampler, picture: Image.Image, new_tokens: int) -> None:
+        """As :meth:`answer`, with tokens chosen by another."""
+        own, self._engine.sampler = self._engine.sampler, sampler
+        self._step([self._request(self._prepare(picture), 0, new_tokens)])
+        self._engine.sampler = own
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """The same model in another precision; before it is sped up."""
+        self.model.to(dtype)
+        self._make_engine()
+
+    def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
+        shown = [self._prepare(picture) for picture in pictures]
+        self._step(
+            [self._request(one, number, new_tokens, keeps_prefix=False) for number, one in enumerate(shown)],
+            lambda: self._everyone(None),
+        )
+
+    def answer_all(self, pictures: Sequence[Image.Image], new_tokens: int, rows: int) -> None:
+        """A question about each of many pictures, so many at once; pictures are prepared in threads meanwhile."""
+        coming = iter(enumerate(pictures))
+        waiting: deque[tuple[int, Future[PreparedPictures]]] = deque()
+        running = 0
+        with ThreadPoolExecutor(self._engine.config.workers) as threads:
+            while True:
+                for number, picture in _some(coming, rows + AHEAD - running - len(waiting)):
+                    waiting.append((number, threads.submit(self._prepare, picture)))
+                while waiting and running < rows and (waiting[0][1].done() or not running):
+                    number, shown = waiting.popleft()
+                    self._engine.add_request(
+                        self._request(shown.result(), number, new_tokens, streams=False, keeps_prefix=False)
+                    )
+                    running += 1
+                if not running:
+                    return
+                running -= len(self._engine.step())
+
+    def _prepare(self, picture: Image.Image) -> PreparedPictures:
+        return self._image_encoder.prepare(self._image_encoder.open(picture, POLICY))
+
+    def _request(
+        self,
+        shown: PreparedPictures,
+        question: int,
+        new_tokens: int,
+        *,
+        streams: bool = True,
+        keeps_prefix: bool = True,
+    ) -> Request:
+        params = SamplingParams(max_tokens=new_tokens)
+        return Request(self._prompt(question), shown, params, streams=streams, keeps_prefix=keeps_prefix)
+
+    def _step(self, requests: Sequence[Request], everyone: Callable[[], Any] = lambda: None) -> None:
+        """Answer requests; `everyone` is called whenever each of them has one more token.
+
+        Raises:
+            Exception: what one of them ended in.
+        """
+        progress = {self._engine.add_request(one): 0 for one in requests}
+        least = 0
+        while self._engine.has_work:
+            for output in self._engine.step():
+                if output.error is not None:
+                    raise output.error
+                progress[output.request_id] += len(output.tokens)
+            while least < min(progress.values()):
+                least += 1
+                everyone()
+
+    def forget(self) -> None:
+        self._pictures.clear()
+
+    def _prompt(self, question: int) -> Prompt:
+        config = self.model.config
+        placeholders = {config.image_token_id, config.query_token_id}
+        return make_prompt(config, self._job.text(config.text_config.vocab_size, placeholders, question))
+
+
+def _some(items: Iterable[Any], count: int) -> Iterable[Any]:
+    """The next ones, at most so many."""
+    return [item for _, item in zip(range(count), items, strict=False)]
+
+
+def make_prompt(config: FlashSlothConfig, text: Text) -> Prompt:
+    """The row that the processor would write: opening, picture, question, queries, closing."""
+    segments: list[tuple[list[int], tuple[int, int, int]]] = [  # ids, (image_index, query_turn, question_turn)
+        (text.opening, (0, 0, 0)),
+        ([config.image_token_id] * config.num_image_tokens, (1, 0, 0)),
+        (text.question, (0, 0, TURN)),
+        ([config.query_token_id] * config.num_query_tokens, (0, TURN, 0)),
+        (text.closing, (0, 0, 0)),
+    ]
+    marks = [mark for ids, mark in segments for _ in ids]
+    image_index, query_turn, question_turn = (list(column) for column in zip(*marks, strict=True))
+    return Prompt([token for ids, _ in segments for token in ids], image_index, query_turn, question_turn)
+
+
+def make_published_size(
+    grid: int, dtype: torch.dtype, device: torch.device, job: StandardJob, config: FlashSlothConfig | None = None
+) -> FlashSlothSubject:
+    """FlashSloth-3.2B's size (or `config`'s) with random weights.
+
+    Args:
+        grid: 1 for the standard model, 2 for HD.
+        dtype: of weights and computation.
+        device: where.
+        job: the standard job; its seed is the weights'.
+        config: other sizes; its `image_grid` counts then.
+    """
+    sizes = FlashSlothConfig(image_grid=grid) if config is None else config
+    model = make_random(lambda: FlashSlothForConditionalGeneration._from_config(sizes, dtype=dtype), device, job.seed)
+    side = sizes.vision_config.image_size
+    processor = FlashSlothImageProcessorPil(size={"height": side, "width": side}, image_grid=sizes.image_grid)
+    text: Any = sizes.text_config
+    return FlashSlothSubject(model, processor, SpecialIds(text.eos_token_id, text.pad_token_id), job)
+
+
+def load_shipped(dtype: torch.dtype, device: torch.device, job: StandardJob) -> FlashSlothSubject:
+    """The small model inside the package, with its own weights."""
+    folder = shipped_folder()
+    model = FlashSlothForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(device).eval()
+    processor = load_processor(folder)
+    ids = SpecialIds(processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id)
+    return FlashSlothSubject(model, processor.image_processor, ids, job)

@@ -1,0 +1,284 @@
+"""Who runs when: the first subject stays, the others come one after the other, and runs alternate.
+
+In: subjects, a job, and how to start a worker. Out: :class:`Results`.
+
+    machine
+    first | other | first | other | ...      a sitting: only its runs are compared with one another
+    first | next  | first | next  | ...
+
+Where both do not fit into memory, they are made anew in turns, for a block of runs each. A disturbed run is thrown away
+and repeated, as often as patience allows; a subject that fails is reported, and the others are measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flashsloth.benchmark.results import Results, Run, Sitting, SubjectResult
+from flashsloth.benchmark.timing import Patience, is_disturbed
+from flashsloth.benchmark.worker_process import WorkerError
+from flashsloth.benchmark.workload import StandardJob, SubjectSpec
+from flashsloth.errors import BenchmarkError
+from flashsloth.version import __version__
+
+SETTLE_SECONDS = 0.3
+"""Before a run: threads of the process that ran before it may still be spinning for work."""
+BLOCKS = 2
+"""How often two subjects that do not fit into memory together take turns."""
+MOST_BATCHES = 3
+MACHINE_PATIENCE = 3
+WEIGHTS_FACTOR, WORK_BYTES = 1.2, 1.5e9
+"""A subject needs its weights and so much more while they are packed, and this for libraries and activations."""
+PEER = "peer"
+
+
+class Worker(Protocol):
+    """What is asked; `worker_process.WorkerProcess`."""
+
+    def request(self, do: str, **arguments: Any) -> Any: ...
+
+    def close(self, *, at_once: bool = False) -> None: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a suite is told.
+
+    Attributes:
+        suite: its name, for the report.
+        device: where.
+        job: the standard job.
+        repeats: runs of each subject in each of its sittings.
+        batch: rows of the batched job.
+        batched: names of the subjects that do it.
+    """
+
+    suite: str
+    device: str
+    job: StandardJob
+    repeats: int
+    batch: int
+    batched: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("repeats", "batch"):
+            if getattr(self, name) < 1:
+                raise BenchmarkError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+
+class Seat:
+    """One subject's place: its worker, while there is one, and what was found of it."""
+
+    def __init__(self, spec: SubjectSpec, settings: Settings, start: Callable[[], Worker], say: Callable) -> None:
+        self.spec, self._settings, self._start, self._say = spec, settings, start, say
+        self._worker: Worker | None = None
+        self._pictures = 0
+        self.result = SubjectResult(spec.name, spec.title, spec.kind, spec.dtype, spec.precision, spec.varies)
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing more can be had from this subject."""
+        return self.result.failure is not None
+
+    def open(self) -> None:
+        """Start the worker and make the subject."""
+        if self.failed or self._worker is not None:
+            return
+        self._say(f"{self.spec.title}: making it")
+        self._worker = self._start()
+        facts = self._ask(
+            "build",
+            spec=dataclasses.asdict(self.spec),
+            job=self._settings.job.to_dict(),
+            device=self._settings.device,
+        )
+        if facts is not None:
+            for name, value in facts.items():
+                setattr(self.result, name, value)
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the worker, if there is one."""
+        if self._worker is None:
+            return
+        if not (at_once or self.failed) and (peak := self._ask("peak")) is not None:
+            self.result.peak_bytes = max(peak, self.result.peak_bytes or 0)
+        if self._worker is not None:
+            self._worker.close(at_once=at_once)
+            self._worker = None
+
+    def run(self, patience: Patience) -> int | None:
+        """The standard job once, undisturbed if patience lasts: the run's place, or None if the subject failed."""
+        self._say(f"{self.spec.title}: run {len(self.result.runs) + 1}")
+        run = self._measure("run", patience)
+        if run is None:
+            return None
+        self.result.runs.append(run)
+        return len(self.result.runs) - 1
+
+    def run_more(self) -> None:
+        """The jobs that are not compared: another question about a picture, and many at once."""
+        repeats, settings = self._settings.repeats, self._settings
+        if self.spec.kind != PEER:
+            self._say(f"{self.spec.title}: another question about the same picture")
+            self._collect("again", self.result.again, repeats)
+        if self.spec.name in settings.batched and settings.batch > 1:
+            self._say(f"{self.spec.title}: {settings.batch} at once")
+            self.result.batch_rows = settings.batch
+            self._collect("batch", self.result.batches, min(repeats, MOST_BATCHES), rows=settings.batch)
+
+    def _collect(self, what: str, found: list[Run], repeats: int, **arguments: int) -> None:
+        patience = Patience(repeats)
+        for _ in range(repeats):
+            run = self._measure(what, patience, **arguments)
+            if run is None:
+                return
+            found.append(run)
+
+    def _measure(self, what: str, patience: Patience, **arguments: int) -> Run | None:
+        while True:
+            time.sleep(SETTLE_SECONDS)
+            picture = self._pictures + 1  # every measurement has pictures of its own
+            self._pictures += arguments.get("rows", 1)
+            stamps = self._ask(what, picture=picture, **arguments)
+            if stamps is None:
+                return None
+            run = Run(**stamps)
+            if not patience.discards(run.others_share):
+                run.disturbed = is_disturbed(run.others_share)
+                return run
+            self.result.discarded += 1
+
+    def _ask(self, do: str, **arguments: Any) -> Any:
+        """A request's result; None, and the subject has failed, if there is none."""
+        if self._worker is None:
+            return None
+        try:
+            return self._worker.request(do, **arguments)
+        except WorkerError as error:
+            self.result.failure = f"{do}: {error}"
+            self._say(f"{self.spec.title} failed: {error}")
+            self._worker.close(at_once=True)
+            self._worker = None
+            return None
+
+
+class Bench:
+    """A suite, run once.
+
+    Args:
+        settings: see there.
+        start: starts a worker.
+        available: bytes of memory that another process could have.
+        say: is told what is done next.
+        keep: is given all that is known whenever a subject is done, so that an hour is not lost with its last minute.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        start: Callable[[], Worker],
+        available: Callable[[], int],
+        say: Callable[[str], None],
+        keep: Callable[[Results], None] | None = None,
+    ) -> None:
+        self._settings, self._start, self._available, self._say = settings, start, available, say
+        self._keep = keep
+        self._sittings: list[Sitting] = []
+
+    def run(self, specs: Sequence[SubjectSpec]) -> Results:
+        """Measure the machine and the subjects; whatever happens, no worker is left."""
+        results = self._measure_machine(specs)
+        seats = [Seat(spec, self._settings, self._start, self._say) for spec in specs]
+        results.subjects = [seat.result for seat in seats]
+        results.sittings = self._sittings
+        try:
+            self._seat_all(seats, results)
+        except BaseException:
+            for seat in seats:
+                seat.close(at_once=True)
+            raise
+        return results
+
+    def _seat_all(self, seats: list[Seat], results: Results) -> None:
+        first, *others = seats
+        first.open()
+        for other in others:
+            self._sit(first, other)
+            if self._keep is not None:
+                self._keep(results)
+        if not others:
+            patience = Patience(self._settings.repeats)
+            for _ in range(self._settings.repeats):
+                first.run(patience)
+        first.open()
+        first.run_more()
+        first.close()
+
+    def _sit(self, first: Seat, other: Seat) -> None:
+        """Run two subjects alternately."""
+        sitting = Sitting(first.spec.name, other.spec.name)
+        patiences = Patience(self._settings.repeats), Patience(self._settings.repeats)
+        if first.failed or self._fit_together(first, other):
+            other.open()
+            for _ in range(self._settings.repeats):
+                _note(first.run(patiences[0]), sitting.reference_runs)
+                _note(other.run(patiences[1]), sitting.other_runs)
+        else:
+            self._say(f"{first.spec.title} and {other.spec.title} do not fit into memory together: they take turns")
+            first.result.in_turns = other.result.in_turns = True
+            for block in _blocks(self._settings.repeats):
+                for seat, patience, runs in (
+                    (first, patiences[0], sitting.reference_runs),
+                    (other, patiences[1], sitting.other_runs),
+                ):
+                    (other if seat is first else first).close()
+                    seat.open()
+                    for _ in range(block):
+                        _note(seat.run(patience), runs)
+        other.run_more()
+        other.close()
+        first.open()
+        self._sittings.append(sitting)
+
+    def _fit_together(self, first: Seat, other: Seat) -> bool:
+        """Whether the other fits into memory beside the first, which is there."""
+        return other.spec.bytes * WEIGHTS_FACTOR + WORK_BYTES <= self._available()
+
+    def _measure_machine(self, specs: Sequence[SubjectSpec]) -> Results:
+        dtypes = sorted({spec.dtype for spec in specs})
+        patience = Patience(MACHINE_PATIENCE)
+        self._say("measuring the machine")
+        worker = self._start()
+        try:
+            while True:
+                found = worker.request("machine", device=self._settings.device, dtypes=dtypes)
+                if not patience.discards(found["others_share"]):
+                    break
+        finally:
+            worker.close()
+        return Results(
+            suite=self._settings.suite,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            flashsloth=__version__,
+            threads=found["threads"],
+            job=self._settings.job.to_dict(),
+            machine=found["machine"],
+            machine_disturbed=is_disturbed(found["others_share"]),
+        )
+
+
+def _note(place: int | None, places: list[int]) -> None:
+    """Remember a run's place, if there was one."""
+    if place is not None:
+        places.append(place)
+
+
+def _blocks(repeats: int) -> list[int]:
+    """`repeats` in blocks of about the same size: 5 -> [3, 2]."""
+    blocks = min(BLOCKS, repeats)
+    return [repeats // blocks + (number < repeats % blocks) for number in range(blocks)]

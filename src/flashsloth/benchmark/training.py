@@ -1,0 +1,311 @@
+"""Training memory and time of FlashSloth beside the same towers with all visual tokens: measured, then counted.
+
+In: a size, a depth, a batch. Out: :class:`TrainingResults`, which `training_report.py` shows.
+
+    measured    at true widths and a depth that this machine has memory for, each subject in a process of its own:
+                seconds a sample, the process's resident set, and the bytes of torch's tensors
+    counted     at full depth and a training run's micro-batch, by `training_step.py`: no extrapolation from the
+                measured, but the same model code on tensors without numbers; nothing is timed
+
+The job that training memory and time are compared by: FlashSloth, beside itself with all its visual tokens.
+
+In: a stage and a size. Out: a :class:`TrainingJob` that makes either model and its batches. The rival has the same
+encoder, projector and language model, but nothing in SAP's place, and neither query tokens nor EmbQ: every patch is a
+visual token, as in LLaVA-1.5 and Imp.
+
+Legend: B rows, T positions of a row, N pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flashsloth.benchmark.worker_process import WorkerProcess
+from flashsloth.errors import BenchmarkError
+from flashsloth.inference.load import DTYPES
+from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.planning.flops import COLOR_CHANNELS
+from flashsloth.planning.machine import cpu_name
+from flashsloth.planning.model_shape import find_model
+from flashsloth.training.stages import STAGES, freeze_all_but
+from flashsloth.training.step_memory import MIXED, MicroBatch, step_bytes
+
+FLASHSLOTH, ALL_TOKENS = "FlashSloth", "all visual tokens"
+SUBJECTS = (FLASHSLOTH, ALL_TOKENS)
+STAGE_NAMES = ("alignment", "instruction")
+LEFT_OUT = {"sap", "query_tokens", "embq"}
+"""Parts that the rival does not have."""
+EVERY_PATCH = 1
+"""The side of windows that hold one patch."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One measurement.
+
+    Attributes:
+        subject: one of :data:`SUBJECTS`.
+        stage: one of :data:`STAGE_NAMES`.
+        model: the size: a name as `flashsloth plan` takes it; None for the small model.
+        layers: of each tower; None for all.
+        rows: samples a step.
+        text_tokens: of each.
+        dtype: of weights, gradients, optimizer and activations alike.
+        activation_checkpointing: whether layers are run again in backward.
+    """
+
+    subject: str
+    stage: str
+    model: str | None
+    layers: int | None
+    rows: int
+    text_tokens: int
+    dtype: str = "bfloat16"
+    activation_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (("subject", SUBJECTS), ("stage", STAGE_NAMES), ("dtype", tuple(DTYPES))):
+            if getattr(self, name) not in choices:
+                raise BenchmarkError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        for name in ("layers", "rows", "text_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BenchmarkError(f"{name} is {value}; expected at least 1")
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether query tokens stand after the text."""
+        return self.subject == FLASHSLOTH and STAGES[self.stage].template != "plain"
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """The stage's parts, as far as the subject has them."""
+        parts = STAGES[self.stage].trains
+        return parts if self.subject == FLASHSLOTH else tuple(part for part in parts if part not in LEFT_OUT)
+
+    @property
+    def micro_batch(self) -> MicroBatch:
+        """What a step sees."""
+        return MicroBatch(self.rows, self.text_tokens, pictures=1, has_queries=self.has_queries)
+
+    def config(self) -> FlashSlothConfig:
+        """The subject's, with so many layers."""
+        config = find_model(self.model).config
+        fields = config.to_dict()
+        if self.layers is not None:
+            fields["text_config"]["num_hidden_layers"] = self.layers
+            fields["text_config"].pop("layer_types", None)
+            fields["vision_config"]["num_hidden_layers"] = self.layers - min(0, config.vision_feature_layer + 1)
+            fields["embq_layer"] = min(config.embq_layer, self.layers // 2)
+        if self.subject == ALL_TOKENS:
+            fields["pool_size"] = EVERY_PATCH
+        return FlashSlothConfig.from_dict(fields)
+
+    def make(self) -> FlashSlothForConditionalGeneration:
+        """The subject, random, ready to learn."""
+        from flashsloth.benchmark.models.flashsloth import make_random
+
+        config, dtype = self.config(), DTYPES[self.dtype]
+        made = make_random(
+            lambda: FlashSlothForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=dtype),
+            torch.device("cpu"),
+            seed=0,
+        )
+        if self.subject == ALL_TOKENS:
+            made.model.spatial_attention_pooling = nn.Identity()
+        freeze_all_but(made, self.trains)
+        if self.activation_checkpointing:
+            made.gradient_checkpointing_enable({"use_reentrant": False})
+        return made.train()
+
+    def batch(self, config: FlashSlothConfig) -> dict[str, torch.Tensor]:
+        """Inputs of a step: one picture a row, then text, all of it supervised, then the query tokens."""
+        length, visual = self.micro_batch.positions(config), config.num_image_tokens
+        ids = torch.full((self.rows, length), config.anchor_token_id)
+        ids[:, :visual] = config.image_token_id
+        marks = {name: torch.zeros_like(ids) for name in ("image_index", "query_turn", "question_turn")}
+        marks["image_index"][:, :visual] = 1
+        labels = ids.clone()
+        labels[:, :visual] = -100
+        if self.has_queries:
+            queries = slice(length - config.num_query_tokens, length)
+            ids[:, queries] = config.query_token_id
+            marks["query_turn"][:, queries] = 1
+            marks["question_turn"][:, visual : queries.start] = 1
+            labels[:, queries] = -100
+        side = config.vision_config.image_size
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randn(self.rows, config.num_views, COLOR_CHANNELS, side, side, generator=generator)
+        return {"input_ids": ids, "labels": labels, "pixel_values": pixels.to(DTYPES[self.dtype]), **marks}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return dataclasses.asdict(self)
+
+
+MODULE = "flashsloth.benchmark.training_worker"
+TEXT_TOKENS = {"alignment": 32, "instruction": 310}
+"""Stage -> text of a sample: about a caption's; what makes 400 positions of FlashSloth's stage 2."""
+FULL_ROWS = {"alignment": 32, "instruction": 16}
+"""Stage -> samples a device has at a time in the published runs on eight devices."""
+ADAMW_BYTES = 8
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One subject in one stage: what was asked, and what the worker said (see `training_worker.py`)."""
+
+    job: dict[str, Any]
+    found: dict[str, Any]
+
+    @property
+    def seconds_per_sample(self) -> float:
+        """Median."""
+        return statistics.median(self.found["seconds"]) / self.job["rows"]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Weights, optimizer, and the most that a step holds beside them, gradients and all."""
+        return self.found["weight_bytes"] + self.found["optimizer_bytes"] + self.found["step_bytes"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One subject in one stage at full depth: bytes by part, with float32 weights and bfloat16 autocast."""
+
+    subject: str
+    stage: str
+    rows: int
+    positions: int
+    activation_checkpointing: bool
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True)
+class TrainingResults:
+    """What was found, on what."""
+
+    machine: dict[str, Any]
+    measured: list[Measured]
+    counted: list[Counted]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return dataclasses.asdict(self)
+
+
+def run_training_bench(
+    model: str | None, layers: int | None, rows: int, steps: int, threads: int | None, say: Callable[[str], None]
+) -> TrainingResults:
+    """Measure both subjects in both stages, one process after the other, and count them at full depth.
+
+    Args:
+        model: the size, as `flashsloth plan` takes it; None for the small model.
+        layers: of each tower, of what is measured; None for all.
+        rows: samples a step, of what is measured.
+        steps: that are timed.
+        threads: of each process; None for as many as torch takes.
+        say: told what is done.
+
+    Raises:
+        BenchmarkError: for a size that cannot be, or a process that failed.
+    """
+    if steps < 1:
+        raise BenchmarkError(f"steps is {steps}; expected at least 1")
+    jobs = [
+        TrainingJob(subject, stage, model, layers, rows, TEXT_TOKENS[stage])
+        for stage in STAGE_NAMES
+        for subject in SUBJECTS
+    ]
+    measured = []
+    for job in jobs:
+        say(f"training {job.subject}, {job.stage}")
+        with WorkerProcess(threads, [sys.executable, "-m", MODULE]) as worker:
+            measured.append(Measured(job.to_dict(), worker.request("measure", job=job.to_dict(), steps=steps)))
+    counted = []
+    for job in jobs:
+        for again in (False, True):
+            say(f"counting {job.subject}, {job.stage}")
+            counted.append(count(job, again))
+    return TrainingResults(_machine(measured), measured, counted)
+
+
+def count(job: TrainingJob, activation_checkpointing: bool) -> Counted:
+    """A job's memory at full depth and a training run's micro-batch."""
+    whole = dataclasses.replace(job, layers=None, rows=FULL_ROWS[job.stage])
+    config = whole.config()
+    step = step_bytes(
+        config, whole.trains, whole.micro_batch, computing=MIXED, activation_checkpointing=activation_checkpointing
+    )
+    return Counted(
+        subject=job.subject,
+        stage=job.stage,
+        rows=whole.rows,
+        positions=whole.micro_batch.positions(config),
+        activation_checkpointing=activation_checkpointing,
+        weights=step.weights,
+        gradients=step.learning * FLOAT32_BYTES,
+        optimizer=step.learning * ADAMW_BYTES,
+        activations=step.activations,
+    )
+
+
+def load_training_results(path: Path) -> TrainingResults:
+    """An earlier run.
+
+    Raises:
+        BenchmarkError: if it is none.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return TrainingResults(
+            tree["machine"], [Measured(**one) for one in tree["measured"]], [Counted(**one) for one in tree["counted"]]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchmarkError(f"{path} holds no results of flashsloth bench --training: {error}") from error
+
+
+def _machine(measured: list[Measured]) -> dict[str, Any]:
+    share = max(one.found["others_share"] for one in measured)
+    return {
+        "name": cpu_name(),
+        "system": platform.platform(),
+        "threads": measured[0].found["threads"],
+        "torch": torch.__version__,
+        "disturbed": f"others took up to {share:.0%} of the machine",
+    }
+
+
+__all__ = [
+    "ALL_TOKENS",
+    "FLASHSLOTH",
+    "STAGE_NAMES",
+    "SUBJECTS",
+    "Counted",
+    "Measured",
+    "TrainingJob",
+    "TrainingResults",
+    "count",
+    "load_training_results",
+    "run_training_bench",
+]

@@ -1,0 +1,272 @@
+"""One layout to the other, bit for bit.
+
+In: a checkpoint, published or ours, in safetensors or `.bin` files. Out: a folder in the layout asked for, with all
+that belongs beside the weights. Tensors keep their bytes and change their names alone, so the way back gives what was
+there.
+
+Bytes are copied a piece at a time, never a whole model held. The folder appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashsloth.files import LFS_POINTER, is_lfs_pointer
+from flashsloth.media.limits import cause
+from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.loading.companions import (
+    generation_settings,
+    has_tokenizer,
+    published_processor,
+    write_published_companions,
+)
+from flashsloth.model.loading.folders import CONFIG, appearing_folder, is_adapter, local_folder, split_hub_options
+from flashsloth.model.loading.preflight import (
+    check_json_files,
+    check_sizes,
+    config_of,
+    expected_shapes,
+    joined,
+    shape_problems,
+)
+from flashsloth.model.loading.published_config import (
+    by_our_names,
+    flat_config,
+    forgiven,
+    is_published_dict,
+    published_config,
+    to_published,
+)
+from flashsloth.model.loading.safetensors_files import (
+    INDEX,
+    WEIGHTS,
+    CheckpointError,
+    StoredTensor,
+    read_header,
+    read_json,
+    stored_dtype,
+    stored_tensors,
+    weight_map,
+    write_weights,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+OURS, PUBLISHED = "flashsloth", "published"
+_MODEL_CLASS = "FlashSlothForConditionalGeneration"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BIN_INDEX = "pytorch_model.bin.index.json"
+_BIN_SCRATCH = "bin"
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    to: str = OURS,
+    max_shard_size: int | str | None = None,
+    **options: Any,
+) -> Path:
+    """Write a checkpoint in the other layout (or, of `.bin` files, in safetensors).
+
+    Args:
+        source: a folder, or a name on the hub.
+        target: a folder that does not exist yet, or is empty.
+        to: "flashsloth" or "published".
+        max_shard_size: bytes, or as in "2GB"; by default the source's own sharding.
+        **options: of the hub (`revision`, ...), and, for a published source, fields of :class:`FlashSlothConfig`.
+
+    Returns:
+        The target.
+
+    Raises:
+        CheckpointError: if the source is not whole, the target is not empty, or the published layout cannot hold the
+            model.
+    """
+    if to not in (OURS, PUBLISHED):
+        raise CheckpointError(f"to is {to!r}, expected {OURS!r} or {PUBLISHED!r}")
+    hub, overrides = split_hub_options(options)
+    folder = local_folder(source, **hub)
+    target = Path(target)
+    with appearing_folder(target) as work:
+        check_json_files(folder)
+        if is_adapter(folder):
+            raise CheckpointError(f"{folder} is an adapter: `flashsloth merge` makes a checkpoint of it and its base")
+        tensors = _safetensors_of(folder, work)
+        flat = read_json(folder / CONFIG)
+        if is_published_dict(flat):
+            config = published_config(folder, tensors=tensors, **overrides)
+            named = by_our_names(tensors)
+        elif flat.get("model_type") == FlashSlothConfig.model_type:
+            config = config_of(folder)
+            named = dict(tensors)
+        else:
+            raise CheckpointError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
+        _check_whole(folder, config, named)
+        if to == PUBLISHED:
+            _write_published(folder, work, config, tensors)
+            named = {_published_name(name): tensor for name, tensor in named.items()}
+        else:
+            _write_ours(folder, work, config, is_published=is_published_dict(flat))
+        _write_shards(folder, work, named, max_shard_size)
+        shutil.rmtree(work / _BIN_SCRATCH, ignore_errors=True)
+    logger.info("%s: %d tensors in the %s layout", target, len(tensors), to)
+    return target
+
+
+def _check_whole(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> None:
+    """Every tensor of the model there, of its shape, and no other; stage 1 may lack what stage 2 trains."""
+    check_sizes(folder, config, named)
+    expected = expected_shapes(config)
+    missing = set(expected) - set(named)
+    if lacking := forgiven(config, missing, expected):
+        logger.warning("%s has no query tokens and no EmbQ (stage 1), and so will its copy", folder)
+        missing -= lacking
+    problems = [f"{name} is missing, expected {list(expected[name])}" for name in sorted(missing)]
+    problems += [
+        f"{named[name].file.name}: {named[name].name} is unexpected" for name in sorted(set(named) - set(expected))
+    ]
+    problems += shape_problems(expected, named)
+    if problems:
+        raise CheckpointError(f"{folder} does not hold this model: {joined(problems)}")
+
+
+def _write_ours(folder: Path, work: Path, config: FlashSlothConfig, *, is_published: bool) -> None:
+    """Configuration, generation settings and processor."""
+    from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+
+    config.architectures = [_MODEL_CLASS]
+    config.save_pretrained(work)
+    generation_settings(config).save_pretrained(work)
+    if not has_tokenizer(folder):
+        logger.warning("%s has no tokenizer, so its copy gets no processor", folder)
+    elif is_published:
+        published_processor(folder, config).save_pretrained(work)
+    else:
+        FlashSlothProcessor.from_pretrained(folder).save_pretrained(work)
+
+
+def _write_published(folder: Path, work: Path, config: FlashSlothConfig, tensors: Mapping[str, StoredTensor]) -> None:
+    """The flat configuration and what stands beside it."""
+    flat = flat_config(config, stored_dtype(tensors.values()))
+    text = json.dumps(flat, indent=2, sort_keys=True)
+    (work / CONFIG).write_text(text + "\n", encoding="utf-8")
+    write_published_companions(folder, work, config)
+
+
+def _published_name(name: str) -> str:
+    renamed = to_published(name)
+    if renamed is None:
+        raise CheckpointError(f"the published layout has no place for {name}")
+    return renamed
+
+
+def _write_shards(
+    folder: Path, work: Path, named: Mapping[str, StoredTensor], max_shard_size: int | str | None
+) -> None:
+    """The weights, and the index where there are several files."""
+    shards = _as_in_source(named) if max_shard_size is None else _by_size(named, _bytes(max_shard_size))
+    for file, tensors in shards.items():
+        write_weights(work / file, tensors)
+    if len(shards) > 1:
+        metadata = read_json(folder / INDEX).get("metadata", {}) if (folder / INDEX).is_file() else {}
+        metadata["total_size"] = sum(tensor.nbytes for tensor in named.values())
+        files = {name: file for file, tensors in shards.items() for name in tensors}
+        index = {"metadata": metadata, "weight_map": dict(sorted(files.items()))}
+        (work / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _as_in_source(named: Mapping[str, StoredTensor]) -> dict[str, dict[str, StoredTensor]]:
+    """The source's own shards, by the names files of that number have."""
+    groups: dict[Path, dict[str, StoredTensor]] = {}
+    for name, tensor in named.items():
+        groups.setdefault(tensor.file, {})[name] = tensor
+    return _file_names(list(groups.values()))
+
+
+def _by_size(named: Mapping[str, StoredTensor], most: int) -> dict[str, dict[str, StoredTensor]]:
+    """Shards of at most `most` bytes, in order; a tensor larger than that has one of its own."""
+    groups: list[dict[str, StoredTensor]] = []
+    filled = most
+    for name, tensor in named.items():
+        if not groups or filled + tensor.nbytes > most:
+            groups.append({})
+            filled = 0
+        groups[-1][name] = tensor
+        filled += tensor.nbytes
+    return _file_names(groups)
+
+
+def _file_names(groups: list[dict[str, StoredTensor]]) -> dict[str, dict[str, StoredTensor]]:
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    stem, suffix = WEIGHTS.split(".")
+    return {f"{stem}-{i:05d}-of-{len(groups):05d}.{suffix}": group for i, group in enumerate(groups, start=1)}
+
+
+def _bytes(size: int | str) -> int:
+    """5_000_000_000 of "5GB"."""
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size.strip())
+        if match is None:
+            raise CheckpointError(f"max_shard_size is {size!r}, expected a number of bytes, or one such as '2GB'")
+        size = int(float(match[1]) * _UNITS[match[2].upper()])
+    if size < 1:
+        raise CheckpointError(f"max_shard_size is {size}, expected at least 1")
+    return size
+
+
+def _safetensors_of(folder: Path, work: Path) -> dict[str, StoredTensor]:
+    """The tensors of a folder; `.bin` files are first rewritten, one by one, nothing in them executed."""
+    bins = sorted(folder.glob("pytorch_model*.bin"))
+    if any(folder.glob("*.safetensors")) or not bins:
+        return stored_tensors(folder)
+    from safetensors.torch import save_file
+
+    if (folder / _BIN_INDEX).is_file():
+        listed = set(weight_map(folder / _BIN_INDEX).values())
+        missing = sorted(listed - {file.name for file in bins})
+        if missing:
+            raise CheckpointError(f"{folder}: shards {', '.join(missing)} are missing")
+    scratch = work / _BIN_SCRATCH
+    scratch.mkdir()
+    tensors: dict[str, StoredTensor] = {}
+    for number, file in enumerate(bins):
+        state = _bin_state(file)
+        rewritten = scratch / f"{number:05d}.safetensors"
+        save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, rewritten)
+        del state
+        tensors.update((tensor.name, tensor) for tensor in read_header(rewritten))
+    return tensors
+
+
+def _bin_state(file: Path) -> dict[str, torch.Tensor]:
+    """What a `.bin` file holds, nothing in it executed.
+
+    Raises:
+        CheckpointError: if the file is damaged, or holds something else than tensors.
+    """
+    import torch
+
+    if is_lfs_pointer(file):
+        raise CheckpointError(f"{file} is {LFS_POINTER}")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch and pickle have no kind of their own for damaged files
+        raise CheckpointError(f"{file} cannot be read as tensors ({cause(error)}): copy it again") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise CheckpointError(f"{file} holds something else than tensors by name")
+    return state
+
+
+__all__ = ["OURS", "PUBLISHED", "convert"]

@@ -1,0 +1,179 @@
+"""The command line: one table of commands, and how their errors end.
+
+In: arguments. Out: text on stdout, everything else on stderr, and an exit code: 0; 2 for a user's mistake, in one line;
+1 for a full disk and the like, or a fault of ours; 130 after Ctrl-C.
+
+A command's module is light to import; what is heavy (torch, transformers) it imports when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from flashsloth.cli import (
+    ask,
+    bench,
+    chat,
+    checkpoints,
+    data,
+    data_table,
+    evaluate,
+    experiment,
+    merge,
+    plan,
+    train,
+    verify_batch,
+    warmup,
+    world,
+)
+from flashsloth.cli.terminal import INTERRUPTED, close_stdout, prepare_streams, report_failure
+
+
+class Command(NamedTuple):
+    """One row of the table: what is typed, what runs, and what the help shows as examples."""
+
+    name: str
+    run: Callable[..., None]
+    examples: tuple[str, ...]
+
+
+ANSWERS, CHECKPOINTS, STUDY = "Ask", "Make and look into checkpoints", "Train and measure"
+COMMANDS: dict[str, tuple[Command, ...]] = {
+    ANSWERS: (
+        Command("ask", ask.ask, ask.EXAMPLES),
+        Command("chat", chat.chat, chat.EXAMPLES),
+        Command("warmup", warmup.warmup, warmup.EXAMPLES),
+        Command("verify-batch", verify_batch.verify_batch, verify_batch.EXAMPLES),
+    ),
+    CHECKPOINTS: (
+        Command("info", checkpoints.info, checkpoints.INFO_EXAMPLES),
+        Command("new", checkpoints.new, checkpoints.NEW_EXAMPLES),
+        Command("convert", checkpoints.convert, checkpoints.CONVERT_EXAMPLES),
+        Command("merge", merge.merge, merge.EXAMPLES),
+    ),
+    STUDY: (
+        Command("train", train.train, train.EXAMPLES),
+        Command("world", world.world, world.EXAMPLES),
+        Command("experiment", experiment.experiment, experiment.EXAMPLES),
+        Command("bench", bench.bench, bench.EXAMPLES),
+        Command("plan", plan.plan, plan.EXAMPLES),
+    ),
+}
+"""Panel of the help -> its commands, in order."""
+FIRST_STEPS = (
+    'flashsloth ask photo.jpg "What color is the car?"',
+    "flashsloth chat photo.jpg",
+    "flashsloth eval world --count 100",
+)
+EVALUATIONS: tuple[Command, ...] = (
+    Command("world", evaluate.world, evaluate.WORLD_EXAMPLES),
+    Command("pictures", evaluate.pictures, evaluate.PICTURES_EXAMPLES),
+)
+"""What `flashsloth eval` can measure with."""
+DATA: tuple[Command, ...] = (
+    Command("check", data.check, data.CHECK_EXAMPLES),
+    Command("show", data.show, data.SHOW_EXAMPLES),
+    Command("table", data_table.table, data_table.EXAMPLES),
+)
+"""What `flashsloth data` can do."""
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
+)
+evaluations = typer.Typer(rich_markup_mode="rich")
+data_commands = typer.Typer(rich_markup_mode="rich")
+
+
+def _examples(lines: Sequence[str]) -> str:
+    """The end of a help text."""
+    return "\n".join(["[bold]Examples[/bold]", *(f"  [cyan]{line}[/cyan]" for line in lines)])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from flashsloth import __version__
+
+        typer.echo(f"flashsloth {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, epilog=_examples(FIRST_STEPS))
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Ask small vision-language models about pictures, and train and measure them."""
+    _help_without_command(context)
+
+
+@evaluations.callback(invoke_without_command=True)
+def _evaluations_root(context: typer.Context) -> None:
+    """Count a model's right answers."""
+    _help_without_command(context)
+
+
+@data_commands.callback(invoke_without_command=True)
+def _data_root(context: typer.Context) -> None:
+    """Look into training data before training on it."""
+    _help_without_command(context)
+
+
+def _help_without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _add(where: typer.Typer, command: Command, **settings: Any) -> None:
+    where.command(command.name, epilog=_examples(command.examples), **settings)(command.run)
+
+
+for _panel, _commands in COMMANDS.items():
+    for _command in _commands:
+        _add(app, _command, rich_help_panel=_panel)
+for _command in EVALUATIONS:
+    _add(evaluations, _command)
+for _command in DATA:
+    _add(data_commands, _command)
+app.add_typer(evaluations, name="eval", rich_help_panel=STUDY)
+app.add_typer(data_commands, name="data", rich_help_panel=STUDY)
+
+
+@cache
+def command() -> Any:
+    """What parses command lines, made from the table once."""
+    return typer.main.get_command(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    prepare_streams()
+    try:
+        code = command().main(args=given, prog_name="flashsloth", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        close_stdout()
+        return 1
+    except Exception as error:  # the one place where errors become exit codes
+        code = report_failure(error)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what was written before the error cannot be written either
+        close_stdout()
+        code = code or 1
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

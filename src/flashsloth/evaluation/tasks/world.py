@@ -1,0 +1,87 @@
+"""How many questions about drawn pictures a model answers right.
+
+In: a loaded model, and how many pictures. Out: a :class:`WorldReport`: for each kind of question the share of exact
+answers, its 95 % interval, and what always giving that kind's commonest answer would reach.
+
+The pictures are of the world's test split, which no training sees; the same seed gives the same pictures, and answers
+are the likeliest ones, so a report can be repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Score, ask_all, total_of
+from flashsloth.inference import FlashSloth
+from flashsloth.world import KINDS, World
+
+
+@dataclass
+class WorldReport:
+    """What was found.
+
+    Attributes:
+        model: its name.
+        seed, level, unknown: of the world.
+        pictures: how many were shown.
+        seconds: how long it took, drawing included.
+        kinds: a row for each kind of question that was asked, in the world's order.
+        also: rows that count some of the same questions otherwise.
+        total: all questions.
+    """
+
+    model: str
+    seed: int
+    level: int
+    pictures: int
+    seconds: float
+    kinds: list[Score]
+    also: list[Score]
+    total: Score
+    unknown: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        plain = {name: getattr(self, name) for name in ("model", "seed", "level", "unknown", "pictures", "seconds")}
+        rows = {name: [score.to_dict() for score in getattr(self, name)] for name in ("kinds", "also")}
+        return {**plain, **rows, "total": self.total.to_dict()}
+
+
+def evaluate_world(
+    sloth: FlashSloth,
+    *,
+    count: int = 2000,
+    seed: int = 0,
+    level: int = 3,
+    unknown: float = 0.0,
+    progress: Callable[[int], None] | None = None,
+) -> WorldReport:
+    """Ask every question of the first `count` test pictures of a world.
+
+    Args:
+        sloth: the model.
+        count: pictures; each has six to eight questions.
+        seed: the world's.
+        level: the world's, 0..3.
+        unknown: the world's: the share of pictures that hold nothing with a name, and of questions that suppose what is
+            not there.
+        progress: called with the number of further pictures that are done.
+
+    Raises:
+        ValueError: if `count` is less than one, or there is no such level.
+    """
+    if count < 1:
+        raise ValueError(f"count is {count}; expected at least one picture")
+    started = time.perf_counter()
+    world = World(seed=seed, split="test", level=level, unknown=unknown)
+    samples = (world.sample(index) for index in range(count))
+    tallies = ask_all(sloth, (PictureQuestions(sample.image, sample.questions) for sample in samples), progress)
+    kinds, also = tallies.scores(KINDS), tallies.scores([READING_ANY_CASE])
+    seconds = time.perf_counter() - started
+    return WorldReport(sloth.name, seed, level, count, seconds, kinds, also, total_of(kinds), unknown)
+
+
+__all__ = ["WorldReport", "evaluate_world"]

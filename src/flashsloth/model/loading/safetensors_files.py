@@ -1,0 +1,306 @@
+"""A folder's safetensors files, by their headers: what is stored where, in which type and shape.
+
+In: a folder with `model.safetensors`, or with shards and their index. Out: a :class:`StoredTensor` for every tensor. No
+weight is read until somebody asks for it, so this takes no time, whatever the size.
+
+A safetensors file is eight bytes (the header's length, little-endian), the header (JSON: name -> type, shape and where
+the bytes stand after the header), and the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flashsloth.files import LFS_POINTER
+from flashsloth.files import SIGNATURE as LFS_SIGNATURE
+from flashsloth.media.limits import shown
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+METADATA_KEY = "__metadata__"
+METADATA = {"format": "pt"}
+_LENGTH = struct.Struct("<Q")
+_HEADER_ALIGNMENT = 8
+_MAX_HEADER_BYTES = 100_000_000
+"""What the safetensors library itself allows."""
+_CHUNK_BYTES = 1 << 24
+
+
+_AGAIN = "copy or download it again"
+BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
+}
+"""safetensors' name of a type -> bits of one number."""
+TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""safetensors' name of a floating-point type -> torch's."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used as it is: what is wrong, in which file, and what was expected."""
+
+
+class StoredTensor(NamedTuple):
+    """One tensor in a file: `dtype` as safetensors names it (F16, BF16, F32, ...), bytes from `start` in `file`."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    nbytes: int
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return math.prod(self.shape)
+
+    def read_bytes(self) -> bytes:
+        """The raw bytes."""
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.nbytes)
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a folder, in its files' order.
+
+    Raises:
+        CheckpointError: if there are no weights, a shard is missing or cut short, or the index says otherwise than the
+            shards do.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for file in weight_files(folder):
+        for tensor in read_header(file):
+            if tensor.name in tensors:
+                raise CheckpointError(f"{file}: {tensor.name} is also in {tensors[tensor.name].file.name}")
+            tensors[tensor.name] = tensor
+    index = folder / INDEX
+    if index.is_file():
+        lost = sorted(set(weight_map(index)) - set(tensors))
+        if lost:
+            raise CheckpointError(f"{index} lists {_some(lost)}, which no shard holds: download the folder again")
+    return tensors
+
+
+def stored_dtype(tensors: Iterable[StoredTensor]) -> str | None:
+    """The floating-point type all tensors have, as torch names it; None where they have several, or another."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    return TORCH_DTYPES.get(next(iter(dtypes))) if len(dtypes) == 1 else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder.
+
+    Raises:
+        CheckpointError: if there are none, or a shard of the index is missing.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        names = sorted(set(weight_map(index).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise CheckpointError(f"{folder}: shards {_some(missing)} are missing, {INDEX} names {len(names)}")
+        return [folder / name for name in names]
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    hint = ""
+    if any(folder.glob("*.bin")):
+        hint = "; it has .bin weights: turn them into safetensors with `flashsloth convert`"
+    raise CheckpointError(f"{folder}: expected {WEIGHTS} or {INDEX}, found neither{hint}")
+
+
+def read_header(file: Path) -> list[StoredTensor]:
+    """What a safetensors file holds, in the order of its bytes.
+
+    Raises:
+        CheckpointError: if the file is no safetensors file, or has fewer or more bytes than its header says.
+    """
+    header, base, size = _header(file)
+    tensors = [_stored_tensor(file, name, entry, base) for name, entry in header.items() if name != METADATA_KEY]
+    tensors.sort(key=lambda tensor: tensor.start)
+    end = base
+    for tensor in tensors:
+        if tensor.start != end:
+            raise CheckpointError(f"{file}: {tensor.name} starts at byte {tensor.start}, expected {end}: {_AGAIN}")
+        end += tensor.nbytes
+    if size != end:
+        what = "cut short" if size < end else "too long"
+        raise CheckpointError(f"{file}: {what}, {size} bytes found, {end} expected: {_AGAIN}")
+    return tensors
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a file, where the bytes after it start, and the file's size."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(max(_LENGTH.size, len(LFS_SIGNATURE)))
+            if start.startswith(LFS_SIGNATURE):
+                raise CheckpointError(f"{file} is {LFS_POINTER}")
+            length = _LENGTH.unpack(start[: _LENGTH.size])[0] if len(start) >= _LENGTH.size else 0
+            if not 0 < length <= min(_MAX_HEADER_BYTES, size - _LENGTH.size):
+                found = "empty" if size == 0 else f"not a safetensors file, or cut short ({size} bytes)"
+                raise CheckpointError(f"{file}: {found}: {_AGAIN}")
+            stream.seek(_LENGTH.size)
+            content = stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror or error})") from error
+    try:
+        header = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: its safetensors header is not JSON: {_AGAIN}") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file}: its safetensors header is {_kind(header)}, expected an object: {_AGAIN}")
+    return header, _LENGTH.size + length, size
+
+
+def _stored_tensor(file: Path, name: str, entry: Any, base: int) -> StoredTensor:
+    """One entry of a header, checked: a type that safetensors has, sizes of 0 or more, as many bytes as they need."""
+    entry = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    whole = _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
+    if not whole or not isinstance(dtype, str) or dtype not in BITS:
+        raise CheckpointError(
+            f"{file}: {name} is written down as {shown(json.dumps(entry))}, expected dtype, shape, data_offsets"
+        )
+    nbytes = offsets[1] - offsets[0]
+    if nbytes * 8 != math.prod(shape) * BITS[dtype]:
+        needed = math.prod(shape) * BITS[dtype] // 8
+        raise CheckpointError(f"{file}: {name}, {dtype} {shape}, has {nbytes} bytes, expected {needed}: {_AGAIN}")
+    return StoredTensor(name, file, dtype, tuple(shape), base + offsets[0], nbytes)
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
+
+
+def load_tensors(tensors: Iterable[StoredTensor]) -> dict[str, torch.Tensor]:
+    """The tensors themselves, on the CPU, mapped from their files and read when touched."""
+    from safetensors import safe_open
+
+    by_file: dict[Path, list[str]] = {}
+    for tensor in tensors:
+        by_file.setdefault(tensor.file, []).append(tensor.name)
+    loaded = {}
+    for file, names in by_file.items():
+        with safe_open(file, framework="pt") as stream:
+            for name in names:
+                loaded[name] = stream.get_tensor(name)
+    return loaded
+
+
+def write_weights(file: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Write a safetensors file: new name -> a tensor of another file, its bytes copied a piece at a time."""
+    # Wide types first, then by name, as the safetensors library does: every tensor starts at a multiple of its width.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].nbytes // max(item[1].size, 1), item[0]))
+    header: dict[str, Any] = {METADATA_KEY: METADATA}
+    place = 0
+    for name, tensor in ordered:
+        end = place + tensor.nbytes
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _HEADER_ALIGNMENT)
+    with file.open("wb") as target:
+        target.write(_LENGTH.pack(len(text)))
+        target.write(text)
+        for _, tensor in ordered:
+            with tensor.file.open("rb") as source:
+                source.seek(tensor.start)
+                left = tensor.nbytes
+                while left:
+                    chunk = source.read(min(left, _CHUNK_BYTES))
+                    if not chunk:
+                        raise CheckpointError(f"{tensor.file}: ended {left} bytes before {tensor.name} did")
+                    target.write(chunk)
+                    left -= len(chunk)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        CheckpointError: if the file is missing or holds something else.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror or error})") from error
+    if content.startswith(LFS_SIGNATURE):
+        raise CheckpointError(f"{file} is {LFS_POINTER}")
+    if not content.strip():
+        raise CheckpointError(f"{file} is empty, expected a JSON object: {_AGAIN}")
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not JSON: byte {error.start} is not UTF-8: {_AGAIN}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{file} is JSON nested too deeply: {_AGAIN}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file} holds {_kind(value)}, expected a JSON object: {_AGAIN}")
+    return value
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file, as an index of shards says.
+
+    Raises:
+        CheckpointError: if it does not say that, or names a file outside its folder.
+    """
+    content = read_json(index)
+    found = content.get("weight_map")
+    if not isinstance(content.get("metadata", {}), dict):
+        raise CheckpointError(f"{index}: metadata is {_kind(content['metadata'])}, expected an object: {_AGAIN}")
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) and name for name in found.values()):
+        raise CheckpointError(f"{index} has no weight_map of tensors to files: {_AGAIN}")
+    outside = sorted({name for name in found.values() if Path(name).name != name})
+    if outside:
+        raise CheckpointError(f"{index} names files outside its folder: {_some(outside)}")
+    return found
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value's type."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    """A few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+__all__ = [
+    "INDEX",
+    "TORCH_DTYPES",
+    "WEIGHTS",
+    "CheckpointError",
+    "StoredTensor",
+    "load_tensors",
+    "read_header",
+    "read_json",
+    "stored_dtype",
+    "stored_tensors",
+    "weight_files",
+    "weight_map",
+    "write_weights",
+]

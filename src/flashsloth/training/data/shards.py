@@ -1,0 +1,197 @@
+"""WebDataset shards: tar files of `key.json` or `key.txt` beside `key.jpg` (or `key.0.jpg`, `key.1.png` for several).
+
+A shard is gone through once, header by header, to learn where its members stand: of each sample the places of its JSON,
+its text and its pictures are kept, nothing else. Samples are then read where they stand, so the order of training (see
+`order.py`), which stays within a few shards at a time, can begin anywhere: a run that is resumed reads nothing twice.
+Members of a sample may stand apart in their shard, as in a tar that was made of a folder.
+
+A text is the caption of its picture. Where a JSON lies beside it, that is read if it holds a layout by itself; if it
+only tells of the picture (img2dataset's does), the text counts.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashsloth.files import LFS_POINTER, is_lfs_pointer
+from flashsloth.training.data.conversation import ENDINGS, Conversation
+from flashsloth.training.data.foreign import UNSEEN_ENDINGS
+from flashsloth.training.data.json_data import parse_json
+from flashsloth.training.data.layouts import check_record, identity, is_spoken
+from flashsloth.training.data.layouts.fields import PICTURE_FIELDS, pictures_named
+from flashsloth.training.data.records import PrivateFiles, RecordData, several_files, text_size
+from flashsloth.training.data.sample import BadSampleError, DataError, Sizes, Where
+
+RECORD_ENDING, TEXT_ENDING = ".json", ".txt"
+NOT_THERE = (0, -1)
+UNSEEN = (0, -2)
+"""In place of a sample's text: it has a video or sound."""
+
+
+@dataclass
+class _Members:
+    """Where the members of one sample stand, as (start, size); pictures with what their names end with."""
+
+    record: tuple[int, int] = NOT_THERE
+    text: tuple[int, int] = NOT_THERE
+    pictures: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+class _Index:
+    """Where the members of all samples stand: a row (start, size) of each JSON, each text and each picture, flat."""
+
+    def __init__(self) -> None:
+        self.records, self.texts, self.pictures = array("q"), array("q"), array("q")
+        self.picture_ends = array("q")
+
+    def add(self, samples: Iterable[_Members]) -> None:
+        """The samples of one shard."""
+        for sample in samples:
+            self.records.extend(sample.record)
+            self.texts.extend(sample.text)
+            for _, start, size in sorted(sample.pictures, key=lambda picture: _natural(picture[0])):
+                self.pictures.extend((start, size))
+            self.picture_ends.append(len(self.pictures) // 2)
+
+
+class ShardData(RecordData):
+    """Samples of tar shards."""
+
+    blocks: np.ndarray
+
+    def __init__(self, shards: str, independent: bool = False) -> None:
+        paths = several_files(shards, ".tar")
+        super().__init__(shards, paths[0].parent, independent)
+        self.files = PrivateFiles(paths)
+        index, counts = _Index(), []
+        for path in paths:
+            before = len(index.picture_ends)
+            _read_headers(path, index)
+            counts.append(len(index.picture_ends) - before)
+        self.records, self.texts = _pairs(index.records), _pairs(index.texts)
+        self.picture_places = _pairs(index.pictures)
+        self.picture_ends = np.frombuffer(index.picture_ends, dtype=np.int64) if counts else np.zeros(0, np.int64)
+        self.blocks = np.array(counts, dtype=np.int64)
+        self.ends = self.blocks.cumsum()
+        if not len(self):
+            raise DataError(f"{shards} holds no samples, expected members key{RECORD_ENDING} (or .txt) and key.jpg")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def _shard(self, index: int) -> int:
+        return int(np.searchsorted(self.ends, index, side="right"))
+
+    def record(self, index: int) -> Any:
+        if self.texts[index][1] == UNSEEN[1]:
+            raise BadSampleError("has video or sound beside it, which this model cannot take in", "unseen_medium")
+        written, text = self._read(index, self.records[index]), self._read(index, self.texts[index])
+        if written is None and text is None:
+            raise BadSampleError(f"has no {RECORD_ENDING} beside its pictures, nor {TEXT_ENDING}", "no_conversation")
+        record: Any = {}
+        if written is not None:
+            try:
+                record = parse_json(written)
+            except (ValueError, RecursionError) as error:
+                raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
+        if text is None or not isinstance(record, dict) or is_spoken(record):
+            return record
+        try:
+            return {**record, "caption": text.decode("utf-8")}
+        except UnicodeDecodeError as error:
+            raise BadSampleError(f"has a {TEXT_ENDING} that is not UTF-8: {error}", "unreadable_record") from error
+
+    def _read(self, index: int, place: np.ndarray) -> bytes | None:
+        """A member's bytes; None for one that is not there."""
+        start, size = (int(value) for value in place)
+        return None if size < 0 else self.files.read(self._shard(index), start, size)
+
+    def where(self, index: int, record: Any) -> Where:
+        """A sample's place, with its shard; without an id of its own, its number in the shard."""
+        shard = self._shard(index)
+        number = index - int(self.ends[shard] - self.blocks[shard])
+        path = self.files.paths[shard]
+        found = identity(record)
+        return Where(str(path), number, f"{path.stem}/{number}" if found is None else found)
+
+    def conversation(self, index: int, record: Any) -> Conversation:
+        """What a record says, with the pictures that lie beside it in place of those it names."""
+        first = int(self.picture_ends[index - 1]) if index else 0
+        places = self.picture_places[first : int(self.picture_ends[index])]
+        record = check_record(record)
+        named = len(pictures_named(record))
+        if named and named != len(places):
+            raise BadSampleError(f"names {named} pictures, but {len(places)} lie beside it", "missing_picture")
+        shard = self._shard(index)
+        beside = [self.files.read(shard, int(start), int(size)) for start, size in places]
+        others = {key: value for key, value in record.items() if key not in PICTURE_FIELDS}
+        return super().conversation(index, {**others, "images": beside})
+
+    def sizes(self) -> Sizes:
+        texts, pictures = np.zeros(len(self), dtype=np.int64), np.diff(self.picture_ends, prepend=0)
+        for index in range(len(self)):
+            try:
+                record = check_record(self.record(index))
+                texts[index] = text_size({"images": [None] * int(pictures[index]), **record})[0]
+            except BadSampleError:
+                continue  # it is met again, and named, when it is read to be learned from
+        return Sizes(texts, pictures)
+
+
+def _pairs(flat: array) -> np.ndarray:
+    return np.frombuffer(flat, dtype=np.int64).reshape(-1, 2) if len(flat) else np.zeros((0, 2), dtype=np.int64)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts 2 before 10."""
+    return [(int(run), "") if run.isdecimal() else (-1, run) for run in re.split(r"(\d+)", name)]
+
+
+def _read_headers(path: Path, index: _Index) -> None:
+    """Add a shard's samples, in the order in which their first members stand."""
+    expected = "expected a whole one, not compressed"
+    samples: dict[tuple[str, str], _Members] = {}
+    if is_lfs_pointer(path):
+        raise DataError(f"{path} is {LFS_POINTER}")
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for member in shard:
+                shard.members = []  # type: ignore[attr-defined] # tarfile would keep every one
+                folder, _, name = member.name.rpartition("/")
+                if member.isreg() and not name.startswith("."):
+                    _add_member(samples, folder, name, (member.offset_data, member.size))
+            end = shard.offset
+    except tarfile.TarError as error:
+        raise DataError(f"{path} cannot be read as a tar: {error}; {expected}") from error
+    index.add(samples.values())
+    with open(path, "rb") as file:  # tarfile takes a header that is cut off or damaged for the end
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+    if block and block != bytes(tarfile.BLOCKSIZE):
+        raise DataError(f"{path} cannot be read as a tar: no member begins at byte {end}; {expected}")
+
+
+def _add_member(samples: dict[tuple[str, str], _Members], folder: str, name: str, place: tuple[int, int]) -> None:
+    """Note where one member stands, under its sample."""
+    key, _, rest = name.partition(".")
+    ending = "." + rest.rpartition(".")[2].lower()
+    sample = samples.setdefault((folder, key), _Members())
+    if ending == RECORD_ENDING:
+        sample.record = place
+    elif ending == TEXT_ENDING and sample.text != UNSEEN:
+        sample.text = place
+    elif ending in UNSEEN_ENDINGS:
+        sample.text = UNSEEN
+    elif ending in ENDINGS:
+        sample.pictures.append((rest, *place))
+
+
+__all__ = ["ShardData"]
