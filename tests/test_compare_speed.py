@@ -19,7 +19,7 @@ import speed_pairs
 import speed_worker
 
 from flashsloth.benchmark.timing import LoadWatch
-from flashsloth.inference.load import shipped_folder
+from flashsloth.model.loading.folders import shipped_folder
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = speed_pairs.Settings(

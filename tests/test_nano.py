@@ -11,7 +11,7 @@ import yaml
 
 import flashsloth
 from flashsloth.evaluation.tasks.world import evaluate_world
-from flashsloth.inference.load import shipped_folder
+from flashsloth.model.loading.folders import shipped_folder
 from flashsloth.world import World
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

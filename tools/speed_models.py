@@ -29,7 +29,7 @@ SPACE = "Ġ"
 
 def make_checkpoint(kind: str, folder: Path) -> None:
     """Write a checkpoint of one of `KINDS`."""
-    from flashsloth.inference.load import shipped_folder
+    from flashsloth.model.loading.folders import shipped_folder
 
     shutil.copytree(shipped_folder(), folder, dirs_exist_ok=True)
     if kind != NANO:

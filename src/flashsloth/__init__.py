@@ -11,6 +11,7 @@ from flashsloth.model.registration import register
 from flashsloth.version import __version__
 
 if TYPE_CHECKING:
+    from flashsloth.checkpoint.convert import convert
     from flashsloth.checkpoint.create import join
     from flashsloth.checkpoint.inspect import inspect_checkpoint
     from flashsloth.inference.load import load
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
     from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
     from flashsloth.model.layout import layout_from_ids, prompt_ids
-    from flashsloth.model.loading import CheckpointError, convert
+    from flashsloth.model.loading import CheckpointError
     from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
     from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 

@@ -1,8 +1,7 @@
-"""What a user can get wrong at the door. Each message is one line: what was found, what was expected, what to do.
+"""The root of all errors of this package, and those that several of its folders raise.
 
-What a user can get wrong when measuring. Each message is one line: what was found, what was expected, what to do.
-
-What goes wrong with faster weights.
+Each message is one line: what was found, what was expected, what to do. An error that stands for one noun is defined
+beside it. What a user can mend is a ValueError too, so that callers who know only Python's own errors catch it.
 """
 
 from __future__ import annotations
@@ -10,23 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 
-class FlashSlothError(ValueError):
-    """A mistake that the one who made the call can mend."""
+class FlashSlothError(Exception):
+    """Whatever this package raises by itself."""
 
 
-class LoadError(FlashSlothError):
+class LoadError(FlashSlothError, ValueError):
     """No FlashSloth could be loaded from what was named."""
 
 
-class PromptError(FlashSlothError):
+class PromptError(FlashSlothError, ValueError):
     """A question, its options or its length do not work with this model."""
 
 
-class EngineError(RuntimeError):
+class EngineError(FlashSlothError, RuntimeError):
     """The engine cannot answer any more, or not in this process."""
 
 
-class AnswerError(FlashSlothError):
+class AnswerError(FlashSlothError, ValueError):
     """Some answers of a batch could not be made.
 
     Attributes:
@@ -39,9 +38,9 @@ class AnswerError(FlashSlothError):
         self.answers, self.errors = answers, errors
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(FlashSlothError, ValueError):
     """Something was asked for that cannot be measured, or a file holds no results."""
 
 
-class SpeedError(ValueError):
+class SpeedError(FlashSlothError, ValueError):
     """A faster path was asked for something that it cannot do."""

@@ -10,7 +10,7 @@ import torch
 from fine_tuned import load_base, save_base
 
 from flashsloth.checkpoint.adapter import base_digest
-from flashsloth.model.loading import convert
+from flashsloth.checkpoint.convert import convert
 
 PUBLISHED_SIZES = {"num_query_tokens": 9, "embq_layer": 7, "anchor_token_id": 764}
 TEXT = {**tiny.TEXT, "num_hidden_layers": 8, "vocab_size": 800}

@@ -13,9 +13,10 @@ from forked import python
 from small_hub import small_hub
 from talkative import save_talkative
 
+from flashsloth.checkpoint.convert import convert
 from flashsloth.errors import BenchmarkError
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.loading import CheckpointError, convert, published_config
+from flashsloth.model.loading import CheckpointError, published_config
 from flashsloth.planning.model_shape import find_model
 
 PUBLISHED_FOLDER = Path(__file__).parents[1] / "parity" / "tiny"

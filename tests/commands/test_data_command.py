@@ -243,9 +243,9 @@ def test_check_and_show_say_what_a_sample_was_read_as(clean: Path, capsys: pytes
 
 
 def test_the_template_is_the_text_that_the_processor_writes(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from flashsloth.inference.load import shipped_folder
     from flashsloth.model.chat_template import QUESTION_START
     from flashsloth.model.loading import load_processor
+    from flashsloth.model.loading.folders import shipped_folder
     from flashsloth.training.data import JsonData
 
     file = clean / "conversations.json"

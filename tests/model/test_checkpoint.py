@@ -28,9 +28,10 @@ from published_files import (
 )
 from safetensors.torch import load_file, save_file
 
+from flashsloth.checkpoint.convert import convert
 from flashsloth.model import loading
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.loading import CheckpointError, convert, is_published, published_config
+from flashsloth.model.loading import CheckpointError, is_published, published_config
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
 
 LM_BIAS = "lm_head.bias"

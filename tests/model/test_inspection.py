@@ -25,8 +25,9 @@ from published_files import (
 )
 from safetensors.torch import load_file, save_file
 
+from flashsloth.checkpoint.convert import convert
 from flashsloth.checkpoint.inspect import inspect_checkpoint
-from flashsloth.model.loading import CheckpointError, convert
+from flashsloth.model.loading import CheckpointError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 

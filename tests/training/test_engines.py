@@ -12,7 +12,7 @@ from tiny import TinyModelMaker
 from transformers import TrainingArguments
 
 from flashsloth.training.parallelism import (
-    EngineError,
+    ParallelismError,
     deepspeed_config,
     fsdp_config,
     layer_classes,
@@ -75,7 +75,7 @@ def test_deepspeed_that_is_not_there_is_told(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: False)
     with pytest.raises(
-        EngineError, match="engine zero2 needs DeepSpeed, which is not installed: pip install deepspeed"
+        ParallelismError, match="engine zero2 needs DeepSpeed, which is not installed: pip install deepspeed"
     ):
         make_arguments(Engine(kind=ZERO2), make_tiny_model(), {"output_dir": str(tmp_path)})
 

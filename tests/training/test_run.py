@@ -16,7 +16,7 @@ from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import trainer
 from flashsloth.training.data import DataError
 from flashsloth.training.init_model import world_tokenizer
-from flashsloth.training.parallelism import EngineError
+from flashsloth.training.parallelism import ParallelismError
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.run import RunExistsError, train
 
@@ -115,7 +115,7 @@ def test_what_a_later_stage_needs_is_asked_before_the_first(tmp_path: Path, monk
         train(load_recipe(recipe))
     zero = ["stages.0.batch_size=3", "stages.1.batch_size=6", "stages.2.batch_size=3", "stages.2.engine={kind: zero2}"]
     monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: False)
-    with pytest.raises(EngineError, match="engine zero2 needs DeepSpeed"):
+    with pytest.raises(ParallelismError, match="engine zero2 needs DeepSpeed"):
         train(load_recipe(recipe, zero))
     monkeypatch.undo()
     monkeypatch.setitem(trainer._FLASH, "flash_attention_3", lambda: False)

@@ -43,6 +43,7 @@ from pydantic import Field
 from torch import nn
 from transformers import set_seed
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.files import write_whole
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.embedded_query import EmbeddedQueryInputs
@@ -141,7 +142,7 @@ UNPOOLED = 1
 """Side of the windows of a variant that keeps all visual tokens."""
 
 
-class ExperimentError(ValueError):
+class ExperimentError(FlashSlothError, ValueError):
     """A mistake in an experiment's file."""
 
 

@@ -30,6 +30,7 @@ from torch import nn
 
 from flashsloth.benchmark.timing import LANGUAGE, Parts, StageClock
 from flashsloth.errors import BenchmarkError
+from flashsloth.planning.flops import NEW_TOKENS, OPENING_SHARE, TEXT_TOKENS
 
 KEYS_AND_VALUES = 2
 FULL_ATTENTION = "full_attention"
@@ -125,10 +126,6 @@ def key_value_numbers(text_config: Any) -> int:
 
 WIDTH, HEIGHT = 640, 480
 """Of every picture, in pixels."""
-TEXT_TOKENS = 64
-NEW_TOKENS = 64
-OPENING_SHARE = 35 / TEXT_TOKENS
-"""Of the text, what stands before the picture: a system text and "USER:"."""
 CLOSING_TOKENS = 4
 """What stands after the question: "ASSISTANT:"."""
 LEAST_TEXT_TOKENS = 8

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashsloth.errors import FlashSlothError, LoadError
 from flashsloth.model.loading import by_our_names, is_published
 from flashsloth.model.loading.finite_weights import ADVICE, odd_types, odd_values
-from flashsloth.model.loading.folders import ADAPTER_CONFIG, CONFIG, is_adapter, local_folder
+from flashsloth.model.loading.folders import ADAPTER_CONFIG, CONFIG, find_folder, is_adapter, local_folder
 from flashsloth.model.loading.safetensors_files import (
     CheckpointError,
     StoredTensor,
@@ -43,7 +44,7 @@ _DOWN = ".lora_A."
 """In the name of a matrix [rank, width]."""
 
 
-class AdapterError(ValueError):
+class AdapterError(FlashSlothError, ValueError):
     """An adapter that cannot be used as it is, or not with this base."""
 
 
@@ -111,9 +112,6 @@ class AdapterFolder:
         Raises:
             AdapterError: if it cannot be found, or is no whole checkpoint.
         """
-        from flashsloth.errors import LoadError
-        from flashsloth.inference.load import find_folder
-
         name = self.base.name if given is None and self.base is not None else given
         if name is None:
             raise AdapterError(f"{self.path} does not say what it was made for: name its base with --base")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.model.loading.folders import UNREACHABLE, offline_options, read_config_dict
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _NEUTRAL = (0.5, 0.5, 0.5)
 """SigLIP's mean and deviation: pixels become -1..1."""
 
 
-class JoinError(ValueError):
+class JoinError(FlashSlothError, ValueError):
     """A half that cannot be joined: what it is, and what was expected."""
 
 

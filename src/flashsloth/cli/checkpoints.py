@@ -42,7 +42,7 @@ def info(
     with terminal.waiting(f"reading {checkpoint}"):
         from flashsloth.checkpoint.adapter import is_adapter
         from flashsloth.checkpoint.inspect import inspect_adapter, inspect_checkpoint
-        from flashsloth.inference.load import find_folder
+        from flashsloth.model.loading.folders import find_folder
 
         terminal.quiet_libraries()
         options = arguments.settings_of(settings)
@@ -113,7 +113,7 @@ def convert(
     from flashsloth.cli import terminal
 
     with terminal.waiting(f"converting {source}"):
-        from flashsloth.model.loading import convert as run
+        from flashsloth.checkpoint.convert import convert as run
 
         terminal.quiet_libraries()
         folder = run(source, target, to=to, **arguments.settings_of(settings))

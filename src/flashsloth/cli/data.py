@@ -138,8 +138,8 @@ def _open(
         raise CommandError(f"--max-length is {max_length}; expected at least 1")
     source = source_of(file, images)
     with terminal.waiting(f"opening {file}"):
-        from flashsloth.inference.load import find_folder, shipped_folder
         from flashsloth.model.loading import load_processor
+        from flashsloth.model.loading.folders import find_folder, shipped_folder
         from flashsloth.training.data import open_source
         from flashsloth.training.dataloader import SampleEncoder
 

@@ -36,6 +36,8 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from flashsloth.errors import FlashSlothError
+
 if TYPE_CHECKING:
     from flashsloth.inference import FlashSloth
 
@@ -191,7 +193,7 @@ _FULL_TEXTS = re.compile(
 _MEMORY_TEXTS = re.compile(r"can't allocate memory|out of memory|Unable to allocate")
 
 
-class CommandError(ValueError):
+class CommandError(FlashSlothError, ValueError):
     """A mistake on the command line that only the command can see."""
 
 

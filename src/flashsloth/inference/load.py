@@ -17,16 +17,13 @@ thread is inside, makes bars that draw nothing in those threads, and leaves all 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
 
@@ -39,12 +36,12 @@ from flashsloth.inference.prompt import PromptWriter
 from flashsloth.kernels import SpeedError, check_quantization
 from flashsloth.kernels.abilities import multiplies_bfloat16
 from flashsloth.kernels.optimize import speed_up
-from flashsloth.media.limits import cause, shown
+from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.layout import prompt_ids
 from flashsloth.model.loading import CheckpointError, is_published, load_processor
 from flashsloth.model.loading.finite_weights import ADVICE, odd_weights
-from flashsloth.model.loading.folders import CONFIG, local_folder
+from flashsloth.model.loading.folders import CONFIG, SHIPPED, find_folder, shipped_folder
 from flashsloth.model.loading.preflight import check_processor
 from flashsloth.model.loading.safetensors_files import read_json
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -133,11 +130,8 @@ def _hook(factory: Callable[..., Any], args: tuple[Any, ...], settings: dict[str
     return factory(*args, **settings) if _hook_before is None else _hook_before(factory, args, settings)
 
 
-SHIPPED = "nano"
-"""The folder inside the package with the small model, and its name."""
 PROCESSOR_FILE = "processor_config.json"
 WEIGHT_FILES, UNSAFE_WEIGHT_FILES = "*.safetensors", "*.bin"
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load(
@@ -210,42 +204,6 @@ def _load_model(folder: Path, whole: Path, dtype: torch.dtype) -> FlashSlothForC
     from flashsloth.checkpoint.merge_adapter import merged_model
 
     return merged_model(folder, whole).to(dtype)
-
-
-def shipped_folder() -> Path:
-    """Where the package keeps its small model."""
-    folder = Path(str(files("flashsloth") / SHIPPED))
-    if not (folder / CONFIG).is_file():
-        raise LoadError(f"this installation has no small model in {folder}: install it again, or name a checkpoint")
-    return folder
-
-
-def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder that is meant, fetched from the hub if there is none here.
-
-    Raises:
-        LoadError, CheckpointError: if there is neither.
-    """
-    name = os.fspath(name_or_path)
-    try:
-        folder = Path(name).expanduser()
-        folder.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # too long a name, or ~ of nobody
-        raise LoadError(
-            f"there is no folder {shown(name)}; expected one, or a name on the hub (owner/model)"
-        ) from error
-    if not name:
-        raise LoadError("the model's name is empty; expected a folder, or a name on the hub (owner/model)")
-    if name == SHIPPED and not folder.exists():
-        return shipped_folder()
-    if not folder.exists() and not HUB_NAME.fullmatch(name):
-        raise LoadError(f"there is no folder {name!r}; expected one, or a name on the hub (owner/model)")
-    try:
-        return local_folder(folder if folder.exists() else name)
-    except CheckpointError as error:
-        if isinstance(error.__cause__, LocalEntryNotFoundError):
-            raise LoadError(str(error)) from error
-        raise
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from numbers import Real
 
+from flashsloth.errors import FlashSlothError
+
 MIB = 1 << 20
 SHOWN_CHARACTERS = 80  # of a user's string in an error
 SHOWN_CAUSE_CHARACTERS = 160  # of a library's message in an error
 
 
-class PictureError(ValueError):
+class PictureError(FlashSlothError, ValueError):
     """A user's mistake with a picture: one line with what was found, what was expected, what to do."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.model.loading.finite_weights import all_finite, fault_of
 
 _PARTS = {
@@ -29,7 +30,7 @@ _PARTS = {
 """How a part's modules are named -> what the part is."""
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(FlashSlothError, ValueError):
     """A model computed NaN or infinity."""
 
 

@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from flashsloth.benchmark.workload import NEW_TOKENS, TEXT_TOKENS
 from flashsloth.errors import BenchmarkError
 from flashsloth.kernels.cpu_linear import GROUP_SIZE, INT4_OUTPUTS_STEP
 from flashsloth.media.limits import cause
@@ -33,6 +32,10 @@ from flashsloth.model.backbones import make_vision_tower
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.planning.model_shape import FLOPS_PER_WEIGHT, Matrix, Tower, read_tower
 
+TEXT_TOKENS = 64
+NEW_TOKENS = 64
+OPENING_SHARE = 35 / TEXT_TOKENS
+"""Of the text, what stands before the picture: a system text and "USER:"."""
 INT4_A_BYTE = 2
 INT4_SCALES = 2
 """A scale and a zero for each group."""

@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 
-from flashsloth.benchmark.workload import NEW_TOKENS, OPENING_SHARE, TEXT_TOKENS
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.vision import PICTURES_AT_A_TIME
@@ -32,7 +31,19 @@ from flashsloth.kernels import QUANTIZATIONS
 from flashsloth.kernels.optimize import WORTH_PACKING
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.planning.efficiency import efficiency_of
-from flashsloth.planning.flops import EMBQ, ENCODER, HEAD, PROJECTOR, SAP, Cost, Precision, Workload
+from flashsloth.planning.flops import (
+    EMBQ,
+    ENCODER,
+    HEAD,
+    NEW_TOKENS,
+    OPENING_SHARE,
+    PROJECTOR,
+    SAP,
+    TEXT_TOKENS,
+    Cost,
+    Precision,
+    Workload,
+)
 from flashsloth.planning.machine import Machine, readable
 from flashsloth.planning.memory import activation_bytes
 

@@ -24,9 +24,9 @@ from transformers.pytorch_utils import Conv1D
 
 from flashsloth.checkpoint.adapter import is_adapter, read_adapter
 from flashsloth.errors import BenchmarkError
-from flashsloth.inference.load import DTYPES, HUB_NAME, SHIPPED, shipped_folder
+from flashsloth.inference.load import DTYPES
 from flashsloth.model.configuration_flashsloth import HD_GRID, FlashSlothConfig
-from flashsloth.model.loading.folders import CONFIG, local_folder
+from flashsloth.model.loading.folders import CONFIG, HUB_NAME, SHIPPED, local_folder, shipped_folder
 from flashsloth.model.loading.preflight import check_sizes, config_of
 from flashsloth.model.loading.published_config import by_our_names, is_published_dict, published_config
 from flashsloth.model.loading.safetensors_files import CheckpointError, StoredTensor, read_json, stored_tensors

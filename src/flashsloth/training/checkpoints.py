@@ -36,6 +36,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed
 
 MANIFEST = "checkpoint.json"
@@ -146,7 +147,7 @@ _TORCH_CUT = "inline_container"
 _UNITS = 1e9
 
 
-class SaveError(ValueError):
+class SaveError(FlashSlothError, ValueError):
     """A checkpoint could not be written, or cannot be gone on from."""
 
 

@@ -28,11 +28,12 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed
 from flashsloth.training.checkpoints import PREFIX, SaveError, changed, shares_read
 from flashsloth.training.data.sample import DataError
 from flashsloth.training.data.worker_process import travelling
-from flashsloth.training.data.workers import StoppedWaiting, WorkerError, WorkerPool
+from flashsloth.training.data.workers import DataWorkerError, StoppedWaiting, WorkerPool
 from flashsloth.training.dataloader import BatchMaker, PooledLoader, Supply, step_loader
 from flashsloth.training.guards import (
     all_tensors,
@@ -119,7 +120,7 @@ class SuppliedTrainer(Trainer):
                 return super().evaluate(*args, **options)
         except StoppedWaiting:
             self.leave(max(distributed.gathered(self.stop_request.signal_number)))
-        except (WorkerError, DataError) as error:
+        except (DataWorkerError, DataError) as error:
             if not self.is_in_train or distributed.count() > 1:
                 raise
             self._trouble = error
@@ -181,8 +182,8 @@ class SuppliedTrainer(Trainer):
             return
         step = self.state.global_step
         where = f"saved after step {step} in {self.checkpoint_of(step)}" if step else "before the first step"
-        if isinstance(self._trouble, WorkerError):
-            raise WorkerError(f"{self._trouble}; {where}: go on with --resume") from self._trouble
+        if isinstance(self._trouble, DataWorkerError):
+            raise DataWorkerError(f"{self._trouble}; {where}: go on with --resume") from self._trouble
         logger.warning("the run ends, %s: go on with --resume", where)
         raise self._trouble
 
@@ -217,7 +218,7 @@ BEST_NAME = "best.json"
 SMALLER_IS_BETTER = {"loss": True, "right": False}
 
 
-class ScoreError(ValueError):
+class ScoreError(FlashSlothError, ValueError):
     """A stage is to be judged by what its evaluations do not find."""
 
 

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
 from flashsloth.model.outputs import FlashSlothImageFeatures
 from flashsloth.planning.machine import readable
@@ -54,7 +55,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a full disk, and of a used-up quota."""
 
 
-class FeatureStoreError(ValueError):
+class FeatureStoreError(FlashSlothError, ValueError):
     """Features cannot be kept as a recipe asks."""
 
 

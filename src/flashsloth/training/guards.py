@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed
 from flashsloth.training.checkpoints import whole
 from flashsloth.training.metrics import BatchFacts, StepSums
@@ -34,7 +35,7 @@ REMEDY = (
 )
 
 
-class TrainingStoppedError(ValueError):
+class TrainingStoppedError(FlashSlothError, ValueError):
     """A run was stopped before it would have harmed the weights."""
 
 
@@ -183,7 +184,7 @@ TENSORS_SHOWN = 3
 """Tensors that an error names."""
 
 
-class WeightsError(ValueError):
+class WeightsError(FlashSlothError, ValueError):
     """Weights, or what an optimizer keeps of them, are no numbers any more."""
 
     exit_code = 1

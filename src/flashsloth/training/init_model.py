@@ -43,7 +43,8 @@ def start_model(
         trains_adapter_on: of an adapter, give its base, and not the two folded into one: its stage puts it on again.
     """
     if source.path is not None:
-        from flashsloth.inference.load import find_folder, load
+        from flashsloth.inference.load import load
+        from flashsloth.model.loading.folders import find_folder
 
         path: str | Path = source.path
         adapter = find_folder(path) if trains_adapter_on else None

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed as ranks
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ _TRANSPORTS = ("gloo", "NCCL")
 GO_ON = "go on from the last checkpoint with --resume"
 
 
-class OutageError(ValueError):
+class OutageError(FlashSlothError, ValueError):
     """A run that could not go on where it runs; neither recipe nor data need be wrong."""
 
     exit_code = 1

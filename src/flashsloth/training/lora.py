@@ -45,9 +45,9 @@ from flashsloth.checkpoint.adapter import (
     read_adapter,
 )
 from flashsloth.checkpoint.merge_adapter import check_base, require_peft
-from flashsloth.inference.load import find_folder
 from flashsloth.model.backbones import decoder_layers
 from flashsloth.model.loading import by_our_names, is_published
+from flashsloth.model.loading.folders import find_folder
 from flashsloth.model.loading.published_config import is_stage_2_only
 from flashsloth.model.loading.safetensors_files import stored_tensors
 from flashsloth.training.recipe import StageRun

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed as ranks
 from flashsloth.training.recipe_groups import DDP, DEEPSPEED_STAGES, FSDP2, ZERO3, Engine
 
@@ -25,7 +26,7 @@ ENCODER = "vision_tower"
 """The module that stays whole on every device while its features are read from disk."""
 
 
-class EngineError(ValueError):
+class ParallelismError(FlashSlothError, ValueError):
     """An engine that cannot do what a recipe asks of it."""
 
 
@@ -41,7 +42,7 @@ def make_arguments(
         whole_encoder: keep the vision encoder whole on every device, so that each may run it when it likes.
 
     Raises:
-        EngineError: where the engine cannot be had, or cannot do what is asked.
+        ParallelismError: where the engine cannot be had, or cannot do what is asked.
     """
     if ranks.count() == 1:
         return TrainingArguments(**fields)
@@ -68,14 +69,14 @@ def check_engine(engine: Engine) -> None:
     """Find out before anything starts whether an engine can be had.
 
     Raises:
-        EngineError: saying what is not there.
+        ParallelismError: saying what is not there.
     """
     if ranks.count() == 1:
         return  # a process alone trains alone
     if engine.is_deepspeed:
         _check_deepspeed(engine)
     elif engine.offload and not torch.cuda.is_available():
-        raise EngineError(
+        raise ParallelismError(
             f"engine {engine.kind} offloads from accelerators, of which there is none: set offload: false"
         )
 
@@ -174,11 +175,11 @@ def _check_deepspeed(engine: Engine) -> None:
     from accelerate.utils import is_deepspeed_available
 
     if not is_deepspeed_available():
-        raise EngineError(f"engine {engine.kind} needs DeepSpeed, which is not installed: {DEEPSPEED_EXTRA}")
+        raise ParallelismError(f"engine {engine.kind} needs DeepSpeed, which is not installed: {DEEPSPEED_EXTRA}")
 
 
 __all__ = [
-    "EngineError",
+    "ParallelismError",
     "check_engine",
     "deepspeed_config",
     "fsdp_config",

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed
 from flashsloth.training.stages import PARTS
 
@@ -35,7 +36,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a number -> the integers that read the same bits."""
 
 
-class FrozenPartMovedError(ValueError):
+class FrozenPartMovedError(FlashSlothError, ValueError):
     """Something moved that the stage does not train."""
 
 

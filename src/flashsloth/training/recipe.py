@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training.recipe_groups import FREE, DataSource, RecipeError, RecipeModel, Seed, fixed
 from flashsloth.training.stages import AUTO, ROW, STAGES, StageRun, arranged_stage
 from flashsloth.yaml_file import Place, Problem, dotted, listed, parse_yaml, read_model, read_yaml
 
 
-class OverrideError(ValueError):
+class OverrideError(FlashSlothError, ValueError):
     """A change that cannot be made."""
 
 

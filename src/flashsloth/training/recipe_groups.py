@@ -33,11 +33,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.yaml_file import Expected, Problem, StrictModel, found, listed
 
 
-class RecipeError(ValueError):
+class RecipeError(FlashSlothError, ValueError):
     """A mistake in a recipe."""
 
 

@@ -48,7 +48,7 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
     Raises:
         RecipeError, DataError: for mistakes in the recipe or the data, a run that is there already (without `resume`),
             or one that cannot go on with this recipe.
-        EngineError, AdapterError: for a package that a stage needs and that is not there.
+        ParallelismError, AdapterError: for a package that a stage needs and that is not there.
         TrainingStoppedError, SaveError: see `guards.py` and `checkpoints.py`.
         OutageError: for a device without room, or a process that is gone.
         TrainingInterrupted: after SIGTERM or Ctrl-C.

@@ -299,7 +299,7 @@ def check_machine(stage: StageRun) -> None:
 
     Raises:
         RecipeError: if its batch does not fall into whole micro-batches here, or its attention needs what is not there.
-        EngineError, AdapterError: for a package that is not there.
+        ParallelismError, AdapterError: for a package that is not there.
     """
     stage.rows(device_count())
     if not _FLASH.get(stage.attention, lambda: True)():
@@ -317,7 +317,7 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
 
     Raises:
         RecipeError: if the batch does not fall into whole micro-batches.
-        EngineError: if the stage's engine cannot be had.
+        ParallelismError: if the stage's engine cannot be had.
     """
     settings = stage.settings
     on_accelerator = torch.cuda.is_available()

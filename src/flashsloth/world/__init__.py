@@ -3,7 +3,8 @@
 from flashsloth.world.labels import CHARACTER_CLASSES, COLOR_CLASSES, SHAPE_CLASSES, PatchLabels
 from flashsloth.world.pack import export_split
 from flashsloth.world.questions import Question
-from flashsloth.world.vocabulary import KINDS, closed_vocabulary
+from flashsloth.world.vocabulary import KINDS
+from flashsloth.world.wordings import closed_vocabulary
 from flashsloth.world.world import World, WorldError, WorldSample
 
 __all__ = [

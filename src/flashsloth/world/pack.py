@@ -37,6 +37,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.files import whole_file, whole_folder, write_whole
 from flashsloth.world.labels import PatchLabels
 from flashsloth.world.questions import Question
@@ -49,7 +50,7 @@ INDEX_FILE, PLAN_FILE = "index.json", "drawing.json"
 PROPERTIES = ("shape", "color", "character", "center")
 
 
-class PackError(ValueError):
+class PackError(FlashSlothError, ValueError):
     """A pack that cannot be made or read."""
 
 
@@ -265,7 +266,7 @@ CONVERSATIONS_FILE = "conversations.json"
 IMAGE_FOLDER = "images"
 
 
-class ExportError(ValueError):
+class ExportError(FlashSlothError, ValueError):
     """An export that cannot be made."""
 
 

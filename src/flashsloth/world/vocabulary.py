@@ -1,8 +1,4 @@
-"""The words of the world: names of shapes and colours, their plurals and articles, and the closed list of all of them.
-
-In: nothing. Out: constants that the other files share, and `closed_vocabulary()`, every word that a question's wording,
-an answer or a caption can hold, apart from what is drawn into pictures (words, letters, numbers).
-"""
+"""The words of the world: names of shapes and colours, their plurals and articles."""
 
 import re
 
@@ -54,31 +50,3 @@ def plural(noun: str) -> str:
 def words_of(text: str) -> list[str]:
     """The runs of letters in `text`, in order, case as it stands."""
     return _WORD.findall(text)
-
-
-def closed_vocabulary() -> list[str]:
-    """Every word of wordings, answers and captions, sorted, without digits and without words drawn into pictures."""
-    from flashsloth.world.captions import CAPTION_PHRASES
-    from flashsloth.world.references import NAME_PHRASES
-    from flashsloth.world.wordings import all_wordings
-
-    phrases = [
-        *SHAPES,
-        *map(plural, SHAPES),
-        *COLORS,
-        *POSITIONS,
-        *OPTION_LETTERS,
-        YES,
-        NO,
-        UNKNOWN,
-        "grey",
-        "a",
-        "an",
-        "the",
-    ]
-    for wording in [*all_wordings(), *NAME_PHRASES]:
-        template = re.sub(r"\{\w*\}", " ", wording)
-        phrases += [template, template.lower()]
-        phrases += [re.sub(r"olor", "olour", version) for version in (template, template.lower())]
-    phrases += CAPTION_PHRASES
-    return sorted({word for phrase in phrases for word in words_of(phrase)})

@@ -7,6 +7,10 @@ case or with "colour".
 import re
 from random import Random
 
+from flashsloth.world.captions import CAPTION_PHRASES
+from flashsloth.world.references import NAME_PHRASES
+from flashsloth.world.vocabulary import COLORS, NO, OPTION_LETTERS, POSITIONS, SHAPES, UNKNOWN, YES, plural, words_of
+
 LOWER_SHARE, BRITISH_SHARE, GREY_SHARE = 0.12, 0.2, 0.2
 
 WORDINGS: dict[str, tuple[str, ...]] = {
@@ -283,3 +287,27 @@ def say(rng: Random, topic: str, /, **gaps: str) -> str:
 def all_wordings() -> list[str]:
     """Every template and every phrase that fills one, as written."""
     return [wording for wordings in WORDINGS.values() for wording in wordings] + list(OTHER_PHRASES)
+
+
+def closed_vocabulary() -> list[str]:
+    """Every word of wordings, answers and captions, sorted, without digits and without words drawn into pictures."""
+    phrases = [
+        *SHAPES,
+        *map(plural, SHAPES),
+        *COLORS,
+        *POSITIONS,
+        *OPTION_LETTERS,
+        YES,
+        NO,
+        UNKNOWN,
+        "grey",
+        "a",
+        "an",
+        "the",
+    ]
+    for wording in [*all_wordings(), *NAME_PHRASES]:
+        template = re.sub(r"\{\w*\}", " ", wording)
+        phrases += [template, template.lower()]
+        phrases += [re.sub(r"olor", "olour", version) for version in (template, template.lower())]
+    phrases += CAPTION_PHRASES
+    return sorted({word for phrase in phrases for word in words_of(phrase)})

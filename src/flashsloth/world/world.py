@@ -9,6 +9,7 @@ from random import Random
 
 from PIL import Image
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.world.background import draw_axes, paint_background
 from flashsloth.world.captions import caption
 from flashsloth.world.chart import draw_chart
@@ -26,7 +27,7 @@ UNSHADED = ("white", "gray", "orange", "yellow", "pink")  # darker, they would t
 SOFTNESS, SHADE = (0.9, 2.2), (0.08, 0.3)
 
 
-class WorldError(ValueError):
+class WorldError(FlashSlothError, ValueError):
     """A world, a sample or an export was asked for that does not exist."""
 
 

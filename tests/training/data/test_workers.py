@@ -17,7 +17,7 @@ import torch
 
 from flashsloth.training.data import BadSampleError, DataError, TooManyBadSamplesError
 from flashsloth.training.data.worker_process import FILES_LEFT, FILES_PER_WORKER, affordable
-from flashsloth.training.data.workers import StoppedWaiting, WorkerError, WorkerPool
+from flashsloth.training.data.workers import DataWorkerError, StoppedWaiting, WorkerPool
 
 WANTED = [[number, number + 1] for number in range(0, 40, 2)]
 
@@ -103,7 +103,8 @@ def test_a_batch_that_kills_three_workers_is_named(tmp_path: Path) -> None:
     batches = pool.batches(WANTED)
     assert [next(batches)["samples"] for _ in range(4)] == WANTED[:4]
     with pytest.raises(
-        WorkerError, match=r"3 data workers were killed by SIGKILL .* prepared the batch of samples 8, 9 of .*workers"
+        DataWorkerError,
+        match=r"3 data workers were killed by SIGKILL .* prepared the batch of samples 8, 9 " r"of .*workers",
     ):
         next(batches)
     pool.close()
@@ -120,7 +121,9 @@ def test_a_worker_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = WorkerPool(hang, 2, patience=1.0)
     batches = pool.batches(WANTED)
     assert [next(batches)["samples"] for _ in range(2)] == WANTED[:2]
-    with pytest.raises(WorkerError, match=r"data worker \d \(process \d+\) has not answered for 1 s: .*samples 4, 5"):
+    with pytest.raises(
+        DataWorkerError, match=r"data worker \d \(process \d+\) has not answered " r"for 1 s: .*samples 4, 5"
+    ):
         next(batches)
     pool.close()
     assert children() == before

@@ -37,7 +37,6 @@ from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.graph_runner import GraphRunner
 from flashsloth.inference.kv_cache import round_columns
-from flashsloth.inference.load import shipped_folder
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt
 from flashsloth.inference.request import Request
@@ -49,6 +48,7 @@ from flashsloth.media import ImagePolicy
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 from flashsloth.model.loading import load_processor
+from flashsloth.model.loading.folders import shipped_folder
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.planning.flops import Cost, Precision
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Score, ask_all, total_of
 from flashsloth.inference import FlashSloth
 from flashsloth.world import KINDS, Question
@@ -44,7 +45,7 @@ class _Asked(StrictModel):
     questions: list[_AskedQuestion] = Field(min_length=1)
 
 
-class QuestionsError(ValueError):
+class QuestionsError(FlashSlothError, ValueError):
     """A file of questions that cannot be used."""
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flashsloth.errors import PromptError
+from flashsloth.errors import FlashSlothError, PromptError
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.picture_cache import PictureCache
@@ -49,7 +49,7 @@ SHOWN = 5
 WORDS = "what is the colour of big small thing left right above under red blue circle square how many there"
 
 
-class PoisonError(RuntimeError):
+class PoisonError(FlashSlothError, RuntimeError):
     """What a poisoned request's mask raises."""
 
 

@@ -13,17 +13,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from flashsloth.errors import LoadError
 from flashsloth.files import whole_folder
+from flashsloth.media.limits import shown
 from flashsloth.model.loading.safetensors_files import CheckpointError
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 """PEFT's, of a folder that is an adapter and no checkpoint."""
+SHIPPED = "nano"
+"""The folder inside the package with the small model, and its name."""
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 UNREACHABLE = (
     "there is no folder {name!r}, and the hub cannot be reached: check the name, or download it where there is a "
@@ -120,7 +129,40 @@ def split_hub_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     return hub, {name: value for name, value in options.items() if name not in HUB_OPTIONS}
 
 
-_CONFIG = "config.json"
+def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder that is meant, fetched from the hub if there is none here.
+
+    Raises:
+        LoadError, CheckpointError: if there is neither.
+    """
+    name = os.fspath(name_or_path)
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, or ~ of nobody
+        raise LoadError(
+            f"there is no folder {shown(name)}; expected one, or a name on the hub (owner/model)"
+        ) from error
+    if not name:
+        raise LoadError("the model's name is empty; expected a folder, or a name on the hub (owner/model)")
+    if name == SHIPPED and not folder.exists():
+        return shipped_folder()
+    if not folder.exists() and not HUB_NAME.fullmatch(name):
+        raise LoadError(f"there is no folder {name!r}; expected one, or a name on the hub (owner/model)")
+    try:
+        return local_folder(folder if folder.exists() else name)
+    except CheckpointError as error:
+        if isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise LoadError(str(error)) from error
+        raise
+
+
+def shipped_folder() -> Path:
+    """Where the package keeps its small model."""
+    folder = Path(str(files("flashsloth") / SHIPPED))
+    if not (folder / CONFIG).is_file():
+        raise LoadError(f"this installation has no small model in {folder}: install it again, or name a checkpoint")
+    return folder
 
 
 @contextmanager
@@ -137,7 +179,7 @@ def appearing_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if taken and not replace:
         raise CheckpointError(f"{target} exists and is not an empty folder: choose another, or remove it first")
-    if taken and not (target / _CONFIG).is_file():
+    if taken and not (target / CONFIG).is_file():
         raise CheckpointError(f"{target} exists and is no checkpoint, so it is not replaced: choose another folder")
     with whole_folder(target) as work:
         yield work
@@ -145,11 +187,15 @@ def appearing_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 __all__ = [
     "CONFIG",
+    "HUB_NAME",
     "HUB_OPTIONS",
+    "SHIPPED",
     "UNREACHABLE",
     "appearing_folder",
+    "find_folder",
     "local_folder",
     "offline_options",
     "read_config_dict",
+    "shipped_folder",
     "split_hub_options",
 ]

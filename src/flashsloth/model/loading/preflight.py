@@ -103,12 +103,11 @@ def expected_shapes(config: FlashSlothConfig, file: Path = Path(CONFIG)) -> dict
         CheckpointError: if no model can be made of the configuration.
     """
     import torch
-
-    from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+    from transformers import AutoModelForImageTextToText  # which knows our class
 
     try:
         with torch.device("meta"):
-            model = FlashSlothForConditionalGeneration._from_config(config)
+            model = AutoModelForImageTextToText.from_config(config)
     except Exception as error:  # sizes that do not go together meet an error of any kind, somewhere in a layer
         raise CheckpointError(f"{file}: no model can be made of what it says ({cause(error)})") from error
     tied = set(model._tied_weights_keys) if config.tie_word_embeddings else set()

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.files import LFS_POINTER
 from flashsloth.files import SIGNATURE as LFS_SIGNATURE
 from flashsloth.media.limits import shown
@@ -49,7 +50,7 @@ TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 """safetensors' name of a floating-point type -> torch's."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FlashSlothError, ValueError):
     """A checkpoint that cannot be used as it is: what is wrong, in which file, and what was expected."""
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.files import write_whole
 
 COLUMNS = ("image", "question", "answer")
@@ -27,7 +28,7 @@ PROBLEMS_SHOWN = 5
 _PLACEHOLDER = "<image>"
 
 
-class TableError(ValueError):
+class TableError(FlashSlothError, ValueError):
     """A table that cannot be used as it is: the rows are named."""
 
 

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.media import PictureError
 
 _WORKERS_TRACEBACK = "\nOriginal Traceback"
 """What torch puts into the message of an error that comes out of a worker process."""
 
 
-class DataError(ValueError):
+class DataError(FlashSlothError, ValueError):
     """A mistake in training data; names the file and the sample. One line, out of a worker process too."""
 
     def __init__(self, message: str) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
+from flashsloth.errors import FlashSlothError
 from flashsloth.training.data.worker_process import Failure, affordable, receive, send, work
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _FORGOTTEN = -1
 """The number of a task whose answer nobody wants any more."""
 
 
-class WorkerError(ValueError):
+class DataWorkerError(FlashSlothError, ValueError):
     """Batches cannot be had: workers die of the same one, or do not answer."""
 
     exit_code = 1
@@ -126,7 +127,7 @@ class WorkerPool:
 
         Raises:
             StoppedWaiting: if the run was asked to stop; what was given so far is all that counts.
-            WorkerError: if workers die of the same batch again and again, or do not answer.
+            DataWorkerError: if workers die of the same batch again and again, or do not answer.
             Exception: what making a batch raised.
         """
         left = iter(wanted)
@@ -240,14 +241,14 @@ class WorkerPool:
             first = worker.tasks[0]
             first.deaths += 1
             if first.deaths == ATTEMPTS:
-                raise WorkerError(
+                raise DataWorkerError(
                     f"{ATTEMPTS} data workers were {how} one after the other, each while it prepared the batch of "
                     f"{_named(first.samples)}: {_REMEDY}"
                 )
         logger.warning("%s was %s: another one does its work, and nothing is lost", worker, how)
         self._start()
         if not self._workers:
-            raise WorkerError(f"all data workers were {how}, and no other could be started: {_REMEDY}")
+            raise DataWorkerError(f"all data workers were {how}, and no other could be started: {_REMEDY}")
         for task in worker.tasks:
             if task.number != _FORGOTTEN:
                 self._give(min(self._workers, key=lambda other: other.wanted), task)
@@ -256,7 +257,7 @@ class WorkerPool:
         for worker in self._workers:
             for task in worker.tasks:
                 if task.number == number:
-                    raise WorkerError(
+                    raise DataWorkerError(
                         f"{worker} has not answered for {self.patience:g} s: it prepares the batch of "
                         f"{_named(worker.tasks[0].samples)}, perhaps from a disk or a server that hangs; see to that, "
                         f"or raise worker_timeout"
@@ -320,4 +321,4 @@ def _named(samples: Numbers) -> str:
     return f"samples {', '.join(map(str, samples[:NUMBERS_SHOWN]))}{more} of the stage's data"
 
 
-__all__ = ["PATIENCE_SECONDS", "StoppedWaiting", "WorkerError", "WorkerPool"]
+__all__ = ["PATIENCE_SECONDS", "DataWorkerError", "StoppedWaiting", "WorkerPool"]
