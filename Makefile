@@ -3,15 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := -n auto --dist worksteal
-PROCESSOR_TESTS := tests/speed tests/parity tests/benchmark/test_machine.py
+PROCESSOR_TESTS := tests/kernels tests/parity tests/planning/test_machine.py
 ABILITIES := packed-float32,packed-bfloat16,int8,int4,bfloat16
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 # Kept in every environment: each of the suite's processes would compile our files again.
 export PYTHONDONTWRITEBYTECODE :=
 
-QUICK := tests/parity tests/model tests/inference tests/adapters tests/test_nano.py tests/training/data \
-  $(addprefix tests/training/test_,adapters.py checkpoints.py packing.py recipe.py run.py)
+QUICK := tests/parity tests/model tests/inference tests/checkpoint tests/test_nano.py tests/training/data \
+  $(addprefix tests/training/test_,lora.py checkpoints.py packing.py recipe.py run.py)
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 CITIZENSHIP := tests/citizenship

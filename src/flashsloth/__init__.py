@@ -31,7 +31,7 @@ _HOMES = {
     "FlashSlothImageProcessorPil": "flashsloth.model.image_processing_flashsloth",
     "FlashSlothModel": "flashsloth.model.modeling_flashsloth",
     "FlashSlothProcessor": "flashsloth.model.processing_flashsloth",
-    "convert": "flashsloth.model.loading",
+    "convert": "flashsloth.checkpoint.convert",
     "inspect_checkpoint": "flashsloth.checkpoint.inspect",
     "join": "flashsloth.checkpoint.create",
     "layout_from_ids": "flashsloth.model.layout",

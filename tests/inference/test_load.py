@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from safetensors.torch import load_file, save_file
 import flashsloth
 from flashsloth.inference import LoadError
 from flashsloth.inference import load as load_module_function
-from flashsloth.inference import load as precision
 from flashsloth.inference.load import LARGE_BYTES, choose_device, choose_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -54,7 +54,7 @@ def test_auto_precision(
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_large_half_precision_stays_half_where_that_is_fast(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: fast)
+    monkeypatch.setattr(import_module("flashsloth.inference.load"), "multiplies_bfloat16", lambda: fast)
     chosen = choose_dtype("auto", CPU, torch.float16, 2 * LARGE_BYTES)
     assert chosen == (torch.bfloat16 if fast else torch.float32)
 

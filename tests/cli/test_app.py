@@ -235,7 +235,7 @@ def mistakes(checkpoint: str, picture: str) -> list[tuple[list[str], str]]:
 def test_a_mistake_is_one_line_and_two(
     number: int, checkpoint: str, picture: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(Path(__file__).parents[2])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     arguments, message = mistakes(checkpoint, picture)[number]
     capsys.readouterr()
@@ -332,7 +332,7 @@ def test_ctrl_c_is_130_and_no_traceback(checkpoint: str, picture: str) -> None:
     assert b"Traceback" not in err
 
 
-PUBLISHED_TINY = str(Path(__file__).parent / "parity" / "tiny")
+PUBLISHED_TINY = str(Path(__file__).parents[1] / "parity" / "tiny")
 TINY_SETTINGS = ["--set", "query_token_id=500", "--set", "anchor_token_id=13"]
 
 

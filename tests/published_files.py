@@ -16,8 +16,8 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.loading import to_published
 from flashsloth.model.loading.preflight import expected_shapes
 
-RECORDED = Path(__file__).parents[1] / "parity" / "tiny"
-PUBLISHED_TOKENIZER = Path(__file__).parents[3] / "shared" / "phi2-tokenizer"
+RECORDED = Path(__file__).parent / "parity" / "tiny"
+PUBLISHED_TOKENIZER = Path(__file__).parents[2] / "shared" / "phi2-tokenizer"
 """Not part of this repository; looked for beside it."""
 TINY_IDS: dict[str, Any] = {"query_token_id": 500, "anchor_token_id": 13}
 """What the tiny folder's numbers are, which no file of it tells."""

@@ -26,7 +26,8 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SMALL_MACHINE = """
-from flashsloth.benchmark import machine, worker
+from flashsloth.benchmark import worker
+from flashsloth.planning import machine
 machine.MATRIX_SHAPES = {"cpu": ((8, 32, 64),)}
 machine.READ_BYTES = machine.MOMENT_BYTES = {"cpu": 1 << 16}
 machine.WAY_SECONDS = 0.01
