@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.prompt_text import USER_TAG, PromptText
+from flashsloth.model.conversation import USER_TAG, PromptText
 
 Ids = list[int]
 
