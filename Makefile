@@ -44,6 +44,7 @@ test-newest: $(NEWEST)/.made  ## the same on the newest Python there is here
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

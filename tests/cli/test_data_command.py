@@ -14,7 +14,7 @@ from rich.console import Console
 
 from flashsloth.cli import terminal
 from flashsloth.cli.app import main
-from flashsloth.training.data.inspect import Examiner
+from flashsloth.training.inspect_data import Examiner
 from flashsloth.world import World, export_split
 
 

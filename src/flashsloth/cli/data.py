@@ -13,9 +13,9 @@ from flashsloth.cli.terminal import CommandError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flashsloth.training.data.inspect import CheckReport
     from flashsloth.training.data.records import RecordData
     from flashsloth.training.dataloader import SampleEncoder
+    from flashsloth.training.inspect_data import CheckReport
 
 CHECK_EXAMPLES = (
     "flashsloth data check llava_v1_5_mix665k.json --images pictures --report findings.json",
@@ -74,8 +74,8 @@ def check(
         raise CommandError(f"--report: there is no folder {report.parent}; make it first")
     data, encoder = _open(file, images, model, stage, max_length)
     with terminal.waiting("preparing"):
-        from flashsloth.training.data.inspect import Examiner
-        from flashsloth.training.data.inspect import check as check_all
+        from flashsloth.training.inspect_data import Examiner
+        from flashsloth.training.inspect_data import check as check_all
 
         examiner = Examiner(data, encoder, pictures)
     with terminal.progress("checking", len(data)) as advance:
@@ -207,8 +207,8 @@ def _table(found: CheckReport) -> Table:
     from rich.table import Table
 
     from flashsloth.cli.terminal import harmless
-    from flashsloth.training.data.inspect import REMARKS
     from flashsloth.training.data.sample import KINDS
+    from flashsloth.training.inspect_data import REMARKS
 
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     table.add_column("finding", style="cyan")
@@ -245,7 +245,7 @@ def _show(data: RecordData, encoder: SampleEncoder, number: int, template: bool,
     from flashsloth.media import PictureError
     from flashsloth.model.conversation import pictures_of
     from flashsloth.training.data import BadSampleError
-    from flashsloth.training.data.inspect import runs_of, written
+    from flashsloth.training.inspect_data import runs_of, written
 
     try:
         sample = data[number]

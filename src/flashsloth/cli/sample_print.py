@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flashsloth.cli.terminal import harmless, stdout
-from flashsloth.training.data.inspect import MEANINGS, PICTURE, PROMPT, QUERIES, QUESTION, SUPERVISED, Run
+from flashsloth.training.inspect_data import MEANINGS, PICTURE, PROMPT, QUERIES, QUESTION, SUPERVISED, Run
 
 STYLES = {
     PROMPT: "dim",

@@ -18,10 +18,10 @@ from llava_files import encoded, picture, pictures_in, record, texts_of, turns, 
 from flashsloth.media import open_picture
 from flashsloth.training.data import BadSampleError, DataError, open_source
 from flashsloth.training.data.conversation import messages_of
-from flashsloth.training.data.inspect import Examiner, check
 from flashsloth.training.data.layouts import read_record
 from flashsloth.training.data.records import RecordData, source_of
 from flashsloth.training.dataloader import SampleEncoder
+from flashsloth.training.inspect_data import Examiner, check
 from flashsloth.training.stages import STAGES
 
 
