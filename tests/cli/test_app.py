@@ -305,14 +305,14 @@ def test_our_own_fault_is_one_line_and_one(
 
 
 def run(arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    command = [*python(), "-m", "flashsloth.cli.app", *arguments]
+    command = [*python(), "-m", "flashsloth", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def test_a_reader_who_goes_is_no_error(checkpoint: str, picture: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [*python(), "-m", "flashsloth.cli.app", "ask", picture, "What?", "-m", checkpoint, *FEW]
+    command = [*python(), "-m", "flashsloth", "ask", picture, "What?", "-m", checkpoint, *FEW]
     finished = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert finished.stderr == b""

@@ -113,7 +113,7 @@ def test_a_full_disk_behind_stdout(
     [(">&-", 1, "stdout is closed"), ("2>&-", 0, ""), ("<&-", 0, ""), ("2>&- >&-", 1, "")],
 )
 def test_closed_streams(redirection: str, code: int, message: str) -> None:
-    command = f'"{sys.executable}" -m flashsloth.cli.app --version {redirection}'
+    command = f'"{sys.executable}" -m flashsloth --version {redirection}'
     finished = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert finished.returncode == code
     assert message.encode() in finished.stderr
@@ -121,7 +121,7 @@ def test_closed_streams(redirection: str, code: int, message: str) -> None:
 
 
 def test_a_conversation_whose_stdin_is_closed_ends(checkpoint: str) -> None:
-    command = shlex.join([*python(), "-m", "flashsloth.cli.app", "chat", "-m", checkpoint, "--device", "cpu"]) + " <&-"
+    command = shlex.join([*python(), "-m", "flashsloth", "chat", "-m", checkpoint, "--device", "cpu"]) + " <&-"
     finished = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")
 
@@ -130,7 +130,7 @@ def test_a_question_under_the_c_locale(checkpoint: str) -> None:
     command = [
         sys.executable,
         "-m",
-        "flashsloth.cli.app",
+        "flashsloth",
         "ask",
         "Größe? 尺寸".encode(),
         "-m",

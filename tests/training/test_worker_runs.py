@@ -170,7 +170,7 @@ except OSError:
 """
 GO_ON = """
 import os
-os.execv(sys.executable, [sys.executable, "-m", "flashsloth.cli.app", "train", sys.argv[1]])
+os.execv(sys.executable, [sys.executable, "-m", "flashsloth", "train", sys.argv[1]])
 """
 CANNOT_MOUNT = 77
 STEPS_WITHOUT = 4

@@ -173,7 +173,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_stdout()
         code = code or 1
     return code if isinstance(code, int) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
