@@ -106,6 +106,11 @@ def test_nothing_heavy_is_imported() -> None:
     assert float(seconds) < CPU_SECONDS
 
 
+def test_the_command_line_imports_nothing_heavy_before_a_command_runs() -> None:
+    code = "print([name for name in ('torch', 'transformers', 'numpy', 'PIL') if name in sys.modules])"
+    assert run(f"import sys, flashsloth.cli.app\n{code}") == "[]"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_fresh_imports_in_every_order_and_without_extras_and_posix(saved: Path) -> None:
     codes = [f"{first}\n{REGISTERED}" for first in ORDERS]

@@ -30,7 +30,7 @@ from torch import nn
 
 from flashsloth.benchmark.timing import LANGUAGE, Parts, StageClock
 from flashsloth.errors import BenchmarkError
-from flashsloth.planning.flops import NEW_TOKENS, OPENING_SHARE, TEXT_TOKENS
+from flashsloth.planning import NEW_TOKENS, OPENING_SHARE, TEXT_TOKENS
 
 KEYS_AND_VALUES = 2
 FULL_ATTENTION = "full_attention"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsloth.benchmark.workload import NEW_TOKENS, TEXT_TOKENS
 from flashsloth.cli import arguments
 from flashsloth.cli.plan_training import is_recipe, plan_recipe
 from flashsloth.cli.terminal import CommandError
+from flashsloth.planning import NEW_TOKENS, TEXT_TOKENS
 
 if TYPE_CHECKING:
     import torch

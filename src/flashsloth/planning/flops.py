@@ -30,12 +30,9 @@ from flashsloth.kernels.cpu_linear import GROUP_SIZE, INT4_OUTPUTS_STEP
 from flashsloth.media.limits import cause
 from flashsloth.model.backbones import make_vision_tower
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.planning import NEW_TOKENS, TEXT_TOKENS
 from flashsloth.planning.model_shape import FLOPS_PER_WEIGHT, Matrix, Tower, read_tower
 
-TEXT_TOKENS = 64
-NEW_TOKENS = 64
-OPENING_SHARE = 35 / TEXT_TOKENS
-"""Of the text, what stands before the picture: a system text and "USER:"."""
 INT4_A_BYTE = 2
 INT4_SCALES = 2
 """A scale and a zero for each group."""

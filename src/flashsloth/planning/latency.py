@@ -30,16 +30,14 @@ from flashsloth.inference.vision import PICTURES_AT_A_TIME
 from flashsloth.kernels import QUANTIZATIONS
 from flashsloth.kernels.optimize import WORTH_PACKING
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.planning import NEW_TOKENS, OPENING_SHARE, TEXT_TOKENS
 from flashsloth.planning.efficiency import efficiency_of
 from flashsloth.planning.flops import (
     EMBQ,
     ENCODER,
     HEAD,
-    NEW_TOKENS,
-    OPENING_SHARE,
     PROJECTOR,
     SAP,
-    TEXT_TOKENS,
     Cost,
     Precision,
     Workload,
