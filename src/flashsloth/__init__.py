@@ -12,7 +12,7 @@ from flashsloth.version import __version__
 
 if TYPE_CHECKING:
     from flashsloth.checkpoint.convert import convert
-    from flashsloth.checkpoint.create import join
+    from flashsloth.checkpoint.create import create
     from flashsloth.checkpoint.inspect import inspect_checkpoint
     from flashsloth.inference.load import load
     from flashsloth.inference.pipeline import FlashSloth
@@ -33,7 +33,7 @@ _HOMES = {
     "FlashSlothProcessor": "flashsloth.model.processing_flashsloth",
     "convert": "flashsloth.checkpoint.convert",
     "inspect_checkpoint": "flashsloth.checkpoint.inspect",
-    "join": "flashsloth.checkpoint.create",
+    "create": "flashsloth.checkpoint.create",
     "layout_from_ids": "flashsloth.model.layout",
     "load": "flashsloth.inference.load",
     "prompt_ids": "flashsloth.model.layout",
@@ -65,8 +65,8 @@ __all__ = [
     "FlashSlothProcessor",
     "__version__",
     "convert",
+    "create",
     "inspect_checkpoint",
-    "join",
     "layout_from_ids",
     "load",
     "prompt_ids",

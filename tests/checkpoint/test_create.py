@@ -1,4 +1,4 @@
-"""`join` on tiny random halves of every family it is meant for, and on those it is not."""
+"""`create` on tiny random backbones of every family it is meant for, and on those it is not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from published_files import PUBLISHED_TOKENIZER
 from tokenizers import processors
 from transformers import CLIPConfig, CLIPVisionConfig, PreTrainedTokenizerFast, SiglipConfig, SiglipVisionConfig
 
-from flashsloth.checkpoint.create import JoinError, join, largest_divisor, nearest_divisor
+from flashsloth.checkpoint.create import CreateError, create, largest_divisor, nearest_divisor
 from flashsloth.checkpoint.inspect import inspect_checkpoint
 from flashsloth.model.configuration_flashsloth import HD_GRID
 from flashsloth.model.loading import CheckpointError
@@ -102,7 +102,7 @@ def test_the_language_model_starts_as_itself(
     siglip: Path, tmp_path: Path, model_type: str, changes: dict[str, Any]
 ) -> None:
     llm = save_llm(tmp_path / "llm", model_type, **changes)
-    model, processor = load(join(siglip, llm, tmp_path / "out"))
+    model, processor = load(create(siglip, llm, tmp_path / "out"))
     causal = transformers.AutoModelForCausalLM.from_pretrained(llm)
     assert (model.lm_head.bias is not None) == (model_type == "phi")
     assert (model.lm_head.weight is model.get_input_embeddings().weight) == changes.get("tie_word_embeddings", False)
@@ -134,7 +134,7 @@ def test_the_language_model_starts_as_itself(
 )
 def test_the_encoder_keeps_its_eyes(config: Any, phi: Path, tmp_path: Path) -> None:
     vision = save_vision(tmp_path / "vision", config)
-    model, processor = load(join(vision, phi, tmp_path / "out"))
+    model, processor = load(create(vision, phi, tmp_path / "out"))
     encoder = transformers.AutoModel.from_pretrained(vision)
     encoder = getattr(encoder, "vision_model", encoder)
     pixels = processor.image_processor([tiny.picture()], return_tensors="pt")["pixel_values"]
@@ -146,7 +146,7 @@ def test_the_encoder_keeps_its_eyes(config: Any, phi: Path, tmp_path: Path) -> N
 
 
 def test_sizes_follow_the_published_proportions(siglip: Path, phi: Path, tmp_path: Path) -> None:
-    model, _ = load(join(siglip, phi, tmp_path / "out"))
+    model, _ = load(create(siglip, phi, tmp_path / "out"))
     config = model.config
     assert (config.query_size, config.embq_layer, config.pool_size, config.embq_num_heads) == (16, 1, 3, 4)
     assert config.num_image_tokens == 9
@@ -156,7 +156,7 @@ def test_sizes_follow_the_published_proportions(siglip: Path, phi: Path, tmp_pat
 
 def test_sizes_can_be_chosen(siglip: Path, phi: Path, tmp_path: Path) -> None:
     sizes = {"hd": True, "num_query_tokens": 4, "query_size": 24, "embq_layer": 3, "pool_size": 9}
-    config = load(join(siglip, phi, tmp_path / "out", dtype="bfloat16", **sizes))[0].config
+    config = load(create(siglip, phi, tmp_path / "out", dtype="bfloat16", **sizes))[0].config
     assert (config.image_grid, config.num_query_tokens, config.query_size) == (HD_GRID, 4, 24)
     assert (config.embq_layer, config.pool_size, config.num_image_tokens) == (3, 9, 5)
     assert config.dtype == torch.bfloat16
@@ -164,7 +164,7 @@ def test_sizes_can_be_chosen(siglip: Path, phi: Path, tmp_path: Path) -> None:
 
 def test_the_same_seed_draws_the_same(siglip: Path, phi: Path, tmp_path: Path) -> None:
     first, second, other = (
-        load(join(siglip, phi, tmp_path / str(place), seed=seed))[0].model.projector.linear_1.weight
+        load(create(siglip, phi, tmp_path / str(place), seed=seed))[0].model.projector.linear_1.weight
         for place, seed in enumerate([3, 3, 4])
     )
     assert torch.equal(first, second)
@@ -175,9 +175,9 @@ def test_rows_are_added_only_where_none_are_spare(siglip: Path, tmp_path: Path) 
     spare = save_llm(tmp_path / "spare", "phi", vocab_size=400)
     full = len(plain_tokenizer())
     tight = save_llm(tmp_path / "tight", "phi", vocab_size=full)
-    model, processor = load(join(siglip, spare, tmp_path / "a"))
+    model, processor = load(create(siglip, spare, tmp_path / "a"))
     assert model.config.text_config.vocab_size == 400
-    model, processor = load(join(siglip, tight, tmp_path / "b"))
+    model, processor = load(create(siglip, tight, tmp_path / "b"))
     causal = transformers.AutoModelForCausalLM.from_pretrained(tight)
     rows = max(processor.tokenizer.get_vocab().values()) + 1
     old = causal.get_input_embeddings().weight
@@ -195,14 +195,14 @@ def test_a_tokenizer_that_begins_texts_by_itself_keeps_its_beginning(siglip: Pat
         single=f"{tiny.PAD} $A", special_tokens=[bos]
     )
     llm = save_llm(tmp_path / "llm", "llama", tokenizer)
-    _, processor = load(join(siglip, llm, tmp_path / "out"))
+    _, processor = load(create(siglip, llm, tmp_path / "out"))
     ids = tiny.encode(processor, [tiny.user("What?", tiny.picture())])["input_ids"][0].tolist()
     assert ids.count(tokenizer.bos_token_id) == 1
     assert ids[0] == tokenizer.bos_token_id
 
 
 def test_what_the_tokenizer_lacks_is_added(siglip: Path, phi: Path, tmp_path: Path) -> None:
-    model, processor = load(join(siglip, phi, tmp_path / "out"))
+    model, processor = load(create(siglip, phi, tmp_path / "out"))
     tokenizer, config = processor.tokenizer, model.config
     assert tokenizer.pad_token == "<pad>"
     assert tokenizer.eos_token == tiny.PAD
@@ -216,7 +216,7 @@ def test_what_the_tokenizer_lacks_is_added(siglip: Path, phi: Path, tmp_path: Pa
 
 
 def test_it_answers(siglip: Path, phi: Path, tmp_path: Path) -> None:
-    model, processor = load(join(siglip, phi, tmp_path / "out", hd=True))
+    model, processor = load(create(siglip, phi, tmp_path / "out", hd=True))
     inputs = tiny.encode(processor, [tiny.user("What is it?", tiny.picture())])
     tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert tokens.shape[1] <= inputs["input_ids"].shape[1] + 4
@@ -243,8 +243,8 @@ def test_what_is_no_decoder_is_refused(siglip: Path, tmp_path: Path, kind: str, 
         sizes = {"vocab_size": 99, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
         config = transformers.BertConfig(num_hidden_layers=1, is_decoder=True, **sizes)
         transformers.BertLMHeadModel(config).save_pretrained(folder)
-    with pytest.raises(JoinError, match=said):
-        join(siglip, folder, tmp_path / "out")
+    with pytest.raises(CreateError, match=said):
+        create(siglip, folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -257,19 +257,19 @@ def test_what_is_no_vit_is_refused(phi: Path, tmp_path: Path, kind: str) -> None
     elif kind == "swin":
         config = transformers.SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 1])
         folder = save_vision(tmp_path / kind, config)
-    with pytest.raises(JoinError):
-        join(folder, phi, tmp_path / "out")
+    with pytest.raises(CreateError):
+        create(folder, phi, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_pool_that_does_not_divide_the_grid_is_refused(siglip: Path, phi: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pool_size 2 does not divide the 9x9 patch grid"):
-        join(siglip, phi, tmp_path / "out", pool_size=2)
+        create(siglip, phi, tmp_path / "out", pool_size=2)
 
 
 def test_an_existing_folder_is_not_written_over(siglip: Path, phi: Path) -> None:
     with pytest.raises(CheckpointError, match="not an empty folder"):
-        join(siglip, phi, phi)
+        create(siglip, phi, phi)
 
 
 @pytest.mark.skipif(not PUBLISHED_TOKENIZER.is_dir(), reason=f"no published tokenizer at {PUBLISHED_TOKENIZER}")
@@ -277,7 +277,7 @@ def test_phi_with_the_published_tokenizer_gets_the_published_ids(siglip: Path, t
     from transformers import AutoTokenizer
 
     llm = save_llm(tmp_path / "llm", "phi", AutoTokenizer.from_pretrained(PUBLISHED_TOKENIZER), vocab_size=51200)
-    config = load(join(siglip, llm, tmp_path / "out"))[0].config
+    config = load(create(siglip, llm, tmp_path / "out"))[0].config
     assert (config.query_token_id, config.image_token_id, config.anchor_token_id) == (50295, 50297, 764)
     assert (config.text_config.vocab_size, config.text_config.eos_token_id) == (51200, 50296)
 

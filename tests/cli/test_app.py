@@ -125,7 +125,7 @@ def test_convert_there_and_back(picture: str, tmp_path: Path, capsys: pytest.Cap
     assert "exists and is not an empty folder" in capsys.readouterr().err
 
 
-def test_new_joins_two_halves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_creates_a_model_of_two_backbones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = tiny.make_tokenizer()
     vision = {name: value for name, value in tiny.VISION.items() if name != "model_type"}
     torch.manual_seed(0)
@@ -134,8 +134,8 @@ def test_new_joins_two_halves(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     config = LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained(tmp_path / "llm")
     tokenizer.save_pretrained(tmp_path / "llm")
-    halves = ["--vision", str(tmp_path / "vision"), "--llm", str(tmp_path / "llm")]
-    assert main(["new", str(tmp_path / "joined"), *halves, "--query-tokens", "5", "--pool-size", "2"]) == 0
+    backbones = ["--vision", str(tmp_path / "vision"), "--llm", str(tmp_path / "llm")]
+    assert main(["new", str(tmp_path / "joined"), *backbones, "--query-tokens", "5", "--pool-size", "2"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'joined'}\n"
     model = flashsloth.load(tmp_path / "joined", device="cpu").model
     assert (model.config.num_query_tokens, model.config.pool_size) == (5, 2)

@@ -26,7 +26,7 @@ from typing import Any
 
 from flashsloth.errors import FlashSlothError, LoadError
 from flashsloth.model.loading import by_our_names, is_published
-from flashsloth.model.loading.finite_weights import ADVICE, odd_types, odd_values
+from flashsloth.model.loading.finite_weights import ADVICE, non_finite_tensors, wrong_dtypes
 from flashsloth.model.loading.folders import ADAPTER_CONFIG, CONFIG, find_folder, is_adapter, local_folder
 from flashsloth.model.loading.safetensors_files import (
     CheckpointError,
@@ -102,7 +102,7 @@ class AdapterFolder:
             AdapterError: naming them.
         """
         tensors = self.tensors()
-        if problems := odd_types(tensors) or odd_values(tensors):
+        if problems := wrong_dtypes(tensors) or non_finite_tensors(tensors):
             more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
             raise AdapterError(f"{self.path} cannot be computed with: {problems[0]}{more}; {ADVICE}")
 

@@ -36,9 +36,9 @@ from flashsloth.model.loading.preflight import (
     shape_problems,
 )
 from flashsloth.model.loading.published_config import (
+    allowed_missing_keys,
     by_our_names,
     flat_config,
-    forgiven,
     is_published_dict,
     published_config,
     to_published,
@@ -129,7 +129,7 @@ def _check_whole(folder: Path, config: FlashSlothConfig, named: Mapping[str, Sto
     check_sizes(folder, config, named)
     expected = expected_shapes(config)
     missing = set(expected) - set(named)
-    if lacking := forgiven(config, missing, expected):
+    if lacking := allowed_missing_keys(config, missing, expected):
         logger.warning("%s has no query tokens and no EmbQ (stage 1), and so will its copy", folder)
         missing -= lacking
     problems = [f"{name} is missing, expected {list(expected[name])}" for name in sorted(missing)]

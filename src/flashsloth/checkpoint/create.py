@@ -1,18 +1,14 @@
-"""Two pretrained halves joined into a FlashSloth that is still to be trained.
+"""A new FlashSloth, still to be trained, from two pretrained backbones.
 
-In: a ViT-like encoder (SigLIP, SigLIP2 of fixed size, CLIP, ...; a two-towered model gives its picture half) and a
+In: a ViT-like encoder (SigLIP, SigLIP2 of fixed size, CLIP, ...; of a two-tower model, the picture tower) and a
 decoder-only language model (Phi, Qwen, Llama, ...), each a folder or a name on the hub. Out: a folder with
 configuration, weights and processor, ready for stage 1.
 
-The halves keep their weights. What is new is drawn as the model draws it: SAP, projector, query tokens and EmbQ, whose
-way back into the language model is zero, so that the language model starts as itself.
+The backbones keep their weights; the tokenizer gets `<learnable>`, `<image>` and what else it lacks. What is new is
+drawn as the model draws it: SAP, projector, query tokens and EmbQ, whose way back into the language model is zero, so
+that the language model starts as itself.
 
 Legend: V vision width, D language-model width, E query width, H heads of EmbQ.
-
-A language model's tokenizer made ready for pictures and queries.
-
-In: where the tokenizer is, and how many rows the embedding has. Out: the tokenizer with `<learnable>`, `<image>` and
-what else it lacked, the ids that matter, and how many rows the embedding needs now.
 """
 
 from __future__ import annotations
@@ -26,11 +22,11 @@ from typing import Any
 import torch
 
 from flashsloth.checkpoint.pretrained_backbones import (
-    JoinError,
-    LanguageHalf,
-    VisionHalf,
-    load_language_half,
-    load_vision_half,
+    CreateError,
+    LanguageBackbone,
+    VisionBackbone,
+    load_language_backbone,
+    load_vision_backbone,
     one_line,
 )
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
@@ -46,7 +42,7 @@ ANCHORS = (" .", ".")
 
 
 @dataclass(frozen=True)
-class JoinedTokenizer:
+class ExtendedTokenizer:
     """A tokenizer and what the model must know of it.
 
     Attributes:
@@ -66,11 +62,11 @@ class JoinedTokenizer:
     rows: int
 
 
-def joined_tokenizer(name: str, vocab_size: int) -> JoinedTokenizer:
+def extended_tokenizer(name: str, vocab_size: int) -> ExtendedTokenizer:
     """Load a tokenizer and add what it lacks.
 
     Raises:
-        JoinError: if there is none, or it is not a fast one.
+        CreateError: if there is none, or it is not a fast one.
     """
     from transformers import AutoTokenizer
 
@@ -79,9 +75,9 @@ def joined_tokenizer(name: str, vocab_size: int) -> JoinedTokenizer:
             name, padding_side="left", clean_up_tokenization_spaces=False, **offline_options(name)
         )
     except (OSError, ValueError) as error:
-        raise JoinError(f"{name} has no tokenizer that can be loaded: {one_line(error)}") from error
+        raise CreateError(f"{name} has no tokenizer that can be loaded: {one_line(error)}") from error
     if not tokenizer.is_fast:
-        raise JoinError(f"{name}: {type(tokenizer).__name__} is a slow tokenizer, expected one with a tokenizer.json")
+        raise CreateError(f"{name}: {type(tokenizer).__name__} is a slow tokenizer, expected one with a tokenizer.json")
     bos_token = _own_beginning(tokenizer)
     if tokenizer.eos_token is None:
         tokenizer.add_special_tokens({"eos_token": END_TOKEN})
@@ -91,7 +87,7 @@ def joined_tokenizer(name: str, vocab_size: int) -> JoinedTokenizer:
     tokenizer.add_special_tokens(
         {"additional_special_tokens": [QUERY_TOKEN, IMAGE_TOKEN]}, replace_extra_special_tokens=False
     )
-    return JoinedTokenizer(
+    return ExtendedTokenizer(
         tokenizer=tokenizer,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         query_token_id=tokenizer.convert_tokens_to_ids(QUERY_TOKEN),
@@ -115,7 +111,7 @@ def _anchor(tokenizer: Any, name: str) -> int:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) == 1:
             return int(ids[0])
-    raise JoinError(f"{name}: the tokenizer has no single token for '.', which anchors the query tokens")
+    raise CreateError(f"{name}: the tokenizer has no single token for '.', which anchors the query tokens")
 
 
 logger = logging.getLogger(__name__)
@@ -134,7 +130,7 @@ _NEW_PARTS = (
 
 
 @dataclass(frozen=True)
-class JoinSizes:
+class NewSizes:
     """FlashSloth's own numbers; None is the published model's, in proportion.
 
     Attributes:
@@ -154,7 +150,7 @@ class JoinSizes:
     pool_size: int | None = None
 
 
-def join(
+def create(
     vision: str | Path,
     llm: str | Path,
     out: str | Path,
@@ -164,7 +160,7 @@ def join(
     max_shard_size: int | str = "5GB",
     **sizes: Any,
 ) -> Path:
-    """Join an encoder and a language model.
+    """Create a FlashSloth of an encoder and a language model.
 
     Args:
         vision: the encoder.
@@ -173,20 +169,20 @@ def join(
         dtype: the weights' type; "auto" is the language model's own.
         seed: of the new parts' random numbers.
         max_shard_size: of the weight files.
-        **sizes: see :class:`JoinSizes`.
+        **sizes: see :class:`NewSizes`.
 
     Returns:
         The folder.
 
     Raises:
-        JoinError: if a half cannot be used; says what it is and what is expected.
+        CreateError: if a backbone cannot be used; says what it is and what is expected.
         ValueError: if sizes do not fit together.
     """
-    chosen = JoinSizes(**sizes)
+    chosen = NewSizes(**sizes)
     out = Path(out)
     with appearing_folder(out) as work:
-        encoder, language = load_vision_half(vision), load_language_half(llm)
-        tokenizer = joined_tokenizer(str(llm), language.vocab_size)
+        encoder, language = load_vision_backbone(vision), load_language_backbone(llm)
+        tokenizer = extended_tokenizer(str(llm), language.vocab_size)
         language = language.with_rows(tokenizer.rows)
         config = _config(encoder, language, tokenizer, chosen)
         model = _model(config, encoder, language, language.dtype if dtype == "auto" else dtype, seed)
@@ -200,9 +196,9 @@ def join(
 
 
 def _config(
-    encoder: VisionHalf, language: LanguageHalf, tokenizer: JoinedTokenizer, sizes: JoinSizes
+    encoder: VisionBackbone, language: LanguageBackbone, tokenizer: ExtendedTokenizer, sizes: NewSizes
 ) -> FlashSlothConfig:
-    """Every number: the halves' own, what was asked for, and the published model's in proportion."""
+    """Every number: the backbones' own, what was asked for, and the published model's in proportion."""
     vision, text = encoder.config, language.config
     text.eos_token_id = tokenizer.eos_token_id
     text.pad_token_id = tokenizer.pad_token_id
@@ -236,9 +232,9 @@ def _config(
 
 
 def _model(
-    config: FlashSlothConfig, encoder: VisionHalf, language: LanguageHalf, dtype: str | torch.dtype, seed: int
+    config: FlashSlothConfig, encoder: VisionBackbone, language: LanguageBackbone, dtype: str | torch.dtype, seed: int
 ) -> Any:
-    """The model with the halves' weights; what they lack is drawn."""
+    """The model with the backbones' weights; what they lack is drawn."""
     from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
     state = _state(expected_shapes(config), encoder, language)
@@ -253,12 +249,12 @@ def _model(
 
 
 def _state(
-    expected: dict[str, tuple[int, ...]], encoder: VisionHalf, language: LanguageHalf
+    expected: dict[str, tuple[int, ...]], encoder: VisionBackbone, language: LanguageBackbone
 ) -> dict[str, torch.Tensor]:
-    """Our name -> tensor, of everything the halves bring.
+    """Our name -> tensor, of everything the backbones bring.
 
     Raises:
-        JoinError: if a half lacks a tensor that the model needs from it, or has it in another shape.
+        CreateError: if a backbone lacks a tensor that the model needs from it, or has it in another shape.
     """
     head = {f"{_HEAD}weight": language.head_weight, f"{_HEAD}bias": language.head_bias}
     brought = {
@@ -274,13 +270,13 @@ def _state(
         if tensor is None or tuple(tensor.shape) != shape:
             found = "none" if tensor is None else list(tensor.shape)
             source = encoder.name if name.startswith(_TOWER) else language.name
-            raise JoinError(f"{source}: {name} should be {list(shape)}, found {found}: this kind cannot be joined")
+            raise CreateError(f"{source}: {name} should be {list(shape)}, found {found}: this kind cannot be used")
         state[name] = tensor
     return state
 
 
-def _check_features(model: Any, encoder: VisionHalf) -> None:
-    """Look at a grey picture: what comes out must be a grid of patches, or it is no ViT that was joined."""
+def _check_features(model: Any, encoder: VisionBackbone) -> None:
+    """Look at a grey picture: what comes out must be a grid of patches, or the encoder is no ViT."""
     config = model.config
     side = config.vision_config.image_size
     pixels = torch.zeros(1, 3, side, side, dtype=model.dtype)
@@ -288,13 +284,13 @@ def _check_features(model: Any, encoder: VisionHalf) -> None:
         states = model.model.vision_tower(pixel_values=pixels, return_dict=True).last_hidden_state
     wanted = (config.num_patches, config.vision_config.hidden_size)
     if states.ndim != 3 or states.shape[1] < wanted[0] or states.shape[2] != wanted[1]:
-        raise JoinError(
+        raise CreateError(
             f"{encoder.name}: a picture becomes {list(states.shape)}, expected [1, {wanted[0]} or more, {wanted[1]}]: "
             f"it is no ViT-like encoder"
         )
 
 
-def _processor(config: FlashSlothConfig, encoder: VisionHalf, tokenizer: JoinedTokenizer) -> Any:
+def _processor(config: FlashSlothConfig, encoder: VisionBackbone, tokenizer: ExtendedTokenizer) -> Any:
     from flashsloth.model.chat_template import chat_template
     from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
     from flashsloth.model.processing_flashsloth import FlashSlothProcessor
@@ -334,11 +330,11 @@ def _new_millions(model: Any) -> float:
 
 
 __all__ = [
-    "JoinError",
-    "JoinSizes",
-    "JoinedTokenizer",
-    "join",
-    "joined_tokenizer",
+    "CreateError",
+    "ExtendedTokenizer",
+    "NewSizes",
+    "create",
+    "extended_tokenizer",
     "largest_divisor",
     "nearest_divisor",
 ]

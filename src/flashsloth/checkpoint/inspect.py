@@ -25,10 +25,15 @@ from flashsloth.checkpoint.adapter import AdapterFolder, read_adapter
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID, FlashSlothConfig
 from flashsloth.model.generation import plain_cache
-from flashsloth.model.loading.finite_weights import odd_quantization, odd_types, odd_values
+from flashsloth.model.loading.finite_weights import needless_quantization, non_finite_tensors, wrong_dtypes
 from flashsloth.model.loading.folders import CONFIG, local_folder, split_hub_options
 from flashsloth.model.loading.preflight import check_sizes, config_of, expected_shapes, joined, shape_problems
-from flashsloth.model.loading.published_config import by_our_names, forgiven, is_published_dict, published_config
+from flashsloth.model.loading.published_config import (
+    allowed_missing_keys,
+    by_our_names,
+    is_published_dict,
+    published_config,
+)
 from flashsloth.model.loading.safetensors_files import (
     CheckpointError,
     StoredTensor,
@@ -122,9 +127,9 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
     named = by_our_names(tensors, published=published)
     trained = _embq_is_trained(named)
     faults = [*remarks, *_tensor_faults(folder, config, named)]
-    faults += odd_quantization(flat, tensors.values())
+    faults += needless_quantization(flat, tensors.values())
     if flat.get("quantization_config") is None:
-        faults += [*odd_types(tensors.values()), *odd_values(tensors.values())]
+        faults += [*wrong_dtypes(tensors.values()), *non_finite_tensors(tensors.values())]
     remarks = [*faults, *_type_remarks(named), *_companion_remarks(folder, config, published=published)]
     if plain_cache(config.text_config) is None:
         remarks.append(
@@ -245,7 +250,7 @@ def _tensor_faults(folder: Path, config: FlashSlothConfig, named: Mapping[str, S
         return [str(error)]  # every shape would say it again, and no model can be made of absurd sizes
     expected = expected_shapes(config)
     missing = set(expected) - set(named)
-    missing -= forgiven(config, missing, expected)
+    missing -= allowed_missing_keys(config, missing, expected)
     remarks = []
     if missing:
         remarks.append(f"missing tensors: {joined([f'{name} {list(expected[name])}' for name in sorted(missing)])}")
@@ -351,7 +356,7 @@ def inspect_adapter(name_or_path: str | os.PathLike[str]) -> AdapterInfo:
     targets, parameters, dtypes = Counter[str](), Counter[str](), Counter[str]()
     layers = set()
     tensors = found.tensors()
-    faults = [*odd_types(tensors), *odd_values(tensors)]
+    faults = [*wrong_dtypes(tensors), *non_finite_tensors(tensors)]
     for tensor in tensors:
         name = tensor.name.removeprefix(_PREFIX)
         matrix = _MATRIX.fullmatch(name)

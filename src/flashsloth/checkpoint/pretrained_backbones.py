@@ -1,7 +1,7 @@
-"""The two halves of a new FlashSloth, loaded and judged.
+"""The two pretrained backbones of a new FlashSloth, loaded and checked.
 
-In: folders or names on the hub. Out: a :class:`VisionHalf` and a :class:`LanguageHalf`: configurations and tensors,
-named as the halves themselves name them.
+In: folders or names on the hub. Out: a :class:`VisionBackbone` and a :class:`LanguageBackbone`: configurations and
+tensors, named as the backbones themselves name them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NEUTRAL = (0.5, 0.5, 0.5)
 """SigLIP's mean and deviation: pixels become -1..1."""
 
 
-class JoinError(FlashSlothError, ValueError):
-    """A half that cannot be joined: what it is, and what was expected."""
+class CreateError(FlashSlothError, ValueError):
+    """No FlashSloth can be made of a backbone: what it is, and what was expected."""
 
 
 @dataclass(frozen=True)
-class VisionHalf:
+class VisionBackbone:
     """An encoder: `state` by its own names; `image_mean` and `image_std` per channel, of pixels 0..1."""
 
     name: str
@@ -44,7 +44,7 @@ class VisionHalf:
 
 
 @dataclass(frozen=True)
-class LanguageHalf:
+class LanguageBackbone:
     """A language model: `state` of its decoder by its own names, and its head.
 
     Attributes:
@@ -73,7 +73,7 @@ class LanguageHalf:
     def dtype(self) -> torch.dtype:
         return self.state[self.embedding_name].dtype
 
-    def with_rows(self, rows: int) -> LanguageHalf:
+    def with_rows(self, rows: int) -> LanguageBackbone:
         """The same with `rows` embedding rows, head included; each new one is the mean of the old."""
         if rows == self.vocab_size:
             return self
@@ -85,11 +85,11 @@ class LanguageHalf:
         return dataclasses.replace(self, config=config, state=state, head_weight=weight, head_bias=bias)
 
 
-def load_vision_half(name: str | Path) -> VisionHalf:
-    """Load an encoder, or the picture half of a two-towered model.
+def load_vision_backbone(name: str | Path) -> VisionBackbone:
+    """Load an encoder, or the picture tower of a two-tower model.
 
     Raises:
-        JoinError: if it is no ViT-like encoder of fixed square input.
+        CreateError: if it is no ViT-like encoder of fixed square input.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -98,7 +98,7 @@ def load_vision_half(name: str | Path) -> VisionHalf:
     vision = config.vision_config if is_two_towered else config
     for field in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
         if not isinstance(getattr(vision, field, None), int):
-            raise JoinError(
+            raise CreateError(
                 f"{name} is {vision.model_type!r}, whose {field} is {getattr(vision, field, None)!r}: expected a "
                 f"ViT-like encoder of fixed square input (SigLIP, SigLIP2 of fixed size, CLIP)"
             )
@@ -106,16 +106,18 @@ def load_vision_half(name: str | Path) -> VisionHalf:
     if is_two_towered:
         model = getattr(model, "vision_model", None)
         if model is None:
-            raise JoinError(f"{name} is {config.model_type!r}, which has no vision_model of its own: name the encoder")
+            raise CreateError(
+                f"{name} is {config.model_type!r}, which has no vision_model of its own: name the encoder"
+            )
     mean, std = _normalisation(name)
-    return VisionHalf(str(name), copy.deepcopy(vision), dict(model.state_dict()), mean, std)
+    return VisionBackbone(str(name), copy.deepcopy(vision), dict(model.state_dict()), mean, std)
 
 
-def load_language_half(name: str | Path) -> LanguageHalf:
+def load_language_backbone(name: str | Path) -> LanguageBackbone:
     """Load a decoder-only language model.
 
     Raises:
-        JoinError: if it is another kind of model.
+        CreateError: if it is another kind of model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -124,20 +126,20 @@ def load_language_half(name: str | Path) -> LanguageHalf:
     config = _load(AutoConfig.from_pretrained, name)
     expected = "expected a decoder-only language model (Phi, Qwen, Llama, ...)"
     if getattr(config, "is_encoder_decoder", False):
-        raise JoinError(f"{name} is {config.model_type!r}, an encoder-decoder: {expected}")
+        raise CreateError(f"{name} is {config.model_type!r}, an encoder-decoder: {expected}")
     if hasattr(config, "vision_config"):
-        raise JoinError(f"{name} is {config.model_type!r}, which sees already: {expected}")
+        raise CreateError(f"{name} is {config.model_type!r}, which sees already: {expected}")
     causal = _load(AutoModelForCausalLM.from_pretrained, name)
     base, head = causal.base_model, causal.get_output_embeddings()
     try:
         decoder_layers(base)
     except ValueError as error:
-        raise JoinError(f"{name} is {config.model_type!r}: {error}") from error
+        raise CreateError(f"{name} is {config.model_type!r}: {error}") from error
     if not isinstance(head, nn.Linear):
-        raise JoinError(f"{name} is {config.model_type!r} with a {type(head).__name__} head, expected a linear layer")
+        raise CreateError(f"{name} is {config.model_type!r} with a {type(head).__name__} head, expected a linear layer")
     embeddings = base.get_input_embeddings().weight
     is_tied = head.weight is embeddings
-    return LanguageHalf(
+    return LanguageBackbone(
         name=str(name),
         config=copy.deepcopy(base.config),
         state=dict(base.state_dict()),
@@ -155,15 +157,15 @@ def one_line(error: BaseException) -> str:
 def _load(load: Callable[..., Any], name: str | Path) -> Any:
     """Load with transformers, code from elsewhere never executed, its errors worded for the user."""
     if not str(name).strip():
-        raise JoinError("a half's name is empty; expected a folder, or a name on the hub (owner/model)")
+        raise CreateError("a backbone's name is empty; expected a folder, or a name on the hub (owner/model)")
     offline = offline_options(name)
     try:
         return load(str(name), trust_remote_code=False, **offline)
     except OSError as error:
         said = UNREACHABLE.format(name=str(name)) if offline else f"{name} cannot be loaded: {one_line(error)}"
-        raise JoinError(said) from error
+        raise CreateError(said) from error
     except (ValueError, KeyError) as error:
-        raise JoinError(f"{name} cannot be loaded: {one_line(error)}") from error
+        raise CreateError(f"{name} cannot be loaded: {one_line(error)}") from error
 
 
 def _normalisation(name: str | Path) -> tuple[list[float], list[float]]:
@@ -183,4 +185,11 @@ def _grown(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.cat([tensor, mean.expand(rows - tensor.shape[0], *tensor.shape[1:])])
 
 
-__all__ = ["JoinError", "LanguageHalf", "VisionHalf", "load_language_half", "load_vision_half", "one_line"]
+__all__ = [
+    "CreateError",
+    "LanguageBackbone",
+    "VisionBackbone",
+    "load_language_backbone",
+    "load_vision_backbone",
+    "one_line",
+]

@@ -1,4 +1,4 @@
-"""`flashsloth info`, `new` and `convert`: look into checkpoints, make one of two halves, change layouts."""
+"""`flashsloth info`, `new` and `convert`: look into checkpoints, create one of two backbones, change layouts."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def new(
     }
     given = {name: size for name, size in sizes.items() if size is not None}
     arguments.check_seed(seed)
-    with terminal.waiting(f"joining {vision} and {llm}"):
-        from flashsloth.checkpoint.create import join
+    with terminal.waiting(f"creating a model of {vision} and {llm}"):
+        from flashsloth.checkpoint.create import create
 
         terminal.quiet_libraries()
-        folder = join(vision, llm, out, dtype=dtype, seed=seed, hd=hd, **given)
+        folder = create(vision, llm, out, dtype=dtype, seed=seed, hd=hd, **given)
     terminal.stdout().print(str(folder), soft_wrap=True)
 
 

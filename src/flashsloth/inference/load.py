@@ -40,7 +40,7 @@ from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.layout import prompt_ids
 from flashsloth.model.loading import CheckpointError, is_published, load_processor
-from flashsloth.model.loading.finite_weights import ADVICE, odd_weights
+from flashsloth.model.loading.finite_weights import ADVICE, non_finite_weights
 from flashsloth.model.loading.folders import CONFIG, SHIPPED, find_folder, shipped_folder
 from flashsloth.model.loading.preflight import check_processor
 from flashsloth.model.loading.safetensors_files import read_json
@@ -186,7 +186,7 @@ def load(
     if model.config.prompt_ids is None:
         with suppress(ValueError):  # a template of another kind: ids alone will be refused
             model.config.prompt_ids = prompt_ids(processor)
-    if whole != folder and (problems := odd_weights(model, {})):
+    if whole != folder and (problems := non_finite_weights(model, {})):
         raise LoadError(f"{folder} folded into {whole} gives no sound weights: {problems[0]}; {ADVICE}")
     model = model.to(chosen_device)
     if optimize:

@@ -33,7 +33,7 @@ from flashsloth.media.decoder_output import quiet_decoders
 from flashsloth.media.formats import decoding, parse
 from flashsloth.media.limits import DEFAULT_LIMITS, MIB, MediaLimits, PictureError, cause, refusing, shown
 from flashsloth.media.pixels import channels_last, image_from_array, plain_rgb, rgb_on_white
-from flashsloth.media.tiff import is_misread
+from flashsloth.media.tiff import is_decoded_wrongly
 
 SOURCES = "a path, bytes, a data URL, a binary file, a PIL image, a numpy array or a torch tensor"
 NEIGHBOURS_SEEN = 2000  # entries of a folder that a mistyped name is compared with
@@ -216,7 +216,7 @@ def _undecoded(source: Any, limits: MediaLimits) -> tuple[str, Image.Image]:
     """(name, image) whose size is within the limits and whose pixels may still be encoded."""
     if isinstance(source, Image.Image):
         limits.check_size("PIL image", *source.size)
-        if is_misread(source):
+        if is_decoded_wrongly(source):
             raise PictureError("PIL image: a TIFF whose pixels Pillow mixes up; pass the file's path or bytes instead")
         return "PIL image", source
     if isinstance(source, np.ndarray):

@@ -50,7 +50,7 @@ def open_tiff(name: str, file: Any) -> ImageFile.ImageFile:
                 f"{name}: its first page is a reduced copy of another, as in cameras' raw files (DNG, NEF); expected "
                 f"the picture first: export it as JPEG or PNG"
             )
-        if not misread(picture.tag_v2):
+        if not decodes_wrongly(picture.tag_v2):
             _mend_palette(picture)
             if ORIENTATION in picture.tag_v2:  # which goes before XMP's; alone, Pillow applies that one itself
                 picture.info.pop("xmp", None)
@@ -67,12 +67,12 @@ def open_tiff(name: str, file: Any) -> ImageFile.ImageFile:
     return DeepTiff(file)
 
 
-def is_misread(image: Any) -> bool:
+def is_decoded_wrongly(image: Any) -> bool:
     """Whether `image` is one of Pillow's own whose pixels Pillow mixes up."""
-    return isinstance(image, TiffImagePlugin.TiffImageFile) and misread(image.tag_v2)
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and decodes_wrongly(image.tag_v2)
 
 
-def misread(tags: Any) -> bool:
+def decodes_wrongly(tags: Any) -> bool:
     """Whether Pillow opens a picture of these tags and gives other pixels than it holds."""
     photometric, samples, bits = tags.get(PHOTOMETRIC, 0), tags.get(SAMPLES, 1), max(tags.get(BITS, (1,)))
     compression, kind = tags.get(COMPRESSION, UNCOMPRESSED), max(tags.get(SAMPLE_FORMAT, (UNSIGNED,)))

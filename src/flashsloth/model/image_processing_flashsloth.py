@@ -42,7 +42,7 @@ from transformers.processing_utils import ImagesKwargs
 from flashsloth.media import open_picture
 from flashsloth.media.decoder_output import quiet_decoders
 from flashsloth.media.pixels import DEEP_GREY_MODES
-from flashsloth.media.tiff import is_misread
+from flashsloth.media.tiff import is_decoded_wrongly
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID, views_of
 
 PAD_COLOR = (127, 127, 127)
@@ -270,7 +270,7 @@ def _flat(images: Any) -> list[Any]:
 def _rgb(image: Any) -> Image.Image:
     """A PIL RGB picture of whatever `flashsloth.media` opens; PIL's own are converted as the published code does,
     but for those that Pillow makes white or mixes up: grey of more than 8 bits, and some TIFF."""
-    if not isinstance(image, Image.Image) or image.mode in DEEP_GREY_MODES or is_misread(image):
+    if not isinstance(image, Image.Image) or image.mode in DEEP_GREY_MODES or is_decoded_wrongly(image):
         return open_picture(image)
     with quiet_decoders():  # Pillow warns of palettes with alpha
         return image if image.mode == "RGB" else image.convert("RGB")

@@ -26,6 +26,7 @@ from transformers.utils import can_return_tuple
 
 from flashsloth.model.backbones import check_precision, decoder_layers, embedding_name, make_vision_tower
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.dummy_inputs import depend_on, dummy_picture, dummy_queries, must_run
 from flashsloth.model.embedded_query import (
     AttentionKeeper,
     EmbeddedQuery,
@@ -48,7 +49,6 @@ from flashsloth.model.positions import (
 )
 from flashsloth.model.projector import FlashSlothProjector
 from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
-from flashsloth.model.unused_parts import blank_picture, idle_queries, needs_query_tokens, touch
 from flashsloth.version import warn_of_untested_versions
 
 _EMBQ_KWARG = "embedded_query_inputs"
@@ -266,20 +266,21 @@ class FlashSlothModel(FlashSlothPreTrainedModel):
         assert inputs_embeds is not None
         check_precision(self.language_model, inputs_embeds)
         image = self._image_features(pixel_values, image_views, mm_encoder_outputs)
-        blank = blank_picture(self, inputs_embeds) if image is None else None
+        blank = dummy_picture(self, inputs_embeds) if image is None else None
         inputs_embeds, embq_inputs = self._place_pictures(
             inputs_embeds, image, image_row, image_index, query_turn, question_turn, sample_index
         )
         if embq_inputs is not None and self.attention_keepers:
             embq_inputs.keep = self.attention_keepers.get(get_ident())
         if blank is not None:
-            inputs_embeds = touch(inputs_embeds, blank.pooler_output)
+            inputs_embeds = depend_on(inputs_embeds, blank.pooler_output)
         if query_turn is not None:
             inputs_embeds = self._place_query_tokens(inputs_embeds, query_turn)
-        elif needs_query_tokens(self):
-            inputs_embeds = touch(inputs_embeds, self.query_tokens(inputs_embeds.new_zeros(inputs_embeds.shape[-1])))
+        elif must_run(self, self.query_tokens):
+            anchor = inputs_embeds.new_zeros(inputs_embeds.shape[-1])
+            inputs_embeds = depend_on(inputs_embeds, self.query_tokens(anchor))
         if embq_inputs is None:
-            embq_inputs = idle_queries(self, inputs_embeds, blank if image is None else image)
+            embq_inputs = dummy_queries(self, inputs_embeds, blank if image is None else image)
         if position_ids is None:
             position_ids = positions_without_padding(attention_mask, inputs_embeds.shape[1])
         if embq_inputs is not None:

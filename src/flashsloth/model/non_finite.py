@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from flashsloth.errors import FlashSlothError
-from flashsloth.model.loading.finite_weights import all_finite, fault_of
+from flashsloth.model.loading.finite_weights import all_finite, describe_non_finite
 
 _PARTS = {
     "vision_tower": "the vision encoder",
@@ -115,7 +115,7 @@ def _message(model: Any, name: str, module: nn.Module) -> str:
 def _advice(model: Any, module: nn.Module | None) -> str:
     if module is not None:
         held = [*module.named_parameters(), *module.named_buffers()]
-        if odd := next((name for name, tensor in held if fault_of(tensor)), None):
+        if odd := next((name for name, tensor in held if describe_non_finite(tensor)), None):
             return f"its {odd} is not finite itself: copy the checkpoint again, or go back to one that was sound"
         if (
             any(type(tensor) not in (torch.Tensor, nn.Parameter) for _, tensor in held)

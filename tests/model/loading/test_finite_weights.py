@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from flashsloth.checkpoint.inspect import inspect_checkpoint
 from flashsloth.cli.app import main
 from flashsloth.model.loading import CheckpointError
-from flashsloth.model.loading.finite_weights import fault_of
+from flashsloth.model.loading.finite_weights import describe_non_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
@@ -82,7 +82,7 @@ def test_numbers_too_large_for_the_type_asked_for(folder: Path) -> None:
 
 
 def test_huge_numbers_are_sound() -> None:
-    assert not fault_of(torch.full((100,), 3e38))
-    assert not fault_of(torch.full((100,), 60000.0, dtype=torch.float16))
-    assert not fault_of(torch.empty(0))
-    assert fault_of(torch.tensor([torch.nan, torch.inf, 0])) == "1 NaN and 1 infinite of 3 numbers"
+    assert not describe_non_finite(torch.full((100,), 3e38))
+    assert not describe_non_finite(torch.full((100,), 60000.0, dtype=torch.float16))
+    assert not describe_non_finite(torch.empty(0))
+    assert describe_non_finite(torch.tensor([torch.nan, torch.inf, 0])) == "1 NaN and 1 infinite of 3 numbers"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from flashsloth.inference.prompt import Prompt, pad_right
 from flashsloth.inference.vision import ImageFeatures, picture_inputs
-from flashsloth.model.loading.finite_weights import fault_of
+from flashsloth.model.loading.finite_weights import describe_non_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import NonFiniteError, explained
 
@@ -28,7 +28,7 @@ def broken_answer(
     if pictures is not None:
         features = pictures.features
         for part, tensor in (("vision encoder", features.last_hidden_state), ("projector", features.pooler_output)):
-            if fault_of(tensor):
+            if describe_non_finite(tensor):
                 return NonFiniteError(
                     f"the model computed NaN or infinity in {model.dtype}: the first such output is the {part}'s, for "
                     f"this picture; load the model in float32; if it stays, the checkpoint is damaged"

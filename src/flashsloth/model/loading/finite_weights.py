@@ -27,7 +27,7 @@ ADVICE = "copy or download it again, or go back to a training checkpoint that wa
 """What to do about weights that are not."""
 
 
-def odd_quantization(config: Mapping[str, Any], tensors: Iterable[StoredTensor]) -> list[str]:
+def needless_quantization(config: Mapping[str, Any], tensors: Iterable[StoredTensor]) -> list[str]:
     """A line where a configuration says that the weights are quantized, and they are not.
 
     Args:
@@ -35,13 +35,13 @@ def odd_quantization(config: Mapping[str, Any], tensors: Iterable[StoredTensor])
         tensors: what is stored.
     """
     said = config.get("quantization_config")
-    if said is None or odd_types(tensors):
+    if said is None or wrong_dtypes(tensors):
         return []
     kind = said.get("quant_method") if isinstance(said, dict) else said
     return [f"config.json has a quantization_config ({kind!r}), but the weights are plain numbers: take it out"]
 
 
-def odd_types(tensors: Iterable[StoredTensor]) -> list[str]:
+def wrong_dtypes(tensors: Iterable[StoredTensor]) -> list[str]:
     """Tensors of files that are no plain floating-point numbers, by their headers."""
     return [
         f"{tensor.name} in {tensor.file.name} is {tensor.dtype}, expected one of {PLAIN_FLOATS}"
@@ -50,12 +50,12 @@ def odd_types(tensors: Iterable[StoredTensor]) -> list[str]:
     ]
 
 
-def odd_values(tensors: Iterable[StoredTensor]) -> list[str]:
+def non_finite_tensors(tensors: Iterable[StoredTensor]) -> list[str]:
     """Floating-point tensors of files that hold NaN or infinity; every one is read."""
     found = []
     for tensor in tensors:
         if tensor.dtype in TORCH_DTYPES and not _finite_in_file(tensor):
-            fault = fault_of(load_tensors([tensor])[tensor.name])
+            fault = describe_non_finite(load_tensors([tensor])[tensor.name])
             found += [f"{tensor.name} in {tensor.file.name} holds {fault}"] if fault else []
     return found
 
@@ -75,7 +75,7 @@ def _finite_in_file(tensor: StoredTensor) -> bool:
     return True
 
 
-def odd_weights(model: Any, stored: Mapping[str, StoredTensor]) -> list[str]:
+def non_finite_weights(model: Any, stored: Mapping[str, StoredTensor]) -> list[str]:
     """Parameters and buffers of a model that hold NaN or infinity.
 
     Args:
@@ -84,12 +84,16 @@ def odd_weights(model: Any, stored: Mapping[str, StoredTensor]) -> list[str]:
     """
     found = []
     for name, tensor in model.state_dict().items():
-        fault = fault_of(tensor)
+        fault = describe_non_finite(tensor)
         if not fault:
             continue
         source = stored.get(name)
         place = f" in {source.file.name}" if source is not None else ""
-        if source is not None and source.dtype in TORCH_DTYPES and not fault_of(load_tensors([source])[source.name]):
+        if (
+            source is not None
+            and source.dtype in TORCH_DTYPES
+            and not describe_non_finite(load_tensors([source])[source.name])
+        ):
             found.append(f"{name}{place} is {source.dtype} and too large for {tensor.dtype}: load it in another dtype")
         else:
             found.append(f"{name}{place} holds {fault}")
@@ -103,7 +107,7 @@ def all_finite(tensor: torch.Tensor) -> bool:
     return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
-def fault_of(tensor: torch.Tensor) -> str:
+def describe_non_finite(tensor: torch.Tensor) -> str:
     """How much of a floating-point tensor is not finite; empty for nothing, and for what cannot be told."""
     import torch
 
@@ -117,4 +121,4 @@ def fault_of(tensor: torch.Tensor) -> str:
     return f"{' and '.join(kinds)} of {tensor.numel():,} numbers" if kinds else ""
 
 
-__all__ = ["all_finite", "fault_of", "odd_types", "odd_values", "odd_weights"]
+__all__ = ["all_finite", "describe_non_finite", "non_finite_tensors", "non_finite_weights", "wrong_dtypes"]

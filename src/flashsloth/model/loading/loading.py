@@ -18,7 +18,7 @@ from typing import Any
 from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.loading.companions import published_processor
-from flashsloth.model.loading.finite_weights import ADVICE, odd_quantization, odd_types, odd_weights
+from flashsloth.model.loading.finite_weights import ADVICE, needless_quantization, non_finite_weights, wrong_dtypes
 from flashsloth.model.loading.folders import CONFIG, local_folder, read_config_dict, split_hub_options
 from flashsloth.model.loading.preflight import (
     check_before_loading,
@@ -28,8 +28,8 @@ from flashsloth.model.loading.preflight import (
     joined,
 )
 from flashsloth.model.loading.published_config import (
+    allowed_missing_keys,
     by_our_names,
-    forgiven,
     is_published,
     is_published_dict,
     published_config,
@@ -70,8 +70,8 @@ def load_model(load: Callable[..., Any], name_or_path: Any, *args: Any, **option
     published = is_published_dict(flat)
     stored = _stored(name_or_path)
     if flat.get("quantization_config") is None:
-        _refuse(name_or_path, odd_types(stored.values()))
-    elif stored and (problems := odd_quantization(flat, stored.values())):
+        _refuse(name_or_path, wrong_dtypes(stored.values()))
+    elif stored and (problems := needless_quantization(flat, stored.values())):
         raise CheckpointError(f"{name_or_path}: {problems[0]}")
     with without_report():
         if published:
@@ -156,7 +156,7 @@ def _judge(model: Any, info: Mapping[str, Any], name_or_path: Any, *, published:
     prefix = "" if has_head else _BASE_PREFIX  # the base model's own names lack it
     shapes = {prefix + name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = {prefix + name for name in info["missing_keys"]}
-    if drawn := forgiven(model.config, missing, shapes):
+    if drawn := allowed_missing_keys(model.config, missing, shapes):
         logger.warning("%s has no query tokens and no EmbQ (stage 1): they are drawn anew", name_or_path)
         missing -= drawn
     unexpected = {name for name in info["unexpected_keys"] if has_head or not name.startswith(_HEAD)}
@@ -184,7 +184,7 @@ def _check_sound(model: Any, name_or_path: Any, *, published: bool) -> None:
     stored = by_our_names(_stored(name_or_path), published=published)
     if not hasattr(model, "lm_head"):
         stored = {name.removeprefix(_BASE_PREFIX): held for name, held in stored.items()}
-    _refuse(name_or_path, odd_weights(model, stored))
+    _refuse(name_or_path, non_finite_weights(model, stored))
 
 
 def _refuse(name_or_path: Any, problems: list[str]) -> None:

@@ -18,7 +18,7 @@ from flashsloth.files import LFS_POINTER, is_lfs_pointer
 from flashsloth.media.limits import cause
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.loading.published_config import forgiven
+from flashsloth.model.loading.published_config import allowed_missing_keys
 from flashsloth.model.loading.safetensors_files import TORCH_DTYPES, CheckpointError, StoredTensor, read_json
 
 CONFIG = "config.json"
@@ -183,7 +183,7 @@ def check_before_loading(
     if unexpected and not misshapen:
         return  # transformers may know these as old names of what is missing
     missing = set(expected) - set(named)
-    missing -= forgiven(config, missing, expected)
+    missing -= allowed_missing_keys(config, missing, expected)
     problems = [f"{own_name(name)} is missing, expected {list(expected[name])}" for name in sorted(missing)]
     problems += misshapen
     problems += [f"{named[name].file.name}: {named[name].name} is unexpected" for name in unexpected]

@@ -84,7 +84,7 @@ def is_stage_2_only(name: str) -> bool:
     return name.startswith(STAGE_2_PARTS)
 
 
-def forgiven(config: Any, missing: Iterable[str], expected: Iterable[str]) -> set[str]:
+def allowed_missing_keys(config: Any, missing: Iterable[str], expected: Iterable[str]) -> set[str]:
     """Which missing tensors are no fault: what stage 2 trains, in a checkpoint of stage 1, where all of it is missing.
 
     Args:
@@ -368,9 +368,9 @@ __all__ = [
     "TEXT_MODEL_TYPE",
     "VISION_CONFIG",
     "VISION_MODEL_TYPE",
+    "allowed_missing_keys",
     "by_our_names",
     "flat_config",
-    "forgiven",
     "is_published",
     "is_published_dict",
     "is_stage_2_only",

@@ -1,9 +1,9 @@
-"""Parts that a batch does not need, used all the same, where other devices may need them.
+"""Dummy inputs for parts of the model that a batch does not need, but that other devices may.
 
-In: a model and what its batch brings. Out: stand-ins that change nothing: a picture that stands nowhere, queries that
-add zero. Without them training on several devices hangs or fails: gradients are averaged over all devices, and a part
-whose weights are sharded (FSDP2, ZeRO-3) runs on every device or on none, in the same order. So a stand-in goes the
-way that a real picture or a real turn goes, at the same place.
+In: a model and what its batch brings. Out: inputs that change nothing: a picture that stands nowhere, queries that add
+zero. Without them training on several devices hangs or fails: gradients are averaged over all devices, and a part whose
+weights are sharded (FSDP2, ZeRO-3) runs on every device or on none, in the same order. So a dummy takes the way of a
+real picture or a real turn, at the same place.
 
 Legend: B batch, T positions, W views a picture, P patches a view, Q query tokens, V and D widths of encoder and
 language model.
@@ -23,14 +23,14 @@ _SHARD_MARKS = ("device_mesh", "ds_id")
 """What a sharded parameter has and no other: FSDP2's (torch's DTensor), DeepSpeed's ZeRO-3."""
 
 
-def blank_picture(model: Any, inputs_embeds: torch.Tensor) -> FlashSlothImageFeatures | None:
+def dummy_picture(model: Any, inputs_embeds: torch.Tensor) -> FlashSlothImageFeatures | None:
     """What a FlashSlothModel makes of a picture that is all zeros, for a batch without one; None where none is needed.
 
     A frozen encoder that is whole on this device is not run.
     """
     learners = (model.spatial_attention_pooling, model.projector)
-    runs_encoder = _must_run(model, model.vision_tower)
-    if not runs_encoder and not any(_must_run(model, part) for part in learners):
+    runs_encoder = must_run(model, model.vision_tower)
+    if not runs_encoder and not any(must_run(model, part) for part in learners):
         return None
     config = model.config
     if runs_encoder:
@@ -40,19 +40,19 @@ def blank_picture(model: Any, inputs_embeds: torch.Tensor) -> FlashSlothImageFea
     return model.pool_features(_zeros_for(model.projector, inputs_embeds, 1, patches, width))
 
 
-def touch(inputs_embeds: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+def depend_on(inputs_embeds: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """Float [B, T, D] as it is, but made to depend on `output`."""
     return inputs_embeds + 0.0 * output.sum().to(inputs_embeds.dtype)
 
 
-def idle_queries(
+def dummy_queries(
     model: Any, inputs_embeds: torch.Tensor, image: FlashSlothImageFeatures | None
 ) -> EmbeddedQueryInputs | None:
     """A turn for EmbQ that may look at nothing, so that its states stay what they are; None where none is needed.
 
     It stands on the batch's first positions; the features that it may not look at are the batch's own, if there are.
     """
-    if not _must_run(model, model.embedded_query):
+    if not must_run(model, model.embedded_query):
         return None
     device, config = inputs_embeds.device, model.config
     place = torch.arange(min(config.num_query_tokens, inputs_embeds.shape[1]), device=device)[None]  # [1, Q]
@@ -70,25 +70,16 @@ def idle_queries(
     )
 
 
-def needs_query_tokens(model: Any) -> bool:
-    """Whether the query tokens must be used, though the batch has no turns."""
-    return _must_run(model, model.query_tokens)
-
-
 def _zeros_for(part: nn.Module, inputs_embeds: torch.Tensor, *shape: int) -> torch.Tensor:
     """Zeros as a part takes them, where the batch is."""
     return inputs_embeds.new_zeros(*shape, dtype=next(part.parameters()).dtype)
 
 
-def _must_run(model: Any, part: nn.Module) -> bool:
+def must_run(model: Any, part: nn.Module) -> bool:
     """Whether a part has parameters that learn, or that other devices wait for."""
     if not (model.training or (torch.distributed.is_available() and torch.distributed.is_initialized())):
         return False  # nothing is sharded without others: an answer's steps do not look at every parameter
-    return any((model.training and p.requires_grad) or _is_sharded(p) for p in part.parameters())
-
-
-def _is_sharded(parameter: nn.Parameter) -> bool:
-    return any(hasattr(parameter, mark) for mark in _SHARD_MARKS)
-
-
-__all__ = ["blank_picture", "idle_queries", "needs_query_tokens", "touch"]
+    return any(
+        (model.training and parameter.requires_grad) or any(hasattr(parameter, mark) for mark in _SHARD_MARKS)
+        for parameter in part.parameters()
+    )
