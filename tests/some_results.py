@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flashsloth.benchmark.results import Results, Run, Sitting, SubjectResult
+from flashsloth.benchmark.results import ModelResult, PairedRun, Results, Run
 
 MACHINE = {
     "name": "Example processor",
@@ -26,7 +26,7 @@ def make_run(first: float, token: float, tokens: int = 4, share: float = 0.0, di
     )
 
 
-def make_subject(
+def make_model_result(
     name: str,
     title: str,
     kind: str,
@@ -37,9 +37,9 @@ def make_subject(
     flops: float = 1e12,
     precision: str = "bfloat16",
     varies: str | None = None,
-) -> SubjectResult:
-    """A subject with a run for each time to the first token."""
-    return SubjectResult(
+) -> ModelResult:
+    """A model with a run for each time to the first token."""
+    return ModelResult(
         name,
         title,
         kind,
@@ -59,11 +59,11 @@ def make_subject(
 
 
 def make_results() -> Results:
-    """A FlashSloth, another form of it, a peer, and a peer that failed."""
-    first = make_subject("flashsloth", "FlashSloth", "flashsloth", visual=81, firsts=[2.0, 2.2, 1.8], token=0.12)
+    """A FlashSloth, another form of it, a baseline, and a baseline that failed."""
+    first = make_model_result("flashsloth", "FlashSloth", "flashsloth", visual=81, firsts=[2.0, 2.2, 1.8], token=0.12)
     first.again = [make_run(0.4, 0.12, tokens=1)] * 3
     first.batch_rows, first.batches = 8, [make_run(16.0, 0.16)]
-    eight = make_subject(
+    eight = make_model_result(
         "flashsloth-int8",
         "FlashSloth int8",
         "flashsloth",
@@ -73,8 +73,10 @@ def make_results() -> Results:
         precision="int8",
         varies="flashsloth",
     )
-    peer = make_subject("qwen2-vl-2b", "Qwen2-VL-2B", "peer", visual=391, firsts=[8.0, 7.6], token=0.24, flops=3.6e12)
-    broken = SubjectResult("minicpm-v2", "MiniCPM-V 2", "peer", "bfloat16", "bfloat16", failure="build: killed")
+    baseline = make_model_result(
+        "qwen2-vl-2b", "Qwen2-VL-2B", "peer", visual=391, firsts=[8.0, 7.6], token=0.24, flops=3.6e12
+    )
+    broken = ModelResult("minicpm-v2", "MiniCPM-V 2", "peer", "bfloat16", "bfloat16", failure="build: killed")
     return Results(
         suite="cpu",
         date="2026-01-02T03:04:05+00:00",
@@ -83,10 +85,10 @@ def make_results() -> Results:
         job={"text_tokens": 64, "new_tokens": 4, "seed": 0},
         machine=dict(MACHINE),
         machine_disturbed=False,
-        subjects=[first, eight, peer, broken],
+        subjects=[first, eight, baseline, broken],
         sittings=[
-            Sitting("flashsloth", "flashsloth-int8", [0], [0]),
-            Sitting("flashsloth", "qwen2-vl-2b", [1, 2], [0, 1]),
-            Sitting("flashsloth", "minicpm-v2", [], []),
+            PairedRun("flashsloth", "flashsloth-int8", [0], [0]),
+            PairedRun("flashsloth", "qwen2-vl-2b", [1, 2], [0, 1]),
+            PairedRun("flashsloth", "minicpm-v2", [], []),
         ],
     )

@@ -18,7 +18,7 @@ import speed_models
 import speed_pairs
 import speed_worker
 
-from flashsloth.benchmark.timing import LoadWatch
+from flashsloth.benchmark.timing import CpuContention
 from flashsloth.model.loading.folders import shipped_folder
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def compare(
 @pytest.fixture(autouse=True)
 def _undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed_pairs, "SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(LoadWatch, "others_share", lambda self, since: 0.0)
+    monkeypatch.setattr(CpuContention, "others_share", lambda self, since: 0.0)
 
 
 def test_side_by_side_trees_alternate() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import tiny
 from transformers import GraniteConfig, SiglipVisionConfig
 
-from flashsloth.benchmark.models import PEERS, Peer
+from flashsloth.benchmark.models import BASELINES, Baseline
 from flashsloth.benchmark.models.minicpm_v2 import TEXT as MINICPM_TEXT
 from flashsloth.benchmark.models.minicpm_v2 import VISION as MINICPM_VISION
 from flashsloth.benchmark.models.minicpm_v2 import MiniCpmV2Config
@@ -43,11 +43,11 @@ def flashsloth(**changes: Any) -> FlashSlothConfig:
 
 
 def small_config(name: str) -> Any:
-    """A peer's configuration with small numbers in the places of its own."""
+    """A baseline's configuration with small numbers in the places of its own."""
     if name == "minicpm-v2":
         text = {**MINICPM_TEXT, **SMALL_TEXT, "num_key_value_heads": 4}
         return MiniCpmV2Config(SiglipVisionConfig(**{**MINICPM_VISION, **SMALL_VISION}), GraniteConfig(**text))
-    config = copy.deepcopy(PEERS[name].true_config())
+    config = copy.deepcopy(BASELINES[name].true_config())
     fields = config.to_dict()
     text, vision = fields.pop("text_config"), fields.pop("vision_config")
     vision.update(SMALL_VISION)
@@ -69,6 +69,6 @@ def small_config(name: str) -> Any:
     return type(config)(text_config=text, vision_config=vision, **fields)
 
 
-def small_peer(name: str) -> Peer:
-    """A peer whose model takes no time to run; its picture preparation is the true one."""
-    return PEERS[name](small_config(name))
+def small_baseline(name: str) -> Baseline:
+    """A baseline whose model takes no time to run; its picture preparation is the true one."""
+    return BASELINES[name](small_config(name))

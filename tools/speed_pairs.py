@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from speed_result import LOAD, NEW, OLD, TITLES, WALL, Comparison
 
-from flashsloth.benchmark.timing import LoadWatch, Patience, own_seconds
+from flashsloth.benchmark.timing import CpuContention, Patience, own_seconds
 
 WARM_UPS = 3
 LEAST_SECONDS = 0.5
@@ -83,7 +83,7 @@ class Comparer:
     def _side_by_side(self) -> None:
         with ExitStack() as stack:
             workers = {tree: stack.enter_context(self._start(tree)) for tree in (OLD, NEW)}
-            watch = LoadWatch(own=lambda: own_seconds() + sum(worker.request("cpu") for worker in workers.values()))
+            watch = CpuContention(own=lambda: own_seconds() + sum(worker.request("cpu") for worker in workers.values()))
             for tree, worker in workers.items():
                 self._prepare(tree, worker)
             for name, comparison in self.comparisons.items():
@@ -100,7 +100,7 @@ class Comparer:
                 comparison.discarded = patience.discarded
 
     def _pair(
-        self, workers: dict[str, Worker], name: str, number: int, watch: LoadWatch
+        self, workers: dict[str, Worker], name: str, number: int, watch: CpuContention
     ) -> tuple[dict[str, dict[str, Any]], float]:
         """A measurement of each tree; and what other programs took in the more disturbed one."""
         pair, shares = {}, []
@@ -123,7 +123,7 @@ class Comparer:
 
     def _whole_process(self, tree: str, worker: Worker, number: int) -> dict[str, tuple[dict[str, Any], float]]:
         """Every workload once: its measurement, and what other programs took meanwhile."""
-        watch = LoadWatch(own=lambda: own_seconds() + worker.request("cpu"))
+        watch = CpuContention(own=lambda: own_seconds() + worker.request("cpu"))
         since = watch.read()
         self._say(f"pair {number}, {tree}: {TITLES[LOAD]}")
         loaded = self._prepare(tree, worker)
@@ -134,7 +134,9 @@ class Comparer:
                 found[name] = self._measure_first(worker, name, number, watch)
         return found
 
-    def _measure_first(self, worker: Worker, name: str, number: int, watch: LoadWatch) -> tuple[dict[str, Any], float]:
+    def _measure_first(
+        self, worker: Worker, name: str, number: int, watch: CpuContention
+    ) -> tuple[dict[str, Any], float]:
         """What this process had not to do before: a workload that is over soon is warmed up, a long one is not."""
         since = watch.read()
         measured = self._warm_up(worker, name, number, times=1)

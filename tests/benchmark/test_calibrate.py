@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from some_results import make_results, make_run, make_subject
+from some_results import make_model_result, make_results, make_run
 
 from flashsloth.benchmark.calibrate import compare, fit_efficiencies, fit_fixed_cost, plan_of
 from flashsloth.benchmark.results import Results, Run
 from flashsloth.errors import BenchmarkError
 from flashsloth.planning import efficiency
 from flashsloth.planning.efficiency import Efficiency, FixedCost
-from flashsloth.planning.latency import LOOK, PREPARATION
+from flashsloth.planning.latency import ENCODE, PREPARATION
 
 WAS = FixedCost(layer=1e-4, token=5e-4, picture=1e-3, view_pixel=1e-8)
 
@@ -27,10 +27,10 @@ def test_fitted_shares_say_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
     assert fitted["cpu", "int8"].row == efficiency.EFFICIENCIES["cpu", "int8"].row  # no batch was measured
     for key, shares in fitted.items():
         monkeypatch.setitem(efficiency.EFFICIENCIES, key, shares)
-    first = results.subject("flashsloth")
+    first = results.model("flashsloth")
     planned = plan_of(first, results)
     stages = {stage.name: stage.seconds for stage in planned.stages}
-    assert stages[LOOK] == pytest.approx(2.0 * 0.6)  # the median run's encoder
+    assert stages[ENCODE] == pytest.approx(2.0 * 0.6)  # the median run's encoder
     found = compare(results)
     assert set(found) == {"flashsloth", "flashsloth-int8"}
     assert found["flashsloth"]["tokens a second"] == pytest.approx(1)
@@ -43,10 +43,10 @@ def test_fitted_shares_say_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_standard_and_the_hd_model_share_a_row() -> None:
     results = make_results()
     alone = fit_efficiencies(results)["cpu", "bfloat16"]
-    hd = make_subject("flashsloth-hd", "FlashSloth-HD", "flashsloth", visual=405, firsts=[8.0], token=0.24)
+    hd = make_model_result("flashsloth-hd", "FlashSloth-HD", "flashsloth", visual=405, firsts=[8.0], token=0.24)
     results.subjects.append(hd)
     both = fit_efficiencies(results)["cpu", "bfloat16"]
-    results.subjects.remove(results.subject("flashsloth"))
+    results.subjects.remove(results.model("flashsloth"))
     other = fit_efficiencies(results)["cpu", "bfloat16"]
     assert both.decode == pytest.approx((alone.decode + other.decode) / 2)
     assert alone.decode != pytest.approx(other.decode)
@@ -54,11 +54,11 @@ def test_the_standard_and_the_hd_model_share_a_row() -> None:
 
 def test_the_small_model_tells_what_is_fixed() -> None:
     results = make_results()
-    nano = make_subject("nano", "Nano", "shipped", visual=16, firsts=[1.0], token=1.0, precision="float32")
+    nano = make_model_result("nano", "Nano", "shipped", visual=16, firsts=[1.0], token=1.0, precision="float32")
     results.subjects = [nano]
     planned = plan_of(nano, results)
     shares = efficiency.EFFICIENCIES["cpu", "float32"]
-    look, step = next(stage for stage in planned.stages if stage.name == LOOK), planned.step
+    look, step = next(stage for stage in planned.stages if stage.name == ENCODE), planned.step
     took = look.limit_seconds / shares.encoder + look.layers * 3e-4
     gap = step.limit_seconds / shares.decode + step.layers * 3e-4 + 2e-3
     nano.runs = [Run({**make_run(1.0, 1.0).stages, "encoder": took}, [1.0, 1.0 + gap, 1.0 + 2 * gap], 0.0, 50e9)]
@@ -68,17 +68,17 @@ def test_the_small_model_tells_what_is_fixed() -> None:
 
 
 def without(results: Results, *names: str) -> Results:
-    results.subjects = [subject for subject in results.subjects if subject.name not in names]
+    results.subjects = [model for model in results.subjects if model.name not in names]
     return results
 
 
 def test_results_that_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    peers = without(make_results(), "flashsloth", "flashsloth-int8")
-    assert compare(peers) == {}
+    baselines = without(make_results(), "flashsloth", "flashsloth-int8")
+    assert compare(baselines) == {}
     with pytest.raises(BenchmarkError, match="no FlashSloth of the published size was measured"):
-        fit_efficiencies(peers)
+        fit_efficiencies(baselines)
     with pytest.raises(BenchmarkError, match="the small model was not measured"):
-        fit_fixed_cost(peers)
+        fit_fixed_cost(baselines)
     monkeypatch.setitem(efficiency.FIXED_COSTS, "cpu", FixedCost(layer=1.0, token=0.0, picture=0.0, view_pixel=0.0))
     with pytest.raises(BenchmarkError, match=r"encoder took 1\.2 s, no longer than its fixed part, 26\.0 s"):
         fit_efficiencies(make_results())

@@ -1,4 +1,4 @@
-"""An accelerator's busy side, as far as a processor can run it: tiny subjects for real, the rest scripted."""
+"""An accelerator's busy side, as far as a processor can run it: tiny models for real, the rest scripted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from flashsloth.benchmark.device import (
 )
 from flashsloth.benchmark.device_report import print_device_results, write_device_report
 from flashsloth.benchmark.device_worker import DeviceWorker
-from flashsloth.benchmark.models import make_peer
-from flashsloth.benchmark.models.flashsloth import FlashSlothSubject, make_published_size
+from flashsloth.benchmark.models import make_baseline
+from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth, make_published_size
 from flashsloth.benchmark.throughput import (
     QUERIES,
     Agreement,
@@ -36,7 +36,7 @@ from flashsloth.benchmark.throughput import (
 )
 from flashsloth.benchmark.timing import StageClock, WallTime
 from flashsloth.benchmark.worker_process import WorkerError
-from flashsloth.benchmark.workload import SUBJECTS, SUITES, StandardJob, find_subjects
+from flashsloth.benchmark.workload import MODELS, SUITES, StandardJob, find_models
 from flashsloth.errors import BenchmarkError
 
 CPU = torch.device("cpu")
@@ -45,26 +45,26 @@ JOB = StandardJob(text_tokens=16, new_tokens=4)
 
 
 @pytest.fixture
-def subject() -> FlashSlothSubject:
+def model() -> BenchmarkedFlashSloth:
     return make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
 
 
-def test_a_batch_tells_every_step_once(subject: FlashSlothSubject) -> None:
+def test_a_batch_tells_every_step_once(model: BenchmarkedFlashSloth) -> None:
     clock = StageClock(WallTime())
-    with clock.watching(subject.parts), clock.counting_steps(subject.head):
-        subject.answer_batch([JOB.picture(number) for number in range(6)], 5)
+    with clock.watching(model.parts), clock.counting_steps(model.head):
+        model.answer_batch([JOB.picture(number) for number in range(6)], 5)
     assert len(clock.tokens()) == 5
 
 
 @pytest.mark.parametrize("new_tokens", [3, 8])
-def test_many_pictures_are_all_answered(subject: FlashSlothSubject, new_tokens: int) -> None:
-    found = measure_throughput(subject, "flashsloth", JOB, pictures=7, new_tokens=new_tokens, rows=4, device=CPU)
+def test_many_pictures_are_all_answered(model: BenchmarkedFlashSloth, new_tokens: int) -> None:
+    found = measure_throughput(model, "flashsloth", JOB, pictures=7, new_tokens=new_tokens, rows=4, device=CPU)
     assert (found.pictures, found.new_tokens, found.rows, found.failure) == (7, new_tokens, 4, None)
     assert found.tokens_per_second == pytest.approx(found.pictures_per_second * new_tokens)
 
 
-def test_a_peer_answers_in_batches_and_in_smaller_ones_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = make_peer(tiny_shapes.small_peer("internvl2-2b"), torch.float32, CPU, JOB)
+def test_a_baseline_answers_in_batches_and_in_smaller_ones_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline = make_baseline(tiny_shapes.small_baseline("internvl2-2b"), torch.float32, CPU, JOB)
     sizes: list[int] = []
 
     def count(pictures: list[Any], new_tokens: int) -> None:
@@ -72,8 +72,8 @@ def test_a_peer_answers_in_batches_and_in_smaller_ones_where_memory_ends(monkeyp
         if len(pictures) > 2:
             raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(peer, "answer_batch", count)
-    found = measure_throughput(peer, "internvl2-2b", JOB, pictures=5, new_tokens=3, rows=4, device=CPU)
+    monkeypatch.setattr(baseline, "answer_batch", count)
+    found = measure_throughput(baseline, "internvl2-2b", JOB, pictures=5, new_tokens=3, rows=4, device=CPU)
     assert found.rows == 2
     assert sizes == [4, 2, 2, 2, 1]
 
@@ -87,18 +87,18 @@ def test_the_fast_path_is_held_against_float32(dtype: str, most: float) -> None:
     assert (found.largest_kl > 1e-9) == (dtype == "bfloat16")
 
 
-def test_a_peer_of_tiles_learns() -> None:
+def test_a_baseline_of_tiles_learns() -> None:
     name = "internvl2-2b"
-    peer = tiny_shapes.small_peer(name)
-    found = measure_training(name, "instruction", rows=1, text_tokens=16, steps=1, device=CPU, peer=peer)
+    baseline = tiny_shapes.small_baseline(name)
+    found = measure_training(name, "instruction", rows=1, text_tokens=16, steps=1, device=CPU, baseline=baseline)
     assert found.samples_per_second > 0
     assert found.positions > 16
     assert found.learning > 0
 
 
 def test_a_later_stage_trains_more_and_the_small_model_trains_too() -> None:
-    peer = tiny_shapes.small_peer("qwen2-vl-2b")
-    learning = [measure_training("qwen2-vl-2b", stage, 1, 16, 1, CPU, peer=peer).learning for stage in STAGES]
+    baseline = tiny_shapes.small_baseline("qwen2-vl-2b")
+    learning = [measure_training("qwen2-vl-2b", stage, 1, 16, 1, CPU, baseline=baseline).learning for stage in STAGES]
     assert learning[0] < learning[1]
     own = measure_training("flashsloth", "alignment", 1, 16, 1, CPU, size=None)
     assert own.seconds
@@ -148,7 +148,7 @@ def scripted_results(fails: str = "") -> DeviceResults:
 
     settings = DeviceSettings("cuda", JOB)
     return measure_device(
-        find_subjects(["flashsloth"]), ["flashsloth", "qwen2-vl-2b"], settings, lambda: Scripted(script), lambda _: None
+        find_models(["flashsloth"]), ["flashsloth", "qwen2-vl-2b"], settings, lambda: Scripted(script), lambda _: None
     )
 
 
@@ -195,7 +195,7 @@ def test_a_worker_builds_and_answers() -> None:
         worker.answer({"do": "run"})
     with pytest.raises(BenchmarkError, match="nothing is built"):
         worker.answer({"do": "throughput", "new_tokens": 3, "pictures": 2, "rows": 1})
-    spec = {name: getattr(SUBJECTS["nano"], name) for name in SUBJECTS["nano"].__dataclass_fields__}
+    spec = {name: getattr(MODELS["nano"], name) for name in MODELS["nano"].__dataclass_fields__}
     seconds = worker.answer({"do": "build", "spec": spec, "job": JOB.to_dict(), "device": "cpu"})
     assert set(seconds) == {"build", "first_answer", "second_answer"}
     found = worker.answer({"do": "throughput", "new_tokens": 2, "pictures": 3, "rows": 2})

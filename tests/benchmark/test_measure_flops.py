@@ -32,8 +32,8 @@ def test_fused_attention_counts_as_its_products_do() -> None:
 
 def test_stages_of_a_flashsloth() -> None:
     config = tiny_shapes.flashsloth()
-    subject = make_published_size(1, torch.float32, CPU, JOB, config)
-    flops = count_flops(subject, JOB)
+    model = make_published_size(1, torch.float32, CPU, JOB, config)
+    flops = count_flops(model, JOB)
     vision, text = config.vision_config, config.text_config
     patches, windows = config.num_patches, config.num_windows
     width, wide = vision.hidden_size, text.hidden_size
@@ -45,8 +45,8 @@ def test_stages_of_a_flashsloth() -> None:
     assert flops[ENCODER] == layers + attention + 2 * patches * width * 3 * vision.patch_size**2
     assert flops[QUERY] > 0
     weights = text.num_hidden_layers * (4 * wide**2 + 2 * wide * text.intermediate_size)
-    held = subject.positions + 1
+    held = model.positions + 1
     attended = text.num_hidden_layers * 2 * 2 * held * wide
     step = 2 * (weights + wide * text.vocab_size) + attended
     assert flops[STEP] == pytest.approx(step, rel=1e-3)  # some versions make rotary angles by a product
-    assert flops[LANGUAGE] > 2 * weights * subject.positions
+    assert flops[LANGUAGE] > 2 * weights * model.positions

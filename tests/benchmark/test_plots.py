@@ -1,11 +1,11 @@
-"""Plots show every subject, and no label covers another."""
+"""Plots show every model, and no label covers another."""
 
 from __future__ import annotations
 
 from itertools import combinations
 
 import pytest
-from some_results import make_results, make_subject
+from some_results import make_model_result, make_results
 
 from flashsloth.benchmark.plots import _response_time, _where_time_goes
 from flashsloth.benchmark.results import Results, all_figures
@@ -15,11 +15,11 @@ def crowded() -> Results:
     """Models that stand close together."""
     results = make_results()
     results.subjects = [
-        make_subject("flashsloth", "FlashSloth", "flashsloth", visual=81, firsts=[2.0], token=0.12),
-        make_subject("a", "A model with a long name", "peer", visual=391, firsts=[8.0], token=0.1),
-        make_subject("b", "Another with a long name", "peer", visual=405, firsts=[8.1], token=0.1),
-        make_subject("c", "A third with a long name", "peer", visual=430, firsts=[7.7], token=0.2),
-        make_subject("d", "A fourth", "peer", visual=1792, firsts=[20.0], token=0.13),
+        make_model_result("flashsloth", "FlashSloth", "flashsloth", visual=81, firsts=[2.0], token=0.12),
+        make_model_result("a", "A model with a long name", "peer", visual=391, firsts=[8.0], token=0.1),
+        make_model_result("b", "Another with a long name", "peer", visual=405, firsts=[8.1], token=0.1),
+        make_model_result("c", "A third with a long name", "peer", visual=430, firsts=[7.7], token=0.2),
+        make_model_result("d", "A fourth", "peer", visual=1792, firsts=[20.0], token=0.13),
     ]
     results.sittings = []
     return results

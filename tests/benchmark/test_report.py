@@ -41,7 +41,7 @@ def test_rows_have_a_cell_for_every_column(results: Results) -> None:
         assert len(set(table.columns)) == len(table.columns)
 
 
-def test_numbers_of_a_subject(results: Results) -> None:
+def test_numbers_of_a_model(results: Results) -> None:
     speed, work, limits, ratio, more = all_tables(results)
     assert speed.rows[0] == ["FlashSloth", "81", "2.00 s", "2.18 s", "120 ms", "120 ms", "8.3", "2.36 s", "7.50 GB"]
     assert work.rows[0] == ["FlashSloth", "20.0 ms", "1.20 s", "100 ms", "40.0 ms", "620 ms", "20.0 ms"]

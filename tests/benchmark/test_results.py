@@ -36,7 +36,7 @@ def damage(**changes: Any) -> dict[str, Any]:
         (damage(format=FORMAT + 1), f"have format {FORMAT + 1}; expected {FORMAT}: measure anew"),
         ({}, "have format None"),
         (damage(speed=3), "results in the results is damaged"),
-        (damage(subjects=[{"name": "a"}]), "subjectresult in the results is damaged"),
+        (damage(subjects=[{"name": "a"}]), "modelresult in the results is damaged"),
     ],
 )
 def test_what_is_no_result_is_refused(stored: dict[str, Any], message: str) -> None:

@@ -20,7 +20,7 @@ def test_percentiles() -> None:
     assert percentile(list(range(101)), 0.95) == 95
 
 
-def test_figures_of_a_subject(results: Results) -> None:
+def test_figures_of_a_model(results: Results) -> None:
     first = all_figures(results)[0]
     assert first.first_token is not None
     assert first.first_token.median == 2.0
@@ -56,11 +56,11 @@ def test_a_limit_that_was_not_measured_is_none(results: Results) -> None:
 
 
 def test_ratios_are_of_runs_that_alternated(results: Results) -> None:
-    eight, peer = ratios(results)  # not of the one that failed
-    assert (eight.other.name, peer.other.name) == ("flashsloth-int8", "qwen2-vl-2b")
+    eight, baseline = ratios(results)  # not of the one that failed
+    assert (eight.other.name, baseline.other.name) == ("flashsloth-int8", "qwen2-vl-2b")
     assert eight.first_token == pytest.approx(2.4 / 2.0)
-    assert peer.first_token == pytest.approx(7.8 / 2.0)  # medians of [8, 7.6] and [2.2, 1.8]
-    assert peer.token == pytest.approx(2.0)
+    assert baseline.first_token == pytest.approx(7.8 / 2.0)  # medians of [8, 7.6] and [2.2, 1.8]
+    assert baseline.token == pytest.approx(2.0)
 
 
 def test_one_that_failed_has_no_figures(results: Results) -> None:

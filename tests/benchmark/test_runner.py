@@ -12,7 +12,7 @@ from flashsloth.benchmark import runner
 from flashsloth.benchmark.results import Results
 from flashsloth.benchmark.runner import Bench, Settings
 from flashsloth.benchmark.worker_process import WorkerError
-from flashsloth.benchmark.workload import StandardJob, find_subjects
+from flashsloth.benchmark.workload import StandardJob, find_models
 from flashsloth.errors import BenchmarkError
 
 FACTS = {"parameters": 1, "visual_tokens": 81, "positions": 154, "flops": {}, "step_bytes": 1, "key_value_bytes": 1}
@@ -20,7 +20,7 @@ PLENTY = 10**12
 QUIET, LOUD = 0.0, 0.5
 
 Script = Callable[[str, str, int], float]
-"""(subject, request, how many of these before) -> others' share; may raise WorkerError."""
+"""(model, request, how many of these before) -> others' share; may raise WorkerError."""
 
 
 class Stage:
@@ -75,7 +75,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(stage: Stage, names: list[str], *, repeats: int = 2, available: int = PLENTY) -> Results:
     settings = Settings("cpu", "cpu", StandardJob(), repeats, batch=8, batched=("flashsloth",))
     bench = Bench(settings, stage.start, lambda: available, lambda _: None)
-    results = bench.run(find_subjects(names))
+    results = bench.run(find_models(names))
     assert stage.open == 0
     return results
 
@@ -96,8 +96,8 @@ def test_runs_alternate_with_the_first() -> None:
         ("flashsloth", "internvl2-2b", [2, 3], [0, 1]),
     ]
     assert [name for name, do in stage.log if do == "build"] == ["flashsloth", "qwen2-vl-2b", "internvl2-2b"]
-    assert results.subject("flashsloth").peak_bytes == 7
-    assert results.subject("flashsloth").visual_tokens == 81
+    assert results.model("flashsloth").peak_bytes == 7
+    assert results.model("flashsloth").visual_tokens == 81
 
 
 def test_the_other_is_gone_before_the_next_comes() -> None:
@@ -106,18 +106,18 @@ def test_the_other_is_gone_before_the_next_comes() -> None:
     assert stage.log.index(("qwen2-vl-2b", "peak")) < stage.log.index(("internvl2-2b", "build"))
 
 
-def test_what_is_known_is_kept_from_subject_to_subject() -> None:
+def test_what_is_known_is_kept_from_model_to_model() -> None:
     stage, kept = Stage(), []
     settings = Settings("cpu", "cpu", StandardJob(), repeats=2, batch=8, batched=())
 
     def keep(results: Results) -> None:
-        kept.append([len(results.subject(name).runs) for name in NAMES])
+        kept.append([len(results.model(name).runs) for name in NAMES])
 
-    Bench(settings, stage.start, lambda: PLENTY, lambda _: None, keep).run(find_subjects(NAMES))
+    Bench(settings, stage.start, lambda: PLENTY, lambda _: None, keep).run(find_models(NAMES))
     assert kept == [[2, 2, 0], [4, 2, 2]]
 
 
-def test_one_subject_runs_alone() -> None:
+def test_one_model_runs_alone() -> None:
     stage = Stage()
     results = run(stage, ["flashsloth"], repeats=3)
     assert runs_of(stage) == ["flashsloth"] * 3
@@ -127,10 +127,10 @@ def test_one_subject_runs_alone() -> None:
 def test_batches_and_other_questions_are_asked_of_those_who_do_them() -> None:
     stage = Stage()
     results = run(stage, ["flashsloth", "flashsloth-int8", "qwen2-vl-2b"])
-    first, eight, peer = results.subjects
+    first, eight, baseline = results.subjects
     assert (len(first.again), len(first.batches), first.batch_rows) == (2, 2, 8)
     assert (len(eight.again), len(eight.batches), eight.batch_rows) == (2, 0, None)
-    assert (len(peer.again), len(peer.batches), peer.batch_rows) == (0, 0, None)
+    assert (len(baseline.again), len(baseline.batches), baseline.batch_rows) == (0, 0, None)
 
 
 def test_no_picture_comes_twice() -> None:
@@ -142,15 +142,15 @@ def test_no_picture_comes_twice() -> None:
 def test_a_disturbed_run_is_thrown_away_and_repeated() -> None:
     stage = Stage(lambda name, do, before: LOUD if (name, do, before) == ("qwen2-vl-2b", "run", 0) else QUIET)
     results = run(stage, ["flashsloth", "qwen2-vl-2b"])
-    peer = results.subject("qwen2-vl-2b")
-    assert (len(peer.runs), peer.discarded) == (2, 1)
-    assert not any(found.disturbed for found in peer.runs)
+    baseline = results.model("qwen2-vl-2b")
+    assert (len(baseline.runs), baseline.discarded) == (2, 1)
+    assert not any(found.disturbed for found in baseline.runs)
 
 
 def test_patience_ends_and_what_is_kept_then_is_marked() -> None:
     stage = Stage(lambda name, do, before: LOUD if do == "run" else QUIET)
     results = run(stage, ["flashsloth"], repeats=2)
-    first = results.subject("flashsloth")
+    first = results.model("flashsloth")
     assert (len(first.runs), first.discarded) == (2, 2)
     assert all(found.disturbed for found in first.runs)
     assert not results.machine_disturbed
@@ -170,7 +170,7 @@ def test_those_too_large_for_memory_together_take_turns() -> None:
     built = [name for name, do in stage.log if do == "build"]
     assert built == ["flashsloth", "flashsloth-f32"] * 2 + ["flashsloth"]
     assert results.sittings[0].other_runs == [0, 1, 2]
-    assert results.subject("flashsloth-f32").in_turns
+    assert results.model("flashsloth-f32").in_turns
     open_at_once, most = set(), 0
     for name, do in stage.log:
         if do == "build":
@@ -181,9 +181,9 @@ def test_those_too_large_for_memory_together_take_turns() -> None:
     assert most == 1
 
 
-def dies(subject: str, request: str, after: int) -> Script:
+def dies(model: str, request: str, after: int) -> Script:
     def script(name: str, do: str, before: int) -> float:
-        if (name, do) == (subject, request) and before >= after:
+        if (name, do) == (model, request) and before >= after:
             raise WorkerError("killed")
         return QUIET
 
@@ -194,18 +194,18 @@ def dies(subject: str, request: str, after: int) -> Script:
 def test_one_that_dies_is_reported_and_the_others_are_measured(request_: str, after: int, runs: int) -> None:
     stage = Stage(dies("qwen2-vl-2b", request_, after))
     results = run(stage, ["flashsloth", "qwen2-vl-2b", "internvl2-2b"])
-    peer = results.subject("qwen2-vl-2b")
-    assert peer.failure == f"{request_}: killed"
-    assert len(peer.runs) == runs
-    assert len(results.subject("internvl2-2b").runs) == 2
-    assert results.subject("internvl2-2b").failure is None
+    baseline = results.model("qwen2-vl-2b")
+    assert baseline.failure == f"{request_}: killed"
+    assert len(baseline.runs) == runs
+    assert len(results.model("internvl2-2b").runs) == 2
+    assert results.model("internvl2-2b").failure is None
 
 
 def test_when_the_first_dies_the_others_run_alone() -> None:
     stage = Stage(dies("flashsloth", "run", 1))
     results = run(stage, ["flashsloth", "qwen2-vl-2b", "internvl2-2b"])
-    assert results.subject("flashsloth").failure == "run: killed"
-    assert len(results.subject("qwen2-vl-2b").runs) == len(results.subject("internvl2-2b").runs) == 2
+    assert results.model("flashsloth").failure == "run: killed"
+    assert len(results.model("qwen2-vl-2b").runs) == len(results.model("internvl2-2b").runs) == 2
     assert results.sittings[1].reference_runs == []
 
 

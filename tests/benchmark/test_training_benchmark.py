@@ -12,8 +12,8 @@ import pytest
 from flashsloth.benchmark.training import (
     ALL_TOKENS,
     FLASHSLOTH,
+    MODELS,
     STAGE_NAMES,
-    SUBJECTS,
     Measured,
     TrainingJob,
     TrainingResults,
@@ -37,7 +37,7 @@ def job(subject: str, stage: str, **changes: Any) -> TrainingJob:
 @pytest.fixture(scope="module")
 def results() -> TrainingResults:
     """All four, of the small model with two layers, measured in this process."""
-    jobs = [job(subject, stage) for stage in STAGE_NAMES for subject in SUBJECTS]
+    jobs = [job(subject, stage) for stage in STAGE_NAMES for subject in MODELS]
     measured = [
         Measured(one.to_dict(), TrainingWorker().answer({"do": "measure", "job": one.to_dict(), "steps": STEPS}))
         for one in jobs
@@ -47,7 +47,7 @@ def results() -> TrainingResults:
 
 
 def test_the_rival_is_the_same_towers_with_every_patch() -> None:
-    ours, theirs = (job(subject, "instruction") for subject in SUBJECTS)
+    ours, theirs = (job(subject, "instruction") for subject in MODELS)
     models = [one.make() for one in (ours, theirs)]
     shapes = [{n: p.shape for n, p in model.model.language_model.named_parameters()} for model in models]
     assert shapes[0] == shapes[1]

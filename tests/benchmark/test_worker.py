@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flashsloth.benchmark.results import Run, SubjectResult
+from flashsloth.benchmark.results import ModelResult, Run
 from flashsloth.benchmark.timing import STAGES
 from flashsloth.benchmark.worker import Worker, serve
-from flashsloth.benchmark.workload import SUBJECTS, StandardJob
+from flashsloth.benchmark.workload import MODELS, StandardJob
 
 JOB = StandardJob(text_tokens=16, new_tokens=4)
 
@@ -24,7 +24,7 @@ def reply(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_request(name: str) -> dict[str, Any]:
-    return {"do": "build", "spec": dataclasses.asdict(SUBJECTS[name]), "job": JOB.to_dict(), "device": "cpu"}
+    return {"do": "build", "spec": dataclasses.asdict(MODELS[name]), "job": JOB.to_dict(), "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def built() -> tuple[Worker, dict[str, Any]]:
 
 def test_facts_are_fields_of_a_result(built: tuple[Worker, dict[str, Any]]) -> None:
     facts = built[1]
-    result = SubjectResult("nano", "Nano", "shipped", "float32", "float32", **facts)
-    assert result.parameters == pytest.approx(SUBJECTS["nano"].parameters, rel=0.02)
+    result = ModelResult("nano", "Nano", "shipped", "float32", "float32", **facts)
+    assert result.parameters == pytest.approx(MODELS["nano"].parameters, rel=0.02)
     assert result.visual_tokens == 16
     assert result.positions == 16 + 16 + 4
     assert result.flops["encoder"] > 0
@@ -70,7 +70,7 @@ def test_a_batch_is_timed_by_steps(built: tuple[Worker, dict[str, Any]]) -> None
 
 
 def test_memory_was_held(built: tuple[Worker, dict[str, Any]]) -> None:
-    assert reply(built[0], {"do": "peak"})["result"] > 4 * SUBJECTS["nano"].parameters
+    assert reply(built[0], {"do": "peak"})["result"] > 4 * MODELS["nano"].parameters
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_an_earlier_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["--suite", "tpu"], "there is no suite 'tpu'; expected one of cpu, gpu, quick"),
         (["--quick", "--suite", "cpu"], "--quick and --suite cpu were both given"),
-        (["--quick", "--only", "nano,gpt"], "there is no subject 'gpt'"),
+        (["--quick", "--only", "nano,gpt"], "there is no model 'gpt'"),
         (["--quick", "--repeats", "0"], "repeats is 0; expected at least 1"),
         (["--quick", "--batch", "0"], "batch is 0; expected at least 1"),
         (["--quick", "--tokens", "1"], "text_tokens is 1; expected a whole number, at least 8"),

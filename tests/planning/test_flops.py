@@ -123,7 +123,7 @@ def test_flops_of_any_encoder(make_tiny_model: TinyModelMaker, vision: str) -> N
     model = make_tiny_model(**changes_of("phi", vision))
     cost = Cost.of(model.config)
     counted, _ = count(lambda: model.get_image_features(torch.zeros(2, 3, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE)))
-    assert sum(cost.look_flops(2).values()) == pytest.approx(counted, rel=COUNTED)
+    assert sum(cost.encode_flops(2).values()) == pytest.approx(counted, rel=COUNTED)
 
 
 def test_flops_at_true_size() -> None:

@@ -14,7 +14,7 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.planning import efficiency
 from flashsloth.planning.efficiency import Efficiency, FixedCost
 from flashsloth.planning.flops import Cost, Precision, Workload
-from flashsloth.planning.latency import LOOK, POOLING, PREFILL, PREPARATION, PROCESS_BYTES, Plan, plan
+from flashsloth.planning.latency import ENCODE, POOLING, PREFILL, PREPARATION, PROCESS_BYTES, Plan, plan
 from flashsloth.planning.machine import Machine
 
 STANDARD, HD = FlashSlothConfig(), FlashSlothConfig(image_grid=2)
@@ -80,7 +80,7 @@ def test_what_is_expected_is_the_limit_by_the_share_and_the_fixed_part(
     monkeypatch.setitem(efficiency.FIXED_COSTS, "cpu", fixed)
     found = plan_of(batch=batch)
     prepare, look, pool, read = found.stages
-    assert [stage.name for stage in found.stages] == [PREPARATION, LOOK, POOLING, PREFILL]
+    assert [stage.name for stage in found.stages] == [PREPARATION, ENCODE, POOLING, PREFILL]
     assert prepare.seconds == pytest.approx(batch * (1e-3 + 384**2 * 1e-8))
     assert look.seconds == pytest.approx(look.limit_seconds / 0.5 + 26e-3)
     assert pool.seconds == pytest.approx(pool.limit_seconds / 0.25 + 1e-3)
@@ -143,7 +143,7 @@ def test_a_plan_as_json() -> None:
     assert stored["first_token_seconds"] == found.first_token_seconds
     assert stored["memory_bytes"]["total"] == found.memory.total
     assert (stored["pictures"], stored["visual_tokens"], stored["quantize"]) == (2, 810, "int8")
-    assert [stage["name"] for stage in stored["stages"]] == [PREPARATION, LOOK, POOLING, PREFILL]
+    assert [stage["name"] for stage in stored["stages"]] == [PREPARATION, ENCODE, POOLING, PREFILL]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from flashsloth.inference.vision import PICTURES_AT_A_TIME
 from flashsloth.model.configuration_flashsloth import PHI2_TEXT_CONFIG, SO400M_VISION_CONFIG, FlashSlothConfig
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.planning.flops import Cost, Precision, Workload
-from flashsloth.planning.memory import LiveMemory, activation_bytes, look_bytes, prompt_bytes
+from flashsloth.planning.memory import LiveMemory, activation_bytes, encode_bytes, prompt_bytes
 
 FLOAT32 = Precision(torch.float32)
 ESTIMATED = 0.2
@@ -59,14 +59,14 @@ def test_looking_at_true_width(grid: int) -> None:
     with torch.device("meta"):
         model = FlashSlothForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
         peaks = {pictures: look_peak(model, pictures) for pictures in (1, 3)}
-    found = {n: look_bytes(Cost.of(config), Workload(n), FLOAT32, keeps_scores=True) for n in peaks}
+    found = {n: encode_bytes(Cost.of(config), Workload(n), FLOAT32, keeps_scores=True) for n in peaks}
     assert found == pytest.approx(peaks, rel=ESTIMATED)
 
 
 def test_looking_without_scores(make_tiny_model: TinyModelMaker) -> None:
     vision = {**tiny.VISION, "intermediate_size": 4 * tiny.VISION["hidden_size"]}  # type: ignore[operator]
     model = make_tiny_model("sdpa", vision_config=vision)
-    found = look_bytes(Cost.of(model.config), Workload(2), FLOAT32, keeps_scores=False)
+    found = encode_bytes(Cost.of(model.config), Workload(2), FLOAT32, keeps_scores=False)
     assert found == pytest.approx(look_peak(model, 2), rel=ESTIMATED)
 
 
@@ -92,7 +92,7 @@ def test_reading_a_prompt(make_tiny_model: TinyModelMaker, text: str, work: Work
 def test_the_most_of_both_counts() -> None:
     cost = Cost.of(FlashSlothConfig())
     few, many = Workload(PICTURES_AT_A_TIME), Workload(PICTURES_AT_A_TIME + 1)
-    looked = [look_bytes(cost, work, FLOAT32, keeps_scores=True) for work in (few, many)]
+    looked = [encode_bytes(cost, work, FLOAT32, keeps_scores=True) for work in (few, many)]
     assert looked[0] == looked[1]  # no more at a time than in one pass
     long = Workload(1, 500, batch=64)
     assert activation_bytes(cost, few, FLOAT32, keeps_scores=True) == looked[0]

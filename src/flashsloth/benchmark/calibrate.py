@@ -13,21 +13,21 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from flashsloth.benchmark.results import Figures, Results, SubjectResult, bandwidth_beside, figures_of
-from flashsloth.benchmark.workload import SUBJECTS
+from flashsloth.benchmark.results import Figures, ModelResult, Results, bandwidth_beside, figures_of
+from flashsloth.benchmark.workload import MODELS
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
 from flashsloth.planning.efficiency import EFFICIENCIES, Efficiency, FixedCost, efficiency_of
-from flashsloth.planning.latency import LOOK, POOLING, PREFILL, STEP, Plan, plan
+from flashsloth.planning.latency import ENCODE, POOLING, PREFILL, STEP, Plan, plan
 from flashsloth.planning.machine import Machine
 from flashsloth.planning.model_shape import find_model
 
-SHARES = {"encoder": LOOK, "pooling": POOLING, "prefill": PREFILL, "decode": STEP}
+SHARES = {"encoder": ENCODE, "pooling": POOLING, "prefill": PREFILL, "decode": STEP}
 """Field of :class:`Efficiency` -> the stage that reaches it."""
-SHOWN = {LOOK: ("encoder",), POOLING: ("pooling", "projector"), PREFILL: ("prefill",)}
+SHOWN = {ENCODE: ("encoder",), POOLING: ("pooling", "projector"), PREFILL: ("prefill",)}
 """Stage of a plan -> what a report calls its parts."""
 PUBLISHED, SHIPPED = "flashsloth", "shipped"
-"""Kinds of subjects: of the published size, and the small model."""
+"""Kinds of models: of the published size, and the small model."""
 
 
 def fit_efficiencies(results: Results) -> dict[tuple[str, str], Efficiency]:
@@ -37,10 +37,10 @@ def fit_efficiencies(results: Results) -> dict[tuple[str, str], Efficiency]:
         BenchmarkError: if no FlashSloth of the published size was measured.
     """
     found: dict[tuple[str, str], list[Efficiency]] = defaultdict(list)
-    for subject in _measured(results, PUBLISHED):
-        planned, key = plan_of(subject, results), _key(subject, results)
-        shares = fit_shares(planned, measured_seconds(figures_of(subject, results.machine)))
-        row = _row(subject, results, shares["decode"])
+    for model in _measured(results, PUBLISHED):
+        planned, key = plan_of(model, results), _key(model, results)
+        shares = fit_shares(planned, measured_seconds(figures_of(model, results.machine)))
+        row = _row(model, results, shares["decode"])
         if row is None:
             row = EFFICIENCIES[key].row if key in EFFICIENCIES else 0.0
         found[key].append(Efficiency(**shares, row=row))
@@ -55,45 +55,45 @@ def fit_fixed_cost(results: Results) -> FixedCost:
     Raises:
         BenchmarkError: if the small model was not measured.
     """
-    subject = next(_measured(results, SHIPPED), None)
-    known = None if subject is None else efficiency_of(*_key(subject, results))
-    if subject is None or known is None:
+    model = next(_measured(results, SHIPPED), None)
+    known = None if model is None else efficiency_of(*_key(model, results))
+    if model is None or known is None:
         raise BenchmarkError("the small model was not measured where shares are known; run flashsloth bench --quick")
     shares, fixed = known
-    planned, seconds = plan_of(subject, results), measured_seconds(figures_of(subject, results.machine))
-    look, step = next(stage for stage in planned.stages if stage.name == LOOK), planned.step
-    layer = max(0.0, seconds[LOOK] - look.limit_seconds / shares.encoder) / look.layers
+    planned, seconds = plan_of(model, results), measured_seconds(figures_of(model, results.machine))
+    look, step = next(stage for stage in planned.stages if stage.name == ENCODE), planned.step
+    layer = max(0.0, seconds[ENCODE] - look.limit_seconds / shares.encoder) / look.layers
     token = max(0.0, seconds[STEP] - step.limit_seconds / shares.decode - step.layers * layer)
     return dataclasses.replace(fixed, layer=layer, token=token)
 
 
 def compare(results: Results) -> dict[str, dict[str, float]]:
-    """Subject -> what a plan says over what was measured: 1 is right, 0.8 to 1.2 within 20 %."""
+    """BenchmarkModel -> what a plan says over what was measured: 1 is right, 0.8 to 1.2 within 20 %."""
     quotients = {}
-    for subject in (*_measured(results, PUBLISHED), *_measured(results, SHIPPED)):
-        planned, found = plan_of(subject, results), figures_of(subject, results.machine)
+    for model in (*_measured(results, PUBLISHED), *_measured(results, SHIPPED)):
+        planned, found = plan_of(model, results), figures_of(model, results.machine)
         following = planned.next_question
         pairs = {
             "first token": (planned.first_token_seconds, found.first_token and found.first_token.median),
             "tokens a second": (planned.tokens_per_second, found.tokens_per_second),
             "whole answer": (planned.response_seconds, found.response and found.response.median),
             "another question": (following and following.seconds, found.again and found.again.median),
-            "memory": (planned.memory.total, subject.peak_bytes),
+            "memory": (planned.memory.total, model.peak_bytes),
         }
-        if subject.batch_rows:
-            several = plan_of(subject, results, batch=subject.batch_rows)
+        if model.batch_rows:
+            several = plan_of(model, results, batch=model.batch_rows)
             pairs["tokens a second, batch"] = (several.tokens_per_second, found.batch_rate)
-        quotients[subject.name] = {what: said / was for what, (said, was) in pairs.items() if said and was}
+        quotients[model.name] = {what: said / was for what, (said, was) in pairs.items() if said and was}
     return quotients
 
 
-def plan_of(subject: SubjectResult, results: Results, batch: int = 1) -> Plan:
-    """What a plan says of a subject, on the machine as it was measured beside it."""
-    spec = SUBJECTS[subject.name]
+def plan_of(model: ModelResult, results: Results, batch: int = 1) -> Plan:
+    """What a plan says of a model, on the machine as it was measured beside it."""
+    spec = MODELS[model.name]
     overrides = {"image_grid": spec.grid} if spec.kind == PUBLISHED else {}
     return plan(
         find_model(PUBLISHED if spec.kind == PUBLISHED else None, **overrides).config,
-        machine=dataclasses.replace(Machine.from_dict(results.machine), read_bandwidth=bandwidth_beside(subject)),
+        machine=dataclasses.replace(Machine.from_dict(results.machine), read_bandwidth=bandwidth_beside(model)),
         dtype=DTYPES[spec.dtype],
         quantize=spec.quantize,
         text_tokens=results.job["text_tokens"],
@@ -104,7 +104,7 @@ def plan_of(subject: SubjectResult, results: Results, batch: int = 1) -> Plan:
 
 def measured_seconds(figures: Figures) -> dict[str, float]:
     """Stage of a plan -> median seconds."""
-    assert figures.tokens_per_second is not None  # only measured subjects come here
+    assert figures.tokens_per_second is not None  # only measured models come here
     seconds = {stage: sum(figures.stages[part] for part in parts) for stage, parts in SHOWN.items()}
     return {**seconds, STEP: 1 / figures.tokens_per_second}
 
@@ -127,26 +127,26 @@ def fit_shares(planned: Plan, measured: Mapping[str, float]) -> dict[str, float]
     return shares
 
 
-def _measured(results: Results, kind: str) -> Iterator[SubjectResult]:
-    """Subjects of a kind, sped up as `load` does."""
-    for subject in results.subjects:
-        spec = SUBJECTS.get(subject.name)
-        if spec is not None and spec.kind == kind and spec.optimize and subject.runs:
-            yield subject
+def _measured(results: Results, kind: str) -> Iterator[ModelResult]:
+    """Models of a kind, sped up as `load` does."""
+    for model in results.subjects:
+        spec = MODELS.get(model.name)
+        if spec is not None and spec.kind == kind and spec.optimize and model.runs:
+            yield model
 
 
-def _key(subject: SubjectResult, results: Results) -> tuple[str, str]:
-    return torch.device(results.machine["device"]).type, subject.precision
+def _key(model: ModelResult, results: Results) -> tuple[str, str]:
+    return torch.device(results.machine["device"]).type, model.precision
 
 
-def _row(subject: SubjectResult, results: Results, decode: float) -> float | None:
+def _row(model: ModelResult, results: Results, decode: float) -> float | None:
     """What each row beyond the first adds to a step; None where no batch was measured."""
-    if not subject.batches or subject.batch_rows is None or subject.batch_rows < 2:
+    if not model.batches or model.batch_rows is None or model.batch_rows < 2:
         return None
-    step = plan_of(subject, results, batch=subject.batch_rows).step
-    seconds = statistics.median(run.token for run in subject.batches) - (step.fixed_seconds or 0.0)
+    step = plan_of(model, results, batch=model.batch_rows).step
+    seconds = statistics.median(run.token for run in model.batches) - (step.fixed_seconds or 0.0)
     slower = seconds * decode / step.limit_seconds
-    return max(0.0, slower - 1) / (subject.batch_rows - 1)
+    return max(0.0, slower - 1) / (model.batch_rows - 1)
 
 
 def _mean(several: list[Efficiency]) -> Efficiency:

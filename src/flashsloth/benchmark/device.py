@@ -1,16 +1,16 @@
 """An accelerator's busy side: throughput, training steps, and what the device is; beside the suite of single answers.
 
-In: subjects and how much of each. Out: :class:`DeviceResults`, back and forth between them and `device.json`.
+In: models and how much of each. Out: :class:`DeviceResults`, back and forth between them and `device.json`.
 
     device.json
       format, date, flashsloth
       facts           before the first measurement and after the last one: driver, clocks, power, versions
-      starts          subject -> seconds to make it (recording included), of its first answer, of its second
+      starts          model -> seconds to make it (recording included), of its first answer, of its second
       throughput      a list, see `throughput.py`
-      agreement       a list, see `agreement.py`; or subject -> why there is none, in `failures`
+      agreement       a list, see `agreement.py`; or model -> why there is none, in `failures`
       training        a list, see `device_training.py`
 
-Every subject has a process of its own. One that fails is reported, and the others are measured.
+Every model has a process of its own. One that fails is reported, and the others are measured.
 
 Training steps on a device: FlashSloth's two stages, and the same stages of other models at the same batch.
 
@@ -36,14 +36,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from flashsloth.benchmark.models import PEERS, make_peer
-from flashsloth.benchmark.models.baseline import Peer
+from flashsloth.benchmark.models import BASELINES, make_baseline
+from flashsloth.benchmark.models.baseline import Baseline
 from flashsloth.benchmark.runner import Worker
 from flashsloth.benchmark.throughput import Agreement, Throughput
 from flashsloth.benchmark.timing import LANGUAGE, PROJECTOR
 from flashsloth.benchmark.training import FLASHSLOTH, STAGE_NAMES, TrainingJob
 from flashsloth.benchmark.worker_process import WorkerError
-from flashsloth.benchmark.workload import StandardJob, SubjectSpec
+from flashsloth.benchmark.workload import ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.files import write_whole
 from flashsloth.planning.machine import peak_bytes, reset_peak
@@ -61,7 +61,7 @@ class DeviceTraining:
     """A training step that was measured, or why it was not.
 
     Attributes:
-        subject: a name in `subjects.py`.
+        subject: a name in `workload.py`.
         stage: one of `training_job.STAGE_NAMES`.
         rows: samples a step.
         positions: of each sample.
@@ -99,19 +99,19 @@ def measure_training(
     device: torch.device,
     *,
     size: str | None = OWN_NAME,
-    peer: Peer | None = None,
+    baseline: Baseline | None = None,
 ) -> DeviceTraining:
     """Train for some steps.
 
     Args:
-        name: "flashsloth", or a peer's name.
+        name: "flashsloth", or a baseline's name.
         stage: one of `training_job.STAGE_NAMES`.
         rows: samples a step.
         text_tokens: of each.
         steps: that are timed.
         device: where.
         size: FlashSloth's, as `flashsloth plan` takes it; None for the small model.
-        peer: another size of the peer.
+        baseline: another size of the baseline.
 
     Raises:
         BenchmarkError: for what cannot be trained here.
@@ -120,10 +120,10 @@ def measure_training(
         raise BenchmarkError(f"stage is {stage!r}; expected one of {', '.join(STAGE_NAMES)}")
     if name == OWN_NAME:
         model, batch = _own(stage, rows, text_tokens, size, device)
-    elif name in PEERS:
-        model, batch = _peer(PEERS[name]() if peer is None else peer, stage, rows, text_tokens, device)
+    elif name in BASELINES:
+        model, batch = _baseline(BASELINES[name]() if baseline is None else baseline, stage, rows, text_tokens, device)
     else:
-        raise BenchmarkError(f"there is no {name!r} to train; expected {OWN_NAME} or one of {', '.join(PEERS)}")
+        raise BenchmarkError(f"there is no {name!r} to train; expected {OWN_NAME} or one of {', '.join(BASELINES)}")
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=LEARNING_RATE, fused=True)
     for _ in range(WARM_UP_STEPS):
@@ -154,16 +154,16 @@ def _own(
     return model, {name: tensor.to(device) for name, tensor in job.batch(model.config).items()}
 
 
-def _peer(
-    peer: Peer, stage: str, rows: int, text_tokens: int, device: torch.device
+def _baseline(
+    baseline: Baseline, stage: str, rows: int, text_tokens: int, device: torch.device
 ) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """Another model, ready to learn, and its batch."""
-    subject = make_peer(peer, torch.float32, device, StandardJob(text_tokens=text_tokens))
-    model = subject.model.requires_grad_(False)
+    made = make_baseline(baseline, torch.float32, device, StandardJob(text_tokens=text_tokens))
+    model = made.model.requires_grad_(False)
     for part in TRAINED_PARTS[stage]:
-        for module in subject.parts[part]:
+        for module in made.parts[part]:
             module.requires_grad_(True)
-    return model.train(), subject.training_inputs(rows)
+    return model.train(), made.training_inputs(rows)
 
 
 def _step(
@@ -186,7 +186,7 @@ def _autocast(device: torch.device) -> AbstractContextManager:
 FORMAT = 1
 DEVICE_FILE = "device.json"
 OWN = "flashsloth"
-"""The kind of subjects that have a fast path."""
+"""The kind of models that have a fast path."""
 SHORT_ANSWER, LONG_ANSWER = 3, 64
 """Tokens: a choice or a word, and a sentence or two."""
 STAGE_TEXT = {"alignment": 32, "instruction": 310}
@@ -261,7 +261,7 @@ class DeviceResults:
 
 
 def measure_device(
-    specs: Sequence[SubjectSpec],
+    specs: Sequence[ModelSpec],
     trained: Sequence[str],
     settings: DeviceSettings,
     start: Callable[[], Worker],
@@ -322,7 +322,7 @@ def load_device_results(path: Path) -> DeviceResults:
 
 
 def _measure_throughput(
-    spec: SubjectSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
+    spec: ModelSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
 ) -> None:
     worker = start()
     try:
@@ -344,7 +344,7 @@ def _measure_throughput(
 
 
 def _measure_agreement(
-    spec: SubjectSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
+    spec: ModelSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
 ) -> None:
     asked = {"spec": dataclasses.asdict(spec), "job": settings.job.to_dict(), "device": settings.device}
     try:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from flashsloth.benchmark.device import DeviceResults, DeviceTraining, save_device_results
 from flashsloth.benchmark.report import Table, markdown_table, rich_table
-from flashsloth.benchmark.workload import SUBJECTS
+from flashsloth.benchmark.workload import MODELS
 from flashsloth.files import write_whole
 
 MARKDOWN_FILE = "device.md"
@@ -105,7 +105,7 @@ def _facts(results: DeviceResults) -> Table:
 
 
 def _title(name: str) -> str:
-    return SUBJECTS[name].title if name in SUBJECTS else name
+    return MODELS[name].title if name in MODELS else name
 
 
 __all__ = ["device_tables", "print_device_results", "write_device_report"]

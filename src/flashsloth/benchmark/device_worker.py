@@ -3,7 +3,7 @@
 In: requests on stdin, a JSON object a line (see `worker.py`). Out: replies on stdout.
 
     facts                                                   what the device is, as `device_facts.py`
-    build        spec, job, device                          a subject, sped up where that is asked for; its warm-up
+    build        spec, job, device                          a model, sped up where that is asked for; its warm-up
     throughput   new_tokens, pictures, rows                 as `throughput.py`
     agree        spec, job, device                          as `agreement.py`
     train        name, stage, rows, text_tokens, steps, device      as `device_training.py`
@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from flashsloth.benchmark.device import measure_training
-from flashsloth.benchmark.measure import make_subject
-from flashsloth.benchmark.models.flashsloth import FlashSlothSubject
+from flashsloth.benchmark.measure import make_model
+from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth
 from flashsloth.benchmark.throughput import device_facts, measure_agreement, measure_throughput
 from flashsloth.benchmark.timing import StageClock, WallTime
 from flashsloth.benchmark.worker import dispatch, serve_process
-from flashsloth.benchmark.workload import StandardJob, Subject, SubjectSpec
+from flashsloth.benchmark.workload import BenchmarkModel, ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 
 REQUESTS = ("facts", "build", "throughput", "agree", "train")
@@ -33,7 +33,7 @@ class DeviceWorker:
     """What the requests do."""
 
     def __init__(self) -> None:
-        self._built: tuple[Subject, SubjectSpec, StandardJob, torch.device] | None = None
+        self._built: tuple[BenchmarkModel, ModelSpec, StandardJob, torch.device] | None = None
 
     def answer(self, request: dict[str, Any]) -> Any:
         """The result of a request; a `BenchmarkError` for an unknown one."""
@@ -44,32 +44,32 @@ class DeviceWorker:
         return device_facts()
 
     def build(self, spec: dict[str, Any], job: dict[str, Any], device: str) -> dict[str, float]:
-        """Make a subject, and let it answer twice: seconds to make it, and of each answer."""
+        """Make a model, and let it answer twice: seconds to make it, and of each answer."""
         start = time.perf_counter()
-        made, task, where = SubjectSpec(**spec), StandardJob(**job), torch.device(device)
-        subject = make_subject(made, task, where)
-        if isinstance(subject, FlashSlothSubject) and made.optimize:
-            subject.speed_up(made.quantize)  # type: ignore[arg-type]  # checked there
+        made, task, where = ModelSpec(**spec), StandardJob(**job), torch.device(device)
+        model = make_model(made, task, where)
+        if isinstance(model, BenchmarkedFlashSloth) and made.optimize:
+            model.speed_up(made.quantize)  # type: ignore[arg-type]  # checked there
         seconds = {"build": time.perf_counter() - start}
         for number, name in enumerate(("first_answer", "second_answer")):
             start = time.perf_counter()
-            subject.answer(task.picture(number), question=0, new_tokens=task.new_tokens, clock=StageClock(WallTime()))
+            model.answer(task.picture(number), question=0, new_tokens=task.new_tokens, clock=StageClock(WallTime()))
             seconds[name] = time.perf_counter() - start
-        self._built = subject, made, task, where
+        self._built = model, made, task, where
         return seconds
 
     def throughput(self, new_tokens: int, pictures: int, rows: int) -> dict[str, Any]:
         """Many pictures, a question each."""
         if self._built is None:
             raise BenchmarkError("nothing is built; expected the request 'build' first")
-        subject, spec, job, device = self._built
-        return measure_throughput(subject, spec.name, job, pictures, new_tokens, rows, device).to_dict()
+        model, spec, job, device = self._built
+        return measure_throughput(model, spec.name, job, pictures, new_tokens, rows, device).to_dict()
 
     def agree(self, spec: dict[str, Any], job: dict[str, Any], device: str) -> dict[str, Any]:
         """How near the fast path is to the plain one in float32."""
-        made, task = SubjectSpec(**spec), StandardJob(**job)
-        plain = make_subject(dataclasses.replace(made, dtype="float32"), task, torch.device(device))
-        if not isinstance(plain, FlashSlothSubject):
+        made, task = ModelSpec(**spec), StandardJob(**job)
+        plain = make_model(dataclasses.replace(made, dtype="float32"), task, torch.device(device))
+        if not isinstance(plain, BenchmarkedFlashSloth):
             raise BenchmarkError(f"{made.name} has no fast path; expected a FlashSloth")
         return measure_agreement(plain, made.name, made.dtype, made.quantize, task).to_dict()
 

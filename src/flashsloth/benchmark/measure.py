@@ -1,10 +1,10 @@
-"""One subject, measured: made, counted, warmed up, and then asked again and again.
+"""One model, measured: made, counted, warmed up, and then asked again and again.
 
-In: which subject, which job, which device. Out: facts about it, and stamps of each run, as JSON can hold them.
+In: which model, which job, which device. Out: facts about it, and stamps of each run, as JSON can hold them.
 
 Operations counted as they are run, by stage.
 
-In: a subject in its plain form and a job. Out: floating-point operations (FLOPs) of each stage up to the first token,
+In: a model in its plain form and a job. Out: floating-point operations (FLOPs) of each stage up to the first token,
 and of one token more. Counted are products of matrices and convolutions, two operations for each multiplication, as
 torch's own counter does; masked attention is counted as it is computed, whole.
 
@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from flashsloth.benchmark.models import PEERS, make_peer
-from flashsloth.benchmark.models.flashsloth import FlashSlothSubject, load_shipped, make_published_size
-from flashsloth.benchmark.timing import LoadWatch, Operations, StageClock, scale_of
-from flashsloth.benchmark.workload import StandardJob, Subject, SubjectSpec
+from flashsloth.benchmark.models import BASELINES, make_baseline
+from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth, load_shipped, make_published_size
+from flashsloth.benchmark.timing import CpuContention, Operations, StageClock, scale_of
+from flashsloth.benchmark.workload import BenchmarkModel, ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
 from flashsloth.planning.machine import peak_bytes, read_bandwidth_now, reset_peak
@@ -35,12 +35,12 @@ STEP = "step"
 FLOPS_PER_WEIGHT = 2
 
 
-def count_flops(subject: Subject, job: StandardJob) -> dict[str, float]:
+def count_flops(model: BenchmarkModel, job: StandardJob) -> dict[str, float]:
     """Run the job's beginning once, and count."""
     with counting() as counter:
         clock = StageClock(Operations(counter))
-        with clock.watching(subject.parts):
-            subject.answer(job.picture(0), question=0, new_tokens=2, clock=clock)
+        with clock.watching(model.parts):
+            model.answer(job.picture(0), question=0, new_tokens=2, clock=clock)
     first, second = clock.tokens()
     return {**clock.stages(), STEP: second - first}
 
@@ -68,18 +68,18 @@ WARM_UP_PICTURE = 0
 """Runs that count begin with the next one."""
 
 
-def make_subject(spec: SubjectSpec, job: StandardJob, device: torch.device) -> Subject:
-    """A subject in its plain form."""
+def make_model(spec: ModelSpec, job: StandardJob, device: torch.device) -> BenchmarkModel:
+    """A model in its plain form."""
     dtype = DTYPES[spec.dtype]
     if spec.kind == "peer":
-        return make_peer(PEERS[spec.name](), dtype, device, job)
+        return make_baseline(BASELINES[spec.name](), dtype, device, job)
     if spec.kind == "shipped":
         return load_shipped(dtype, device, job)
     return make_published_size(spec.grid, dtype, device, job)
 
 
-class MeasuredSubject:
-    """A subject, ready: its operations are counted, it is sped up where that is asked for, and warm.
+class MeasuredModel:
+    """A model, ready: its operations are counted, it is sped up where that is asked for, and warm.
 
     Args:
         spec: which.
@@ -88,51 +88,51 @@ class MeasuredSubject:
         watch: tells what others do meanwhile.
     """
 
-    def __init__(self, spec: SubjectSpec, job: StandardJob, device: torch.device, watch: LoadWatch) -> None:
+    def __init__(self, spec: ModelSpec, job: StandardJob, device: torch.device, watch: CpuContention) -> None:
         start = time.perf_counter()
         self._spec, self._job, self._device, self._watch = spec, job, device, watch
-        self.subject = make_subject(spec, job, device)
-        self._parameters = self.subject.parameters
-        self._flops = count_flops(self.subject, job)
-        if isinstance(self.subject, FlashSlothSubject) and spec.optimize:
-            self.subject.speed_up(spec.quantize)  # type: ignore[arg-type]  # checked there
+        self.model = make_model(spec, job, device)
+        self._parameters = self.model.parameters
+        self._flops = count_flops(self.model, job)
+        if isinstance(self.model, BenchmarkedFlashSloth) and spec.optimize:
+            self.model.speed_up(spec.quantize)  # type: ignore[arg-type]  # checked there
         reset_peak(device)
         self.run(WARM_UP_PICTURE)
         self._build_seconds = time.perf_counter() - start
 
     def facts(self) -> dict[str, Any]:
-        """What is known before anything is measured, as fields of `SubjectResult`."""
-        subject = self.subject
+        """What is known before anything is measured, as fields of `ModelResult`."""
+        model = self.model
         return {
             "parameters": self._parameters,
-            "visual_tokens": subject.visual_tokens,
-            "positions": subject.positions,
+            "visual_tokens": model.visual_tokens,
+            "positions": model.positions,
             "flops": self._flops,
-            "step_bytes": subject.step_bytes,
-            "key_value_bytes": subject.key_value_bytes,
+            "step_bytes": model.step_bytes,
+            "key_value_bytes": model.key_value_bytes,
             "build_seconds": self._build_seconds,
         }
 
     def run(self, picture: int) -> dict[str, Any]:
         """The standard job once, as fields of `Run`."""
         image, tokens = self._job.picture(picture), self._job.new_tokens
-        self.subject.forget()
+        self.model.forget()
 
         def answer(clock: StageClock) -> None:
-            with clock.watching(self.subject.parts):
-                self.subject.answer(image, question=0, new_tokens=tokens, clock=clock)
+            with clock.watching(self.model.parts):
+                self.model.answer(image, question=0, new_tokens=tokens, clock=clock)
 
         return self._measured(answer, tokens)
 
     def again(self, picture: int) -> dict[str, Any]:
         """A second question about a picture, up to its first token."""
         image = self._job.picture(picture)
-        self.subject.forget()
-        self.subject.answer(image, question=0, new_tokens=1, clock=StageClock(scale_of(self._device)))
+        self.model.forget()
+        self.model.answer(image, question=0, new_tokens=1, clock=StageClock(scale_of(self._device)))
 
         def answer(clock: StageClock) -> None:
-            with clock.watching(self.subject.parts):
-                self.subject.answer(image, question=1, new_tokens=1, clock=clock)
+            with clock.watching(self.model.parts):
+                self.model.answer(image, question=1, new_tokens=1, clock=clock)
 
         return self._measured(answer, tokens=1)
 
@@ -140,11 +140,11 @@ class MeasuredSubject:
         """As many jobs at once, about pictures from this number on; the tokens are steps of all rows."""
         images = [self._job.picture(picture + row) for row in range(rows)]
         tokens = self._job.new_tokens
-        self.subject.forget()
+        self.model.forget()
 
         def answer(clock: StageClock) -> None:
-            with clock.watching(self.subject.parts), clock.counting_steps(self.subject.head):
-                self.subject.answer_batch(images, tokens)
+            with clock.watching(self.model.parts), clock.counting_steps(self.model.head):
+                self.model.answer_batch(images, tokens)
 
         return self._measured(answer, tokens)
 
@@ -157,11 +157,11 @@ class MeasuredSubject:
         gc.collect()
         bandwidth = read_bandwidth_now(self._device)
         since = self._watch.read()
-        recorded = self.subject.recorded
+        recorded = self.model.recorded
         clock = StageClock(scale_of(self._device))
         answer(clock)
         found = clock.tokens()
-        if self.subject.recorded != recorded:
+        if self.model.recorded != recorded:
             raise BenchmarkError(f"{self._spec.name} recorded a pass while time was taken; expected it to be warm")
         share = self._watch.others_share(since)
         if len(found) != tokens:

@@ -90,19 +90,19 @@ def _response_time(measured: list[Figures], results: Results) -> Figure:
     """A stem for each model: a ring at its first token, a dot at its last."""
     from matplotlib.figure import Figure
 
-    shown = [one for one in measured if one.subject.varies is None] or measured
+    shown = [one for one in measured if one.model.varies is None] or measured
     figure = Figure(figsize=(7.6, 5.0), layout="constrained")
     axes = figure.subplots()
     stems = []
     for one in shown:
         assert one.response is not None
         assert one.first_token is not None
-        assert one.subject.visual_tokens is not None
-        tokens, color = one.subject.visual_tokens, THEIRS if one.subject.kind == PEER else OURS
+        assert one.model.visual_tokens is not None
+        tokens, color = one.model.visual_tokens, THEIRS if one.model.kind == PEER else OURS
         axes.plot([tokens, tokens], [one.first_token.median, one.response.median], color=color, linewidth=2, alpha=0.5)
         axes.plot(tokens, one.first_token.median, "o", markersize=7, color=color, markerfacecolor="white", zorder=3)
         axes.plot(tokens, one.response.median, "o", markersize=9, color=color, zorder=3)
-        text = f"{one.subject.title}\n{tokens:,} tokens, {readable(one.response.median, 's')}"
+        text = f"{one.model.title}\n{tokens:,} tokens, {readable(one.response.median, 's')}"
         stems.append(Stem(tokens, one.first_token.median, one.response.median, text, color))
     _scale_tokens(axes, [stem.tokens for stem in stems])
     axes.set_ylim(0, HEADROOM * max(stem.last for stem in stems))
@@ -116,7 +116,7 @@ def _response_time(measured: list[Figures], results: Results) -> Figure:
 
 
 def _where_time_goes(measured: list[Figures], results: Results) -> Figure:
-    """A bar for each subject, its parts one after the other."""
+    """A bar for each model, its parts one after the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 1.6 + 0.42 * len(measured)), layout="constrained")
@@ -132,7 +132,7 @@ def _where_time_goes(measured: list[Figures], results: Results) -> Figure:
         axes.annotate(
             readable(end, "s"), (end, place), (5, 0), textcoords="offset points", va="center", fontsize=LABEL_SIZE
         )
-    axes.set_yticks(places, [one.subject.title for one in measured])
+    axes.set_yticks(places, [one.model.title for one in measured])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set_xlim(0, HEADROOM * max(left))
@@ -146,7 +146,7 @@ def _where_time_goes(measured: list[Figures], results: Results) -> Figure:
 
 def _decode_seconds(one: Figures) -> float:
     assert one.tokens_per_second is not None
-    return (len(one.subject.runs[0].tokens) - 1) / one.tokens_per_second
+    return (len(one.model.runs[0].tokens) - 1) / one.tokens_per_second
 
 
 def _scale_tokens(axes: Axes, counts: list[int]) -> None:

@@ -107,7 +107,7 @@ def _remarks(results: Results) -> Iterator[str]:
             f"Beside the runs the machine read {least}/s to {most}/s, {middle}/s in the middle: a token's limit is "
             "that of its own runs."
         )
-    discarded = sum(subject.discarded for subject in results.subjects)
+    discarded = sum(model.discarded for model in results.subjects)
     disturbed = sum(figures.disturbed for figures in all_figures(results))
     kept = sum(len([*one.runs, *one.again, *one.batches]) for one in results.subjects)
     if discarded or disturbed:
@@ -117,27 +117,27 @@ def _remarks(results: Results) -> Iterator[str]:
         )
     else:
         yield f"The machine was quiet: none of {kept} runs was disturbed."
-    turns = [subject.title for subject in results.subjects if subject.in_turns]
+    turns = [model.title for model in results.subjects if model.in_turns]
     if turns:
         yield f"Too large for memory together, so made anew for every block of runs: {', '.join(turns)}."
-    for subject in results.subjects:
-        if subject.failure is not None:
-            yield f"{subject.title} failed ({subject.failure})."
+    for model in results.subjects:
+        if model.failure is not None:
+            yield f"{model.title} failed ({model.failure})."
 
 
 def _speed(figures: list[Figures]) -> Table:
     columns = ["model", "visual tokens", "first token", "p95", "a token", "p95 ", "tokens/s", "response", "memory"]
     rows = [
         [
-            one.subject.title,
-            _count(one.subject.visual_tokens),
+            one.model.title,
+            _count(one.model.visual_tokens),
             _seconds(one.first_token),
             _worst(one.first_token),
             _seconds(one.token),
             _worst(one.token),
             _decimal(one.tokens_per_second),
             _seconds(one.response),
-            _amount(one.subject.peak_bytes, "B"),
+            _amount(one.model.peak_bytes, "B"),
         ]
         for one in figures
     ]
@@ -146,7 +146,7 @@ def _speed(figures: list[Figures]) -> Table:
 
 def _work(figures: list[Figures]) -> Table:
     columns = ["model", *SHOWN_STAGES]
-    rows = [[one.subject.title, *(_stage(one.stages[name]) for name in SHOWN_STAGES)] for one in figures]
+    rows = [[one.model.title, *(_stage(one.stages[name]) for name in SHOWN_STAGES)] for one in figures]
     return Table("Up to the first token", columns, rows)
 
 
@@ -154,8 +154,8 @@ def _limits(figures: list[Figures]) -> Table:
     columns = ["model", "parameters", "FLOP to first token", "its limit", "reached", "a token's limit", "reached "]
     rows = [
         [
-            one.subject.title,
-            _amount(one.subject.parameters, "").replace("G", "B"),  # billions, as people say
+            one.model.title,
+            _amount(one.model.parameters, "").replace("G", "B"),  # billions, as people say
             _amount(one.first_flops, ""),
             _amount(one.first_limit, "s"),
             _share(one.first_share),
@@ -180,9 +180,9 @@ def _more(figures: list[Figures]) -> Table:
     columns = ["model", "another question: first token", "at once", "tokens/s in all", "all answered after"]
     rows = [
         [
-            one.subject.title,
+            one.model.title,
             _seconds(one.again),
-            _count(one.subject.batch_rows),
+            _count(one.model.batch_rows),
             _decimal(one.batch_rate),
             _seconds(one.batch_response),
         ]

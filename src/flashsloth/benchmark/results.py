@@ -7,12 +7,12 @@ In: what the workers said. Out: :class:`Results`, and back and forth between the
       suite, date, flashsloth, threads
       job                     text_tokens, new_tokens, seed
       machine                 see `machine.py`; machine_disturbed
-      subjects                a list, see :class:`SubjectResult`; seconds, bytes and operations everywhere
+      subjects                a list, see :class:`ModelResult`; seconds, bytes and operations everywhere
       sittings                who ran beside whom, and which of their runs
 
 What the measurements come to: medians, 95th percentiles, shares of the machine's limits, ratios.
 
-In: :class:`Results`. Out: :class:`Figures` of each subject, and :class:`Ratio` of each sitting. What was not measured
+In: :class:`Results`. Out: :class:`Figures` of each model, and :class:`Ratio` of each paired run. What was not measured
 is None, and never a number.
 
     limit of the first token   its operations / the machine's matrix rate in the precision computed in
@@ -77,12 +77,12 @@ class Run:
 
 
 @dataclass
-class SubjectResult:
-    """What is known of one subject.
+class ModelResult:
+    """What is known of one model.
 
     Attributes:
-        name, title, kind, dtype, precision: see `subjects.py`; `precision` is the stored weights'.
-        varies: the subject that this is another form of (another precision, not sped up); None if of none.
+        name, title, kind, dtype, precision: see `workload.py`; `precision` is the stored weights'.
+        varies: the model that this is another form of (another precision, not sped up); None if of none.
         parameters, visual_tokens, positions: counted.
         flops: stage -> operations up to the first token, counted in the plain model; "step" is one more token's.
         step_bytes: weights that one token reads.
@@ -121,11 +121,11 @@ class SubjectResult:
 
 
 @dataclass
-class Sitting:
-    """Two subjects that ran alternately: only these runs are compared with one another.
+class PairedRun:
+    """Two models that ran alternately: only these runs are compared with one another.
 
     Attributes:
-        reference, other: names of subjects.
+        reference, other: names of models.
         reference_runs, other_runs: places in their `runs`.
     """
 
@@ -146,13 +146,13 @@ class Results:
     job: dict[str, int]
     machine: dict[str, Any]
     machine_disturbed: bool
-    subjects: list[SubjectResult] = field(default_factory=list)
-    sittings: list[Sitting] = field(default_factory=list)
+    subjects: list[ModelResult] = field(default_factory=list)
+    sittings: list[PairedRun] = field(default_factory=list)
     format: int = FORMAT
 
-    def subject(self, name: str) -> SubjectResult:
-        """A subject by its name."""
-        return next(subject for subject in self.subjects if subject.name == name)
+    def model(self, name: str) -> ModelResult:
+        """A model by its name."""
+        return next(model for model in self.subjects if model.name == name)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -169,9 +169,9 @@ class Results:
         if found != FORMAT:
             raise BenchmarkError(f"results have format {found!r}; expected {FORMAT}: measure anew with this version")
         fields = dict(stored)
-        subjects = [_subject(one) for one in fields.pop("subjects", [])]
-        sittings = [_make(Sitting, one) for one in fields.pop("sittings", [])]
-        return _make(cls, {**fields, "subjects": subjects, "sittings": sittings})
+        models = [_model_result(one) for one in fields.pop("subjects", [])]
+        sittings = [_make(PairedRun, one) for one in fields.pop("sittings", [])]
+        return _make(cls, {**fields, "subjects": models, "sittings": sittings})
 
 
 def save_results(results: Results, path: Path) -> None:
@@ -197,11 +197,11 @@ def load_results(path: Path) -> Results:
     return Results.from_dict(stored)
 
 
-def _subject(stored: Any) -> SubjectResult:
+def _model_result(stored: Any) -> ModelResult:
     fields = dict(stored)
     for name in ("runs", "again", "batches"):
         fields[name] = [_make(Run, run) for run in fields.get(name, [])]
-    return _make(SubjectResult, fields)
+    return _make(ModelResult, fields)
 
 
 def _make(kind: Any, fields: Mapping[str, Any]) -> Any:
@@ -235,10 +235,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Figures:
-    """One subject's; made by :func:`figures_of`.
+    """One model's; made by :func:`figures_of`.
 
     Attributes:
-        subject: what they were made of.
+        model: what they were made of.
         first_token, token, response: seconds; a token's spread is over all gaps of all runs.
         tokens_per_second: one over the median run's mean gap.
         stages: shown stage -> median seconds up to the first token.
@@ -251,7 +251,7 @@ class Figures:
         disturbed: how many runs that count were disturbed.
     """
 
-    subject: SubjectResult
+    model: ModelResult
     first_token: Spread | None
     token: Spread | None
     response: Spread | None
@@ -272,29 +272,29 @@ class Figures:
 class Ratio:
     """How many times as long the other takes as the reference, medians of runs that alternated."""
 
-    reference: SubjectResult
-    other: SubjectResult
+    reference: ModelResult
+    other: ModelResult
     first_token: float
     token: float
     response: float
 
 
 def all_figures(results: Results) -> list[Figures]:
-    """Of every subject, in the order of the results."""
-    return [figures_of(subject, results.machine) for subject in results.subjects]
+    """Of every model, in the order of the results."""
+    return [figures_of(model, results.machine) for model in results.subjects]
 
 
-def figures_of(subject: SubjectResult, machine: dict[str, Any]) -> Figures:
-    """Of one subject."""
-    runs = subject.runs
-    first_flops = sum(subject.flops.values()) - subject.flops.get(STEP, 0.0) if subject.flops else None
-    first_limit = _first_limit(subject, first_flops, machine)
-    token_limit = _token_limit(subject)
+def figures_of(model: ModelResult, machine: dict[str, Any]) -> Figures:
+    """Of one model."""
+    runs = model.runs
+    first_flops = sum(model.flops.values()) - model.flops.get(STEP, 0.0) if model.flops else None
+    first_limit = _first_limit(model, first_flops, machine)
+    token_limit = _token_limit(model)
     first, token = _spread([run.first_token for run in runs]), _spread([gap for run in runs for gap in run.gaps])
     mean_gap = statistics.median(run.token for run in runs) if runs else None
-    batch_gap = statistics.median(run.token for run in subject.batches) if subject.batches else None
+    batch_gap = statistics.median(run.token for run in model.batches) if model.batches else None
     return Figures(
-        subject=subject,
+        model=model,
         first_token=first,
         token=token,
         response=_spread([run.response for run in runs]),
@@ -305,20 +305,20 @@ def figures_of(subject: SubjectResult, machine: dict[str, Any]) -> Figures:
         token_limit=token_limit,
         first_share=None if first is None or first_limit is None else first_limit / first.median,
         token_share=None if mean_gap is None or token_limit is None else token_limit / mean_gap,
-        again=_spread([run.first_token for run in subject.again]),
-        batch_rate=None if batch_gap is None or subject.batch_rows is None else subject.batch_rows / batch_gap,
-        batch_response=_spread([run.response for run in subject.batches]),
-        disturbed=sum(run.disturbed for run in (*runs, *subject.again, *subject.batches)),
+        again=_spread([run.first_token for run in model.again]),
+        batch_rate=None if batch_gap is None or model.batch_rows is None else model.batch_rows / batch_gap,
+        batch_response=_spread([run.response for run in model.batches]),
+        disturbed=sum(run.disturbed for run in (*runs, *model.again, *model.batches)),
     )
 
 
 def ratios(results: Results) -> list[Ratio]:
-    """Of every sitting in which both were measured."""
+    """Of every paired run in which both were measured."""
     found = []
-    for sitting in results.sittings:
-        reference, other = results.subject(sitting.reference), results.subject(sitting.other)
-        ours = [reference.runs[place] for place in sitting.reference_runs]
-        theirs = [other.runs[place] for place in sitting.other_runs]
+    for pair in results.sittings:
+        reference, other = results.model(pair.reference), results.model(pair.other)
+        ours = [reference.runs[place] for place in pair.reference_runs]
+        theirs = [other.runs[place] for place in pair.other_runs]
         if ours and theirs:
             quotients = (_median(theirs, name) / _median(ours, name) for name in ("first_token", "token", "response"))
             found.append(Ratio(reference, other, *quotients))
@@ -334,22 +334,22 @@ def percentile(values: Sequence[float], share: float = PERCENTILE) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _first_limit(subject: SubjectResult, flops: float | None, machine: dict[str, Any]) -> float | None:
-    rate = machine["matrix_rate"].get(subject.dtype)
+def _first_limit(model: ModelResult, flops: float | None, machine: dict[str, Any]) -> float | None:
+    rate = machine["matrix_rate"].get(model.dtype)
     return None if flops is None or rate is None else flops / rate
 
 
-def bandwidth_beside(subject: SubjectResult) -> float:
-    """Bytes a second that the machine read beside a subject's runs: their median."""
-    return statistics.median(run.read_bandwidth for run in subject.runs)
+def bandwidth_beside(model: ModelResult) -> float:
+    """Bytes a second that the machine read beside a model's runs: their median."""
+    return statistics.median(run.read_bandwidth for run in model.runs)
 
 
-def _token_limit(subject: SubjectResult) -> float | None:
+def _token_limit(model: ModelResult) -> float | None:
     """Keys and values of the prompt and of half the answer count: the mean over all tokens."""
-    if subject.step_bytes is None or subject.key_value_bytes is None or subject.positions is None or not subject.runs:
+    if model.step_bytes is None or model.key_value_bytes is None or model.positions is None or not model.runs:
         return None
-    held = subject.positions + len(subject.runs[0].tokens) / 2
-    return (subject.step_bytes + held * subject.key_value_bytes) / bandwidth_beside(subject)
+    held = model.positions + len(model.runs[0].tokens) / 2
+    return (model.step_bytes + held * model.key_value_bytes) / bandwidth_beside(model)
 
 
 def _spread(values: Sequence[float]) -> Spread | None:

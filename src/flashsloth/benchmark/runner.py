@@ -1,13 +1,13 @@
-"""Who runs when: the first subject stays, the others come one after the other, and runs alternate.
+"""Who runs when: the first model stays, the others come one after the other, and runs alternate.
 
-In: subjects, a job, and how to start a worker. Out: :class:`Results`.
+In: models, a job, and how to start a worker. Out: :class:`Results`.
 
     machine
-    first | other | first | other | ...      a sitting: only its runs are compared with one another
+    first | other | first | other | ...      a paired run: only its runs are compared with one another
     first | next  | first | next  | ...
 
 Where both do not fit into memory, they are made anew in turns, for a block of runs each. A disturbed run is thrown away
-and repeated, as often as patience allows; a subject that fails is reported, and the others are measured.
+and repeated, as often as patience allows; a model that fails is reported, and the others are measured.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flashsloth.benchmark.results import Results, Run, Sitting, SubjectResult
+from flashsloth.benchmark.results import ModelResult, PairedRun, Results, Run
 from flashsloth.benchmark.timing import Patience, is_disturbed
 from flashsloth.benchmark.worker_process import WorkerError
-from flashsloth.benchmark.workload import StandardJob, SubjectSpec
+from flashsloth.benchmark.workload import ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.version import __version__
 
 SETTLE_SECONDS = 0.3
 """Before a run: threads of the process that ran before it may still be spinning for work."""
 BLOCKS = 2
-"""How often two subjects that do not fit into memory together take turns."""
+"""How often two models that do not fit into memory together take turns."""
 MOST_BATCHES = 3
 MACHINE_PATIENCE = 3
 WEIGHTS_FACTOR, WORK_BYTES = 1.2, 1.5e9
-"""A subject needs its weights and so much more while they are packed, and this for libraries and activations."""
+"""A model needs its weights and so much more while they are packed, and this for libraries and activations."""
 PEER = "peer"
 
 
@@ -53,9 +53,9 @@ class Settings:
         suite: its name, for the report.
         device: where.
         job: the standard job.
-        repeats: runs of each subject in each of its sittings.
+        repeats: runs of each model in each of its paired runs.
         batch: rows of the batched job.
-        batched: names of the subjects that do it.
+        batched: names of the models that do it.
     """
 
     suite: str
@@ -71,22 +71,22 @@ class Settings:
                 raise BenchmarkError(f"{name} is {getattr(self, name)}; expected at least 1")
 
 
-class Seat:
-    """One subject's place: its worker, while there is one, and what was found of it."""
+class ModelWorker:
+    """One model's place: its worker, while there is one, and what was found of it."""
 
-    def __init__(self, spec: SubjectSpec, settings: Settings, start: Callable[[], Worker], say: Callable) -> None:
+    def __init__(self, spec: ModelSpec, settings: Settings, start: Callable[[], Worker], say: Callable) -> None:
         self.spec, self._settings, self._start, self._say = spec, settings, start, say
         self._worker: Worker | None = None
         self._pictures = 0
-        self.result = SubjectResult(spec.name, spec.title, spec.kind, spec.dtype, spec.precision, spec.varies)
+        self.result = ModelResult(spec.name, spec.title, spec.kind, spec.dtype, spec.precision, spec.varies)
 
     @property
     def failed(self) -> bool:
-        """Whether nothing more can be had from this subject."""
+        """Whether nothing more can be had from this model."""
         return self.result.failure is not None
 
     def open(self) -> None:
-        """Start the worker and make the subject."""
+        """Start the worker and make the model."""
         if self.failed or self._worker is not None:
             return
         self._say(f"{self.spec.title}: making it")
@@ -112,7 +112,7 @@ class Seat:
             self._worker = None
 
     def run(self, patience: Patience) -> int | None:
-        """The standard job once, undisturbed if patience lasts: the run's place, or None if the subject failed."""
+        """The standard job once, undisturbed if patience lasts: the run's place, or None if the model failed."""
         self._say(f"{self.spec.title}: run {len(self.result.runs) + 1}")
         run = self._measure("run", patience)
         if run is None:
@@ -154,7 +154,7 @@ class Seat:
             self.result.discarded += 1
 
     def _ask(self, do: str, **arguments: Any) -> Any:
-        """A request's result; None, and the subject has failed, if there is none."""
+        """A request's result; None, and the model has failed, if there is none."""
         if self._worker is None:
             return None
         try:
@@ -175,7 +175,7 @@ class Bench:
         start: starts a worker.
         available: bytes of memory that another process could have.
         say: is told what is done next.
-        keep: is given all that is known whenever a subject is done, so that an hour is not lost with its last minute.
+        keep: is given all that is known whenever a model is done, so that an hour is not lost with its last minute.
     """
 
     def __init__(
@@ -188,27 +188,27 @@ class Bench:
     ) -> None:
         self._settings, self._start, self._available, self._say = settings, start, available, say
         self._keep = keep
-        self._sittings: list[Sitting] = []
+        self._paired_runs: list[PairedRun] = []
 
-    def run(self, specs: Sequence[SubjectSpec]) -> Results:
-        """Measure the machine and the subjects; whatever happens, no worker is left."""
+    def run(self, specs: Sequence[ModelSpec]) -> Results:
+        """Measure the machine and the models; whatever happens, no worker is left."""
         results = self._measure_machine(specs)
-        seats = [Seat(spec, self._settings, self._start, self._say) for spec in specs]
-        results.subjects = [seat.result for seat in seats]
-        results.sittings = self._sittings
+        workers = [ModelWorker(spec, self._settings, self._start, self._say) for spec in specs]
+        results.subjects = [worker.result for worker in workers]
+        results.sittings = self._paired_runs
         try:
-            self._seat_all(seats, results)
+            self._run_all(workers, results)
         except BaseException:
-            for seat in seats:
-                seat.close(at_once=True)
+            for worker in workers:
+                worker.close(at_once=True)
             raise
         return results
 
-    def _seat_all(self, seats: list[Seat], results: Results) -> None:
-        first, *others = seats
+    def _run_all(self, workers: list[ModelWorker], results: Results) -> None:
+        first, *others = workers
         first.open()
         for other in others:
-            self._sit(first, other)
+            self._run_pair(first, other)
             if self._keep is not None:
                 self._keep(results)
         if not others:
@@ -219,37 +219,37 @@ class Bench:
         first.run_more()
         first.close()
 
-    def _sit(self, first: Seat, other: Seat) -> None:
-        """Run two subjects alternately."""
-        sitting = Sitting(first.spec.name, other.spec.name)
+    def _run_pair(self, first: ModelWorker, other: ModelWorker) -> None:
+        """Run two models alternately."""
+        pair = PairedRun(first.spec.name, other.spec.name)
         patiences = Patience(self._settings.repeats), Patience(self._settings.repeats)
         if first.failed or self._fit_together(first, other):
             other.open()
             for _ in range(self._settings.repeats):
-                _note(first.run(patiences[0]), sitting.reference_runs)
-                _note(other.run(patiences[1]), sitting.other_runs)
+                _note(first.run(patiences[0]), pair.reference_runs)
+                _note(other.run(patiences[1]), pair.other_runs)
         else:
             self._say(f"{first.spec.title} and {other.spec.title} do not fit into memory together: they take turns")
             first.result.in_turns = other.result.in_turns = True
             for block in _blocks(self._settings.repeats):
-                for seat, patience, runs in (
-                    (first, patiences[0], sitting.reference_runs),
-                    (other, patiences[1], sitting.other_runs),
+                for worker, patience, runs in (
+                    (first, patiences[0], pair.reference_runs),
+                    (other, patiences[1], pair.other_runs),
                 ):
-                    (other if seat is first else first).close()
-                    seat.open()
+                    (other if worker is first else first).close()
+                    worker.open()
                     for _ in range(block):
-                        _note(seat.run(patience), runs)
+                        _note(worker.run(patience), runs)
         other.run_more()
         other.close()
         first.open()
-        self._sittings.append(sitting)
+        self._paired_runs.append(pair)
 
-    def _fit_together(self, first: Seat, other: Seat) -> bool:
+    def _fit_together(self, first: ModelWorker, other: ModelWorker) -> bool:
         """Whether the other fits into memory beside the first, which is there."""
         return other.spec.bytes * WEIGHTS_FACTOR + WORK_BYTES <= self._available()
 
-    def _measure_machine(self, specs: Sequence[SubjectSpec]) -> Results:
+    def _measure_machine(self, specs: Sequence[ModelSpec]) -> Results:
         dtypes = sorted({spec.dtype for spec in specs})
         patience = Patience(MACHINE_PATIENCE)
         self._say("measuring the machine")

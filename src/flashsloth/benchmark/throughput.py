@@ -1,15 +1,15 @@
 """How many pictures, and how many tokens, a second: many questions, each about a picture of its own.
 
-In: a subject, how many pictures, how long the answers. Out: a :class:`Throughput`.
+In: a model, how many pictures, how long the answers. Out: a :class:`Throughput`.
 
-The clock runs from pictures in memory to the last token of the last answer, picture preparation included. A subject
+The clock runs from pictures in memory to the last token of the last answer, picture preparation included. A model
 that cannot hold so many rows at once is tried with half as many, and so on.
 
 Whether the fast path gives what the plain one gives: how far its next-token probabilities are from float32's.
 
-In: a subject's specification. Out: an :class:`Agreement`: the largest KL divergence of any position of an answer.
+In: a model's specification. Out: an :class:`Agreement`: the largest KL divergence of any position of an answer.
 
-The same random weights answer twice: in float32 by the plain path; then cast and sped up as the subject is, and made to
+The same random weights answer twice: in float32 by the plain path; then cast and sped up as the model is, and made to
 say the same tokens, since random weights make near ties.
 
 What an accelerator is and how it runs at the moment: name, driver, clocks, power, and the versions that use it.
@@ -31,8 +31,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from flashsloth.benchmark.models.flashsloth import FlashSlothSubject
-from flashsloth.benchmark.workload import StandardJob, Subject
+from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth
+from flashsloth.benchmark.workload import BenchmarkModel, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
 from flashsloth.inference.sampling import Sampled, Sampler, SamplingState
@@ -45,7 +45,7 @@ class Throughput:
     """What was measured, or why it was not.
 
     Attributes:
-        subject: a name in `subjects.py`.
+        subject: a name in `workload.py`.
         new_tokens: of every answer.
         pictures: each with one question.
         rows: answers at once, at most.
@@ -76,34 +76,34 @@ class Throughput:
 
 
 def measure_throughput(
-    subject: Subject, name: str, job: StandardJob, pictures: int, new_tokens: int, rows: int, device: torch.device
+    model: BenchmarkModel, name: str, job: StandardJob, pictures: int, new_tokens: int, rows: int, device: torch.device
 ) -> Throughput:
     """Answer as many questions, once to warm up with a row each, then on the clock."""
     while True:
         try:
             shown = [job.picture(number) for number in range(pictures + rows)]
-            subject.answer_all(shown[pictures:], new_tokens, rows)
-            subject.forget()
+            model.answer_all(shown[pictures:], new_tokens, rows)
+            model.forget()
             gc.collect()
-            seconds = _timed(subject, shown[:pictures], new_tokens, rows, device)
+            seconds = _timed(model, shown[:pictures], new_tokens, rows, device)
             return Throughput(name, new_tokens, pictures, rows, seconds)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
-        subject.forget()
+        model.forget()
         gc.collect()
         torch.cuda.empty_cache()
         rows //= 2
 
 
-def _timed(subject: Subject, shown: list[Any], new_tokens: int, rows: int, device: torch.device) -> float:
-    recorded = subject.recorded
+def _timed(model: BenchmarkModel, shown: list[Any], new_tokens: int, rows: int, device: torch.device) -> float:
+    recorded = model.recorded
     _wait(device)
     start = time.perf_counter()
-    subject.answer_all(shown, new_tokens, rows)
+    model.answer_all(shown, new_tokens, rows)
     _wait(device)
     seconds = time.perf_counter() - start
-    if subject.recorded != recorded:
+    if model.recorded != recorded:
         raise BenchmarkError("a pass was recorded while time was taken; expected all to be warm")
     return seconds
 
@@ -121,7 +121,7 @@ class Agreement:
     """How near a fast path is to the plain one in float32.
 
     Attributes:
-        subject: a name in `subjects.py`.
+        subject: a name in `workload.py`.
         positions: of the answer, each with a distribution of the next token.
         largest_kl: of any of them, from float32's to the fast path's.
         mean_kl: over them.
@@ -162,24 +162,24 @@ class Dictated(Sampler):
 
 
 def measure_agreement(
-    subject: FlashSlothSubject, name: str, dtype: str, quantize: str | None, job: StandardJob
+    model: BenchmarkedFlashSloth, name: str, dtype: str, quantize: str | None, job: StandardJob
 ) -> Agreement:
-    """Compare a plain float32 subject with what it is made into.
+    """Compare a plain float32 model with what it is made into.
 
     Args:
-        subject: in float32, not sped up; afterwards it is as it was asked for.
+        model: in float32, not sped up; afterwards it is as it was asked for.
         name: what it is called.
         dtype: what the fast path computes in.
         quantize: fewer bits for its language model's weights.
         job: how long prompt and answer are.
     """
     plain = Dictated()
-    subject.answer_as(plain, job.picture(PICTURE), job.new_tokens)
-    subject.cast(DTYPES[dtype])
-    subject.speed_up(check_quantization(quantize))
-    subject.forget()
+    model.answer_as(plain, job.picture(PICTURE), job.new_tokens)
+    model.cast(DTYPES[dtype])
+    model.speed_up(check_quantization(quantize))
+    model.forget()
     fast = Dictated(plain.taken)
-    subject.answer_as(fast, job.picture(PICTURE), job.new_tokens)
+    model.answer_as(fast, job.picture(PICTURE), job.new_tokens)
     expected, found = (torch.cat(one.logits[: job.new_tokens]).double().log_softmax(-1) for one in (plain, fast))
     divergence = F.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
     return Agreement(name, len(divergence), float(divergence.max()), float(divergence.mean()))

@@ -198,7 +198,7 @@ class Reading:
     own: float
 
 
-class LoadWatch:
+class CpuContention:
     """Tells what share of the machine others took.
 
     Args:

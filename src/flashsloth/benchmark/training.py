@@ -2,7 +2,7 @@
 
 In: a size, a depth, a batch. Out: :class:`TrainingResults`, which `training_report.py` shows.
 
-    measured    at true widths and a depth that this machine has memory for, each subject in a process of its own:
+    measured    at true widths and a depth that this machine has memory for, each model in a process of its own:
                 seconds a sample, the process's resident set, and the bytes of torch's tensors
     counted     at full depth and a training run's micro-batch, by `training_step.py`: no extrapolation from the
                 measured, but the same model code on tensors without numbers; nothing is timed
@@ -43,7 +43,7 @@ from flashsloth.training.stages import STAGES, freeze_all_but
 from flashsloth.training.step_memory import MIXED, MicroBatch, step_bytes
 
 FLASHSLOTH, ALL_TOKENS = "FlashSloth", "all visual tokens"
-SUBJECTS = (FLASHSLOTH, ALL_TOKENS)
+MODELS = (FLASHSLOTH, ALL_TOKENS)
 STAGE_NAMES = ("alignment", "instruction")
 LEFT_OUT = {"sap", "query_tokens", "embq"}
 """Parts that the rival does not have."""
@@ -56,7 +56,7 @@ class TrainingJob:
     """One measurement.
 
     Attributes:
-        subject: one of :data:`SUBJECTS`.
+        subject: one of :data:`MODELS`.
         stage: one of :data:`STAGE_NAMES`.
         model: the size: a name as `flashsloth plan` takes it; None for the small model.
         layers: of each tower; None for all.
@@ -76,7 +76,7 @@ class TrainingJob:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in (("subject", SUBJECTS), ("stage", STAGE_NAMES), ("dtype", tuple(DTYPES))):
+        for name, choices in (("subject", MODELS), ("stage", STAGE_NAMES), ("dtype", tuple(DTYPES))):
             if getattr(self, name) not in choices:
                 raise BenchmarkError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
         for name in ("layers", "rows", "text_tokens"):
@@ -91,7 +91,7 @@ class TrainingJob:
 
     @property
     def trains(self) -> tuple[str, ...]:
-        """The stage's parts, as far as the subject has them."""
+        """The stage's parts, as far as the model has them."""
         parts = STAGES[self.stage].trains
         return parts if self.subject == FLASHSLOTH else tuple(part for part in parts if part not in LEFT_OUT)
 
@@ -101,7 +101,7 @@ class TrainingJob:
         return MicroBatch(self.rows, self.text_tokens, pictures=1, has_queries=self.has_queries)
 
     def config(self) -> FlashSlothConfig:
-        """The subject's, with so many layers."""
+        """The model's, with so many layers."""
         config = find_model(self.model).config
         fields = config.to_dict()
         if self.layers is not None:
@@ -114,7 +114,7 @@ class TrainingJob:
         return FlashSlothConfig.from_dict(fields)
 
     def make(self) -> FlashSlothForConditionalGeneration:
-        """The subject, random, ready to learn."""
+        """The model, random, ready to learn."""
         from flashsloth.benchmark.models.flashsloth import make_random
 
         config, dtype = self.config(), DTYPES[self.dtype]
@@ -166,7 +166,7 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """One subject in one stage: what was asked, and what the worker said (see `training_worker.py`)."""
+    """One model in one stage: what was asked, and what the worker said (see `training_worker.py`)."""
 
     job: dict[str, Any]
     found: dict[str, Any]
@@ -184,7 +184,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Counted:
-    """One subject in one stage at full depth: bytes by part, with float32 weights and bfloat16 autocast."""
+    """One model in one stage at full depth: bytes by part, with float32 weights and bfloat16 autocast."""
 
     subject: str
     stage: str
@@ -217,7 +217,7 @@ class TrainingResults:
 def run_training_bench(
     model: str | None, layers: int | None, rows: int, steps: int, threads: int | None, say: Callable[[str], None]
 ) -> TrainingResults:
-    """Measure both subjects in both stages, one process after the other, and count them at full depth.
+    """Measure both models in both stages, one process after the other, and count them at full depth.
 
     Args:
         model: the size, as `flashsloth plan` takes it; None for the small model.
@@ -235,7 +235,7 @@ def run_training_bench(
     jobs = [
         TrainingJob(subject, stage, model, layers, rows, TEXT_TOKENS[stage])
         for stage in STAGE_NAMES
-        for subject in SUBJECTS
+        for subject in MODELS
     ]
     measured = []
     for job in jobs:
@@ -299,8 +299,8 @@ def _machine(measured: list[Measured]) -> dict[str, Any]:
 __all__ = [
     "ALL_TOKENS",
     "FLASHSLOTH",
+    "MODELS",
     "STAGE_NAMES",
-    "SUBJECTS",
     "Counted",
     "Measured",
     "TrainingJob",

@@ -54,12 +54,12 @@ def write_training_report(results: TrainingResults, folder: Path) -> list[Path]:
 
 def _measured_rows(measured: list[Measured]) -> Iterator[str]:
     for stage in STAGE_NAMES:
-        by_subject = {one.job["subject"]: one for one in measured if one.job["stage"] == stage}
-        for one in by_subject.values():
+        by_model = {one.job["subject"]: one for one in measured if one.job["stage"] == stage}
+        for one in by_model.values():
             sizes = (one.found["resident_bytes"], one.tensor_bytes, one.found["step_bytes"])
             cells = (one.found["positions"], f"{one.seconds_per_sample:.3g}", *(f"{s / GIGA:.2f} GB" for s in sizes))
             yield _row(stage, one.job["subject"], *cells)
-        ours, theirs = by_subject[FLASHSLOTH], by_subject[ALL_TOKENS]
+        ours, theirs = by_model[FLASHSLOTH], by_model[ALL_TOKENS]
         yield _row(
             stage,
             "less",
@@ -75,13 +75,13 @@ def _counted_rows(counted: list[Counted]) -> Iterator[str]:
     for stage in STAGE_NAMES:
         for again in (False, True):
             alike = [one for one in counted if (one.stage, one.activation_checkpointing) == (stage, again)]
-            by_subject = {one.subject: one for one in alike}
+            by_model = {one.subject: one for one in alike}
             recomputed = "yes" if again else "no"
-            for one in by_subject.values():
+            for one in by_model.values():
                 fixed = one.weights + one.gradients + one.optimizer
                 sizes = (f"{size / GIGA:.1f} GB" for size in (fixed, one.activations, one.total))
                 yield _row(stage, recomputed, one.rows, one.subject, one.positions, *sizes)
-            ours, theirs = by_subject[FLASHSLOTH], by_subject[ALL_TOKENS]
+            ours, theirs = by_model[FLASHSLOTH], by_model[ALL_TOKENS]
             less = _less(ours.activations, theirs.activations), _less(ours.total, theirs.total)
             yield _row(stage, recomputed, "", "less", "", "", *less)
 

@@ -1,4 +1,4 @@
-"""A process that trains one subject for some steps: `python -m flashsloth.benchmark.training_worker`.
+"""A process that trains one model for some steps: `python -m flashsloth.benchmark.training_worker`.
 
 In: requests on stdin, a JSON object a line (see `worker.py`): `{"do": "measure", "job": {...}, "steps": 3}`. Out: its
 seconds a step, and what it held: the process (resident set), and torch's tensors, each at most. Memory that building
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flashsloth.benchmark.timing import LoadWatch
+from flashsloth.benchmark.timing import CpuContention
 from flashsloth.benchmark.training import TrainingJob
 from flashsloth.benchmark.worker import serve_process
 from flashsloth.errors import BenchmarkError
@@ -42,7 +42,7 @@ def measure(job: TrainingJob, steps: int) -> dict[str, Any]:
     batch = job.batch(model.config)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=LEARNING_RATE, fused=True)
-    device, watch = torch.device("cpu"), LoadWatch()
+    device, watch = torch.device("cpu"), CpuContention()
     reset_peak(device)
     _step(model, batch, optimizer)
     since, seconds = watch.read(), []

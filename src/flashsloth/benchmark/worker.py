@@ -1,10 +1,10 @@
-"""A process that measures one subject: `python -m flashsloth.benchmark.worker`.
+"""A process that measures one model: `python -m flashsloth.benchmark.worker`.
 
 In: requests on stdin, a JSON object a line: `{"do": "build", ...}`. Out: a reply on stdout for each, `{"result": ...}`
 or `{"error": "one line"}`. It ends when stdin does. What libraries print goes to stderr.
 
     machine   device, dtypes               a `Machine`, others_share, threads
-    build     spec, job, device            facts about a subject
+    build     spec, job, device            facts about a model
     run       picture                      the standard job once
     again     picture                      another question about a picture
     batch     picture, rows                many jobs at once
@@ -23,9 +23,9 @@ from typing import Any, Protocol, TextIO
 import torch
 import transformers
 
-from flashsloth.benchmark.measure import MeasuredSubject
-from flashsloth.benchmark.timing import LoadWatch
-from flashsloth.benchmark.workload import StandardJob, SubjectSpec
+from flashsloth.benchmark.measure import MeasuredModel
+from flashsloth.benchmark.timing import CpuContention
+from flashsloth.benchmark.workload import ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
 from flashsloth.planning.machine import measure_machine
@@ -42,9 +42,9 @@ class Answering(Protocol):
 class Worker:
     """What the requests do."""
 
-    def __init__(self, watch: LoadWatch | None = None) -> None:
-        self._watch = LoadWatch() if watch is None else watch
-        self._measured: MeasuredSubject | None = None
+    def __init__(self, watch: CpuContention | None = None) -> None:
+        self._watch = CpuContention() if watch is None else watch
+        self._measured: MeasuredModel | None = None
 
     def answer(self, request: dict[str, Any]) -> Any:
         """The result of a request; a `BenchmarkError` for an unknown one."""
@@ -58,28 +58,28 @@ class Worker:
         return {"machine": machine.to_dict(), "others_share": share, "threads": torch.get_num_threads()}
 
     def build(self, spec: dict[str, Any], job: dict[str, Any], device: str) -> dict[str, Any]:
-        """Make a subject."""
-        self._measured = MeasuredSubject(SubjectSpec(**spec), StandardJob(**job), torch.device(device), self._watch)
+        """Make a model."""
+        self._measured = MeasuredModel(ModelSpec(**spec), StandardJob(**job), torch.device(device), self._watch)
         return self._measured.facts()
 
     def run(self, picture: int) -> dict[str, Any]:
         """Do the standard job once."""
-        return self._subject.run(picture)
+        return self._model.run(picture)
 
     def again(self, picture: int) -> dict[str, Any]:
         """Ask another question about a picture."""
-        return self._subject.again(picture)
+        return self._model.again(picture)
 
     def batch(self, picture: int, rows: int) -> dict[str, Any]:
         """Do many jobs at once."""
-        return self._subject.batch(picture, rows)
+        return self._model.batch(picture, rows)
 
     def peak(self) -> int:
         """The most memory held."""
-        return self._subject.peak()
+        return self._model.peak()
 
     @property
-    def _subject(self) -> MeasuredSubject:
+    def _model(self) -> MeasuredModel:
         if self._measured is None:
             raise BenchmarkError("nothing is built; expected the request 'build' first")
         return self._measured

@@ -2,18 +2,18 @@
 
 In: a picture, a question's number, how many tokens. Out: nothing but stamps on a :class:`StageClock`.
 
-The standard job: what every subject is asked to do.
+The standard job: what every model is asked to do.
 
 In: how much text, how many new tokens, and a seed. Out: pictures already in memory, and token ids; no tokenizer, since
-speed does not depend on what is said, and no words: each subject gets ids of its own vocabulary.
+speed does not depend on what is said, and no words: each model gets ids of its own vocabulary.
 
     opening | picture | question | closing        the text in that order, as in "... USER: <image> Why? ASSISTANT:"
 
-Every picture of a run is a new one, so that nothing a subject remembers of an earlier run helps it.
+Every picture of a run is a new one, so that nothing a model remembers of an earlier run helps it.
 
 Everything that can be measured, by name, and the suites that measure it. Nothing is loaded here.
 
-In: names. Out: :class:`SubjectSpec`, what a worker is told to make; and :class:`Suite`, who runs beside whom.
+In: names. Out: :class:`ModelSpec`, what a worker is told to make; and :class:`Suite`, who runs beside whom.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FULL_ATTENTION = "full_attention"
 """Transformers' word (in `layer_types`) for a layer that attends to all keys and values it has kept."""
 
 
-class Subject(ABC):
+class BenchmarkModel(ABC):
     """A model that does the standard job.
 
     Attributes:
@@ -207,7 +207,7 @@ NANO_PARAMETERS = 6.1e6
 
 
 @dataclass(frozen=True)
-class SubjectSpec:
+class ModelSpec:
     """A model, its precision, and what is done to it.
 
     Attributes:
@@ -219,7 +219,7 @@ class SubjectSpec:
         quantize: "int8" or "int4", or None.
         grid: views along one side of a FlashSloth-HD's picture; 1 for the standard model.
         optimize: whether it is sped up, as `load` does.
-        varies: the subject that this is another form of (another precision, not sped up); None if of none.
+        varies: the model that this is another form of (another precision, not sped up); None if of none.
     """
 
     name: str
@@ -245,14 +245,14 @@ class SubjectSpec:
 
 @dataclass(frozen=True)
 class Suite:
-    """Subjects that are measured together.
+    """Models that are measured together.
 
     Attributes:
         device: where.
-        names: of subjects; all others run beside the first, in turns.
+        names: of models; all others run beside the first, in turns.
         batch: rows of the batched job.
-        batched: which subjects do it.
-        busy: which subjects answer about many pictures, on an accelerator (see `device_bench.py`).
+        batched: which models do it.
+        busy: which models answer about many pictures, on an accelerator (see `device_bench.py`).
         trained: which models train there.
     """
 
@@ -267,31 +267,31 @@ class Suite:
 _OWN = FLASHSLOTH_PARAMETERS
 _FIRST, _NANO = "flashsloth", "nano"
 ALL = (
-    SubjectSpec(_FIRST, "FlashSloth", "flashsloth", _OWN),
-    SubjectSpec("flashsloth-hd", "FlashSloth-HD", "flashsloth", _OWN, grid=HD_GRID),
-    SubjectSpec("flashsloth-int8", "FlashSloth int8", "flashsloth", _OWN, quantize="int8", varies=_FIRST),
-    SubjectSpec("flashsloth-int4", "FlashSloth int4", "flashsloth", _OWN, quantize="int4", varies=_FIRST),
-    SubjectSpec("flashsloth-f32", "FlashSloth float32", "flashsloth", _OWN, dtype="float32", varies=_FIRST),
-    SubjectSpec("flashsloth-plain", "FlashSloth, not sped up", "flashsloth", _OWN, optimize=False, varies=_FIRST),
-    SubjectSpec("qwen2-vl-2b", "Qwen2-VL-2B", "peer", 2.21e9, optimize=False),
-    SubjectSpec("internvl2-2b", "InternVL2-2B", "peer", 2.21e9, optimize=False),
-    SubjectSpec("minicpm-v2", "MiniCPM-V 2", "peer", 3.15e9, optimize=False),
-    SubjectSpec("smolvlm-2.2b", "SmolVLM-2.2B", "peer", 2.25e9, optimize=False),
-    SubjectSpec("lfm2-vl-1.6b", "LFM2-VL-1.6B", "peer", 1.58e9, optimize=False),
-    SubjectSpec(_NANO, "Nano", "shipped", NANO_PARAMETERS, dtype="float32"),
-    SubjectSpec(
+    ModelSpec(_FIRST, "FlashSloth", "flashsloth", _OWN),
+    ModelSpec("flashsloth-hd", "FlashSloth-HD", "flashsloth", _OWN, grid=HD_GRID),
+    ModelSpec("flashsloth-int8", "FlashSloth int8", "flashsloth", _OWN, quantize="int8", varies=_FIRST),
+    ModelSpec("flashsloth-int4", "FlashSloth int4", "flashsloth", _OWN, quantize="int4", varies=_FIRST),
+    ModelSpec("flashsloth-f32", "FlashSloth float32", "flashsloth", _OWN, dtype="float32", varies=_FIRST),
+    ModelSpec("flashsloth-plain", "FlashSloth, not sped up", "flashsloth", _OWN, optimize=False, varies=_FIRST),
+    ModelSpec("qwen2-vl-2b", "Qwen2-VL-2B", "peer", 2.21e9, optimize=False),
+    ModelSpec("internvl2-2b", "InternVL2-2B", "peer", 2.21e9, optimize=False),
+    ModelSpec("minicpm-v2", "MiniCPM-V 2", "peer", 3.15e9, optimize=False),
+    ModelSpec("smolvlm-2.2b", "SmolVLM-2.2B", "peer", 2.25e9, optimize=False),
+    ModelSpec("lfm2-vl-1.6b", "LFM2-VL-1.6B", "peer", 1.58e9, optimize=False),
+    ModelSpec(_NANO, "Nano", "shipped", NANO_PARAMETERS, dtype="float32"),
+    ModelSpec(
         "nano-plain", "Nano, not sped up", "shipped", NANO_PARAMETERS, dtype="float32", optimize=False, varies=_NANO
     ),
 )
-SUBJECTS: dict[str, SubjectSpec] = {spec.name: spec for spec in ALL}
-PEER_NAMES = tuple(spec.name for spec in ALL if spec.kind == "peer")
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in ALL}
+BASELINE_NAMES = tuple(spec.name for spec in ALL if spec.kind == "peer")
 QUICK = "quick"
 SUITES: dict[str, Suite] = {
     "cpu": Suite(
         "cpu",
         (
             "flashsloth",
-            *PEER_NAMES,
+            *BASELINE_NAMES,
             "flashsloth-hd",
             "flashsloth-int8",
             "flashsloth-int4",
@@ -303,9 +303,9 @@ SUITES: dict[str, Suite] = {
     ),
     "gpu": Suite(
         "cuda",
-        ("flashsloth", *PEER_NAMES, "flashsloth-hd", "flashsloth-int8", "flashsloth-int4", "flashsloth-plain"),
+        ("flashsloth", *BASELINE_NAMES, "flashsloth-hd", "flashsloth-int8", "flashsloth-int4", "flashsloth-plain"),
         batch=32,
-        batched=("flashsloth", "flashsloth-hd", *PEER_NAMES),
+        batched=("flashsloth", "flashsloth-hd", *BASELINE_NAMES),
         busy=("flashsloth", "flashsloth-hd", "flashsloth-int8", "flashsloth-int4", "qwen2-vl-2b", "internvl2-2b"),
         trained=("flashsloth", "qwen2-vl-2b", "internvl2-2b"),
     ),
@@ -324,17 +324,17 @@ def find_suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def find_subjects(names: Sequence[str]) -> list[SubjectSpec]:
-    """Subjects by their names, in the order given.
+def find_models(names: Sequence[str]) -> list[ModelSpec]:
+    """Models by their names, in the order given.
 
     Raises:
         BenchmarkError: if there are none, one is unknown, or one comes twice.
     """
-    unknown = [name for name in names if name not in SUBJECTS]
+    unknown = [name for name in names if name not in MODELS]
     if unknown or not names:
-        found = f"there is no subject {unknown[0]!r}" if unknown else "no subject is named"
-        raise BenchmarkError(f"{found}; expected some of {', '.join(SUBJECTS)}")
+        found = f"there is no model {unknown[0]!r}" if unknown else "no model is named"
+        raise BenchmarkError(f"{found}; expected some of {', '.join(MODELS)}")
     twice = next((name for name in names if list(names).count(name) > 1), None)
     if twice is not None:
-        raise BenchmarkError(f"the subject {twice!r} is named twice; expected each once")
-    return [SUBJECTS[name] for name in names]
+        raise BenchmarkError(f"the model {twice!r} is named twice; expected each once")
+    return [MODELS[name] for name in names]

@@ -30,7 +30,7 @@ def measure_busy(
     """Measure what a suite names beyond single answers; None if it names nothing.
 
     Args:
-        suite: which subjects do it.
+        suite: which models do it.
         only: these of them, with commas between; None for all.
         job: text tokens, new tokens and seed of single answers.
         say: told what is done.
@@ -44,10 +44,10 @@ def measure_busy(
 
     from flashsloth.benchmark.device import DeviceSettings, measure_device
     from flashsloth.benchmark.worker_process import WorkerProcess
-    from flashsloth.benchmark.workload import SUBJECTS, StandardJob
+    from flashsloth.benchmark.workload import MODELS, StandardJob
 
     command = [sys.executable, "-m", "flashsloth.benchmark.device_worker"]
-    specs = [SUBJECTS[name] for name in names]
+    specs = [MODELS[name] for name in names]
     settings = DeviceSettings(suite.device, StandardJob(*job))
     return measure_device(specs, trained, settings, lambda: WorkerProcess(None, command), say)
 
@@ -76,7 +76,7 @@ def write_busy(results: DeviceResults, folder: Path) -> list[Path]:
 
 
 TRAINING_LAYERS = 4
-"""Of each tower: at the published widths, stage 2 of the larger subject then takes less than 12 GB."""
+"""Of each tower: at the published widths, stage 2 of the larger model then takes less than 12 GB."""
 ROWS = 2
 MOST_THREADS = 4096
 SIZE = "flashsloth"
@@ -163,9 +163,9 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only the small model, in seconds.")] = False,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="NAME,...", help="These subjects; the others run beside the first.")
+        str | None, typer.Option("--only", metavar="NAME,...", help="These models; the others run beside the first.")
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", metavar="N", help="Runs of each subject.")] = REPEATS,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="N", help="Runs of each model.")] = REPEATS,
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", help="Text tokens of the prompt.")] = 64,
     new_tokens: Annotated[int, typer.Option("--new-tokens", metavar="N", help="Tokens of each answer.")] = 64,
     batch: Annotated[
@@ -244,14 +244,14 @@ def _measure(
     threads: int,
     out: Path | None,
 ) -> Results:
-    """Check everything that was asked for, then measure; what is known is kept in `out` from subject to subject."""
+    """Check everything that was asked for, then measure; what is known is kept in `out` from model to model."""
     from flashsloth.benchmark.results import RESULTS_FILE, save_results
     from flashsloth.benchmark.runner import Bench, Settings
     from flashsloth.benchmark.worker_process import WorkerProcess
-    from flashsloth.benchmark.workload import StandardJob, find_subjects
+    from flashsloth.benchmark.workload import StandardJob, find_models
     from flashsloth.planning.machine import available_bytes
 
-    specs = find_subjects(suite.names if only is None else [part.strip() for part in only.split(",")])
+    specs = find_models(suite.names if only is None else [part.strip() for part in only.split(",")])
     settings = Settings(
         suite=name,
         device=suite.device,

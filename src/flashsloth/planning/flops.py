@@ -203,13 +203,13 @@ class Cost:
         """Part -> FLOPs up to the first token of every answer."""
         positions = self.positions(work)
         return {
-            **self.look_flops(work.all_pictures),
+            **self.encode_flops(work.all_pictures),
             EMBQ: work.batch * self._embq_flops(work) if work.pictures else 0,
             LANGUAGE_MODEL: work.batch * self.language_model.flops(positions, positions),
             HEAD: work.batch * FLOPS_PER_WEIGHT * self.head.size,
         }
 
-    def look_flops(self, pictures: int) -> dict[str, int]:
+    def encode_flops(self, pictures: int) -> dict[str, int]:
         """Part -> FLOPs of looking at pictures."""
         config, (vision, text, _) = self.config, self.widths
         views = pictures * config.num_views

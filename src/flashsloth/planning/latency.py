@@ -45,7 +45,7 @@ from flashsloth.planning.flops import (
 from flashsloth.planning.machine import Machine, readable
 from flashsloth.planning.memory import activation_bytes
 
-PREPARATION, LOOK, POOLING, PREFILL = "picture preparation", "encoder", "SAP + projector", "prefill"
+PREPARATION, ENCODE, POOLING, PREFILL = "picture preparation", "encoder", "SAP + projector", "prefill"
 STEP, NEXT_QUESTION = "token", "another question"
 
 
@@ -117,33 +117,33 @@ class Clock:
         return Stage(PREPARATION, 0, 0, 0.0, 0, seconds, seconds, basis)
 
 
-def looking(clock: Clock, cost: Cost, work: Workload) -> tuple[Stage, ...]:
+def encode_stages(clock: Clock, cost: Cost, work: Workload) -> tuple[Stage, ...]:
     """Preparation, encoder, SAP and projector; nothing without pictures."""
     pictures, config = work.all_pictures, cost.config
     if not pictures:
         return ()
-    flops = cost.look_flops(pictures)
+    flops = cost.encode_flops(pictures)
     passes = -(-pictures // PICTURES_AT_A_TIME)
     between = (cost.parameters[SAP] + cost.parameters[PROJECTOR]) * clock.precision.itemsize
     encoder = passes * cost.encoder_bytes(clock.precision)
     return (
         clock.time_preparation(pictures, config.num_views, config.vision_config.image_size),
-        clock.time(LOOK, flops[ENCODER], encoder, "encoder", layers=passes * cost.encoder.layers),
+        clock.time(ENCODE, flops[ENCODER], encoder, "encoder", layers=passes * cost.encoder.layers),
         clock.time(POOLING, flops[SAP] + flops[PROJECTOR], passes * between, "pooling", layers=passes),
     )
 
 
-def reading(clock: Clock, cost: Cost, work: Workload) -> Stage:
+def prefill_stage(clock: Clock, cost: Cost, work: Workload) -> Stage:
     """The pass over the prompts, which ends in the first token of every answer."""
     return _read(clock, cost, work, PREFILL, kept=0)
 
 
-def reading_on(clock: Clock, cost: Cost, work: Workload) -> Stage | None:
+def next_question_stage(clock: Clock, cost: Cost, work: Workload) -> Stage | None:
     """The pass over another question about pictures that are kept; None without pictures."""
     return _read(clock, cost, work, NEXT_QUESTION, kept=kept_positions(cost, work)) if work.pictures else None
 
 
-def writing(clock: Clock, cost: Cost, work: Workload) -> Stage:
+def decode_stage(clock: Clock, cost: Cost, work: Workload) -> Stage:
     """One more token of every answer, halfway through."""
     attended = cost.positions(work) + work.new_tokens / 2
     flops = cost.step_flops(attended, work.batch)
@@ -346,9 +346,9 @@ def make_plan(cost: Cost, precision: Precision, work: Workload, machine: Machine
         positions=cost.positions(work),
         visual_tokens=work.pictures * cost.config.num_image_tokens,
         memory=_memory(cost, work, precision, machine),
-        stages=(*looking(clock, cost, work), reading(clock, cost, work)),
-        step=writing(clock, cost, work),
-        next_question=reading_on(clock, cost, work),
+        stages=(*encode_stages(clock, cost, work), prefill_stage(clock, cost, work)),
+        step=decode_stage(clock, cost, work),
+        next_question=next_question_stage(clock, cost, work),
     )
 
 
@@ -377,7 +377,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 __all__ = [
-    "LOOK",
+    "ENCODE",
     "NEXT_QUESTION",
     "POOLING",
     "PREFILL",
@@ -388,11 +388,11 @@ __all__ = [
     "Plan",
     "Stage",
     "check",
+    "decode_stage",
+    "encode_stages",
     "kept_positions",
-    "looking",
     "make_plan",
+    "next_question_stage",
     "plan",
-    "reading",
-    "reading_on",
-    "writing",
+    "prefill_stage",
 ]

@@ -53,10 +53,10 @@ def activation_bytes(cost: Cost, work: Workload, precision: Precision, *, keeps_
         precision: of the activations.
         keeps_scores: whether the encoder's attention makes its scores whole, or is fused.
     """
-    return max(look_bytes(cost, work, precision, keeps_scores=keeps_scores), prompt_bytes(cost, work, precision))
+    return max(encode_bytes(cost, work, precision, keeps_scores=keeps_scores), prompt_bytes(cost, work, precision))
 
 
-def look_bytes(cost: Cost, work: Workload, precision: Precision, *, keeps_scores: bool) -> int:
+def encode_bytes(cost: Cost, work: Workload, precision: Precision, *, keeps_scores: bool) -> int:
     """The pixels and one layer of the encoder, for the pictures that are looked at in one pass."""
     tower, config = cost.encoder, cost.config
     scores = SCORES_IN_ATTENTION * tower.heads * cost.sequence if keeps_scores else 0
@@ -114,4 +114,4 @@ class LiveMemory(TorchDispatchMode):
         self.held -= size
 
 
-__all__ = ["LiveMemory", "activation_bytes", "look_bytes", "prompt_bytes"]
+__all__ = ["LiveMemory", "activation_bytes", "encode_bytes", "prompt_bytes"]

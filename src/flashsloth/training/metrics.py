@@ -306,7 +306,7 @@ class TrainingCost:
 
     def flops(self, facts: BatchFacts) -> float:
         """Of one micro-batch, forward and backward."""
-        look = self.cost.look_flops(facts.pictures)
+        look = self.cost.encode_flops(facts.pictures)
         if not self.answers:
             return self.factors[ENCODER] * look[ENCODER]
         language_model = sum(self.cost.language_model.flops(n, n) for n in facts.lengths)

@@ -232,7 +232,7 @@ def sample_flops(config: FlashSlothConfig, stage: StageRun, batch: MicroBatch) -
     positions = batch.positions(config)
     pictures = 0 if stage.feature_cache is not None else batch.pictures
     facts = BatchFacts((), 1, (positions,), batch.text_tokens, batch.pictures)
-    look = cost.cost.look_flops(batch.pictures)[ENCODER]
+    look = cost.cost.encode_flops(batch.pictures)[ENCODER]
     needed = cost.flops(facts) - (cost.factors[ENCODER] * look if pictures != batch.pictures else 0.0)
     again = cost.cost.language_model.flops(positions, positions)
     return needed, float(again + (look if cost.factors[ENCODER] > 1 else 0))

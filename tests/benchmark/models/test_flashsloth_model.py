@@ -10,7 +10,7 @@ import tiny
 import tiny_shapes
 import torch
 
-from flashsloth.benchmark.models.flashsloth import FlashSlothSubject, make_prompt, make_published_size
+from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth, make_prompt, make_published_size
 from flashsloth.benchmark.timing import LANGUAGE, STAGES, StageClock, WallTime
 from flashsloth.benchmark.workload import StandardJob
 from flashsloth.errors import BenchmarkError
@@ -29,14 +29,14 @@ JOB = StandardJob(text_tokens=16, new_tokens=4)
 
 
 @pytest.fixture(scope="module")
-def subject() -> FlashSlothSubject:
+def model() -> BenchmarkedFlashSloth:
     return make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
 
 
-def answer(subject: FlashSlothSubject, picture: int = 1, question: int = 0, new_tokens: int = 4) -> StageClock:
+def answer(model: BenchmarkedFlashSloth, picture: int = 1, question: int = 0, new_tokens: int = 4) -> StageClock:
     clock = StageClock(WallTime())
-    with clock.watching(subject.parts):
-        subject.answer(JOB.picture(picture), question, new_tokens, clock)
+    with clock.watching(model.parts):
+        model.answer(JOB.picture(picture), question, new_tokens, clock)
     return clock
 
 
@@ -65,62 +65,62 @@ def test_the_prompt_is_laid_out_as_the_processor_writes_it(
     assert made.last_question_start() == made.question_turn.index(1)
 
 
-def test_every_stage_is_seen_and_nothing_ends_the_answer_early(subject: FlashSlothSubject) -> None:
-    clock = answer(subject, new_tokens=7)
+def test_every_stage_is_seen_and_nothing_ends_the_answer_early(model: BenchmarkedFlashSloth) -> None:
+    clock = answer(model, new_tokens=7)
     assert len(clock.tokens()) == 7
     spent = clock.stages()
     assert [name for name in STAGES if spent[name] <= 0] == []
     assert sum(spent.values()) == pytest.approx(clock.tokens()[0])
 
 
-def test_a_new_picture_is_looked_at_and_a_known_one_is_not(subject: FlashSlothSubject) -> None:
-    subject.forget()
-    assert answer(subject, picture=1, new_tokens=1).stages()["encoder"] > 0
-    assert answer(subject, picture=2, new_tokens=1).stages()["encoder"] > 0
-    assert answer(subject, picture=1, question=1, new_tokens=1).stages()["encoder"] == 0
-    subject.forget()
-    assert answer(subject, picture=1, question=1, new_tokens=1).stages()["encoder"] > 0
+def test_a_new_picture_is_looked_at_and_a_known_one_is_not(model: BenchmarkedFlashSloth) -> None:
+    model.forget()
+    assert answer(model, picture=1, new_tokens=1).stages()["encoder"] > 0
+    assert answer(model, picture=2, new_tokens=1).stages()["encoder"] > 0
+    assert answer(model, picture=1, question=1, new_tokens=1).stages()["encoder"] == 0
+    model.forget()
+    assert answer(model, picture=1, question=1, new_tokens=1).stages()["encoder"] > 0
 
 
-def test_a_batch_is_one_step_a_token(subject: FlashSlothSubject) -> None:
+def test_a_batch_is_one_step_a_token(model: BenchmarkedFlashSloth) -> None:
     clock = StageClock(WallTime())
-    with clock.counting_steps(subject.head):
-        subject.answer_batch([JOB.picture(number) for number in range(3)], new_tokens=4)
+    with clock.counting_steps(model.head):
+        model.answer_batch([JOB.picture(number) for number in range(3)], new_tokens=4)
     assert len(clock.tokens()) == 4
 
 
 def test_speeding_up_changes_what_is_run_but_not_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["flashsloth.kernels.optimize"], "WORTH_PACKING", 1)
-    subject = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
-    plain_head, bytes_before = subject.parts[LANGUAGE][-1], subject.step_bytes
-    subject.speed_up(None)
-    assert subject.parts[LANGUAGE][-1] is not plain_head
-    assert subject.step_bytes == bytes_before
-    assert len(answer(subject).tokens()) == 4
+    model = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
+    plain_head, bytes_before = model.parts[LANGUAGE][-1], model.step_bytes
+    model.speed_up(None)
+    assert model.parts[LANGUAGE][-1] is not plain_head
+    assert model.step_bytes == bytes_before
+    assert len(answer(model).tokens()) == 4
 
 
 def test_quantized_weights_are_fewer_bytes() -> None:
-    subject = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
-    plain = subject.step_bytes
-    subject.speed_up("int8")
-    assert subject.step_bytes < plain / 2
-    assert len(answer(subject).tokens()) == 4
+    model = make_published_size(1, torch.float32, CPU, JOB, tiny_shapes.flashsloth())
+    plain = model.step_bytes
+    model.speed_up("int8")
+    assert model.step_bytes < plain / 2
+    assert len(answer(model).tokens()) == 4
 
 
-def test_what_a_token_reads_is_the_language_model_and_its_head(subject: FlashSlothSubject) -> None:
-    model = subject.model
-    read = sum(p.numel() for p in [*model.model.language_model.parameters(), *model.lm_head.parameters()])
-    looked_up = model.get_input_embeddings().weight.numel()
-    assert subject.step_bytes == (read - looked_up) * torch.float32.itemsize
-    text = model.config.text_config
-    assert subject.key_value_bytes == 2 * text.num_hidden_layers * text.hidden_size * torch.float32.itemsize
+def test_what_a_token_reads_is_the_language_model_and_its_head(model: BenchmarkedFlashSloth) -> None:
+    made = model.model
+    read = sum(p.numel() for p in [*made.model.language_model.parameters(), *made.lm_head.parameters()])
+    looked_up = made.get_input_embeddings().weight.numel()
+    assert model.step_bytes == (read - looked_up) * torch.float32.itemsize
+    text = made.config.text_config
+    assert model.key_value_bytes == 2 * text.num_hidden_layers * text.hidden_size * torch.float32.itemsize
 
 
-def test_runs_go_through_the_engine(subject: FlashSlothSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_go_through_the_engine(model: BenchmarkedFlashSloth, monkeypatch: pytest.MonkeyPatch) -> None:
     added = []
     add = Engine.add_request
     monkeypatch.setattr(Engine, "add_request", lambda self, request: (added.append(request), add(self, request))[1])
-    answer(subject)
+    answer(model)
     [request] = added
     assert len(request.pictures) == 1
 
@@ -139,8 +139,8 @@ class Rerun:
     def release(self) -> None: ...
 
 
-def replayed(monkeypatch: pytest.MonkeyPatch, graphs: Rerun) -> FlashSlothSubject:
-    """A subject as it is on CUDA once it is sped up."""
+def replayed(monkeypatch: pytest.MonkeyPatch, graphs: Rerun) -> BenchmarkedFlashSloth:
+    """A model as it is on CUDA once it is sped up."""
 
     def make(model: Any, pad: int, config: EngineConfig, limit: int) -> Any:
         shapes = head_shapes(model)
@@ -156,25 +156,25 @@ def replayed(monkeypatch: pytest.MonkeyPatch, graphs: Rerun) -> FlashSlothSubjec
 def test_replayed_passes_are_seen_from_outside_and_nothing_is_recorded_on_the_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    subject = replayed(monkeypatch, Rerun())
-    assert subject.recorded == 0
-    subject.speed_up(None)
-    recorded = subject.recorded
+    model = replayed(monkeypatch, Rerun())
+    assert model.recorded == 0
+    model.speed_up(None)
+    recorded = model.recorded
     assert recorded > 1
-    subject.forget()
-    spent = answer(subject).stages()
+    model.forget()
+    spent = answer(model).stages()
     assert min(spent["encoder"], spent["language"]) > 0
     assert spent["query"] == 0  # inside the language model's pass
-    answer(subject, question=1)
-    subject.answer_batch([JOB.picture(number) for number in range(3)], 4)
-    subject.answer_all([JOB.picture(number) for number in range(5)], 4, 2)
-    assert subject.recorded == recorded
+    answer(model, question=1)
+    model.answer_batch([JOB.picture(number) for number in range(3)], 4)
+    model.answer_all([JOB.picture(number) for number in range(5)], 4, 2)
+    assert model.recorded == recorded
 
 
 def test_times_of_passes_that_could_not_be_recorded_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = Rerun()
     graphs.failing = RuntimeError("capture is not permitted")
-    subject = replayed(monkeypatch, graphs)
-    subject.speed_up(None)
+    model = replayed(monkeypatch, graphs)
+    model.speed_up(None)
     with pytest.raises(BenchmarkError, match="slower than they should"):
-        assert subject.recorded
+        assert model.recorded

@@ -7,7 +7,7 @@ import tiny_shapes
 import torch
 from torch import nn
 
-from flashsloth.benchmark.models import PEERS
+from flashsloth.benchmark.models import BASELINES
 from flashsloth.benchmark.models import flashsloth as random_weights
 from flashsloth.benchmark.models.flashsloth import STANDARD_DEVIATION, draw_weights, make_random
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -18,14 +18,14 @@ CPU = torch.device("cpu")
 def construct(name: str, dtype: torch.dtype) -> nn.Module:
     if name == "flashsloth":
         return FlashSlothForConditionalGeneration._from_config(tiny_shapes.flashsloth(), dtype=dtype)
-    return tiny_shapes.small_peer(name).make_model(dtype)
+    return tiny_shapes.small_baseline(name).make_model(dtype)
 
 
 def make(name: str, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
     return make_random(lambda: construct(name, dtype), CPU, seed)
 
 
-@pytest.mark.parametrize("name", ["flashsloth", *PEERS])
+@pytest.mark.parametrize("name", ["flashsloth", *BASELINES])
 def test_a_model_is_as_its_constructor_leaves_it_but_for_the_weights(name: str) -> None:
     drawn, usual = make(name), construct(name, torch.bfloat16)
     assert not drawn.training

@@ -1,12 +1,12 @@
-"""What the peers have in common: transformers' `generate`, fed with ids in place of words.
+"""What the baselines have in common: transformers' `generate`, fed with ids in place of words.
 
-In: a peer's shape, its picture preparation, and which ids stand for a picture. Out: a :class:`Subject`.
+In: a baseline's shape, its picture preparation, and which ids stand for a picture. Out: a :class:`BenchmarkModel`.
 
     input_ids   opening | what stands for the picture, its markers included | question | closing
 
 Legend: B batch, T positions.
 
-A picture's pixels as an encoder wants them, for peers whose processors need torchvision.
+A picture's pixels as an encoder wants them, for baselines whose processors need torchvision.
 
 In: a PIL picture, RGB, already resized. Out: float32 [height, width, 3], normalized by channel.
 """
@@ -26,7 +26,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from flashsloth.benchmark.models.flashsloth import make_random
 from flashsloth.benchmark.timing import LANGUAGE, PREPARE, Parts, StageClock
-from flashsloth.benchmark.workload import StandardJob, Subject, key_value_numbers, step_weights
+from flashsloth.benchmark.workload import BenchmarkModel, StandardJob, key_value_numbers, step_weights
 from flashsloth.model.loss import IGNORED_LABEL
 
 PAD_ID = 0
@@ -38,7 +38,7 @@ Prepared = dict[str, torch.Tensor]
 """A prepared picture: the model's inputs; several pictures are joined along the first dimension."""
 
 
-class Peer(ABC):
+class Baseline(ABC):
     """A model's shape and how its pictures are prepared.
 
     Args:
@@ -88,28 +88,28 @@ class Peer(ABC):
         return model.get_input_embeddings()
 
 
-class PeerSubject(Subject):
-    """A peer that does the standard job.
+class BaselineModel(BenchmarkModel):
+    """A baseline that does the standard job.
 
     Args:
-        peer: its shape.
+        baseline: its shape.
         model: made by it, with weights.
         job: the standard job.
     """
 
-    def __init__(self, peer: Peer, model: nn.Module, job: StandardJob) -> None:
+    def __init__(self, baseline: Baseline, model: nn.Module, job: StandardJob) -> None:
         self.model = model
-        self._peer, self._job = peer, job
+        self._baseline, self._job = baseline, job
         for module in model.modules():
             if isinstance(module, GenerationMixin):
                 module.generation_config.eos_token_id = None  # nothing ends an answer but its length
-        prepared = peer.prepare(job.picture(0))
-        self.visual_tokens = peer.picture_ids(prepared).count(peer.image_id)
+        prepared = baseline.prepare(job.picture(0))
+        self.visual_tokens = baseline.picture_ids(prepared).count(baseline.image_id)
         self.positions = len(self._ids(prepared, question=0))
 
     @property
     def parts(self) -> Parts:
-        return self._peer.parts(self.model)
+        return self._baseline.parts(self.model)
 
     @property
     def head(self) -> nn.Module:
@@ -117,19 +117,19 @@ class PeerSubject(Subject):
 
     @property
     def step_bytes(self) -> int:
-        return step_weights(self.parts, self._peer.embeddings(self.model)) * self._dtype.itemsize
+        return step_weights(self.parts, self._baseline.embeddings(self.model)) * self._dtype.itemsize
 
     @property
     def key_value_bytes(self) -> int:
-        return key_value_numbers(self._peer.config.text_config) * self._dtype.itemsize
+        return key_value_numbers(self._baseline.config.text_config) * self._dtype.itemsize
 
     def answer(self, picture: Image.Image, question: int, new_tokens: int, clock: StageClock) -> None:
         with clock.stage(PREPARE):
-            prepared = self._peer.prepare(picture)
+            prepared = self._baseline.prepare(picture)
         self._generate([prepared], [question], new_tokens, _Stamps(clock))
 
     def answer_batch(self, pictures: Sequence[Image.Image], new_tokens: int) -> None:
-        prepared = [self._peer.prepare(picture) for picture in pictures]
+        prepared = [self._baseline.prepare(picture) for picture in pictures]
         self._generate(prepared, list(range(len(pictures))), new_tokens, None)
 
     @property
@@ -158,23 +158,23 @@ class PeerSubject(Subject):
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
             **{name: self._cast(values) for name, values in pictures.items()},
-            **self._peer.more_inputs(input_ids),
+            **self._baseline.more_inputs(input_ids),
         }
 
     def training_inputs(self, rows: int) -> dict[str, torch.Tensor]:
         """As :meth:`inputs`, of `rows` pictures and texts, with labels int64 [B, T] over all of the text."""
-        peer = self._peer
-        inputs = self.inputs([peer.prepare(self._job.picture(row)) for row in range(rows)], list(range(rows)))
+        baseline = self._baseline
+        inputs = self.inputs([baseline.prepare(self._job.picture(row)) for row in range(rows)], list(range(rows)))
         ids = inputs["input_ids"]
-        shown = torch.isin(ids, torch.tensor([peer.image_id, *peer.marker_ids], device=ids.device))
+        shown = torch.isin(ids, torch.tensor([baseline.image_id, *baseline.marker_ids], device=ids.device))
         return {**inputs, "labels": ids.masked_fill(shown, IGNORED_LABEL)}
 
     def _ids(self, prepared: Prepared, question: int) -> list[int]:
         """One prompt."""
-        peer = self._peer
-        vocabulary = peer.config.text_config.vocab_size
-        text = self._job.text(vocabulary, {peer.image_id, *peer.marker_ids}, question)
-        return [*text.opening, *peer.picture_ids(prepared), *text.question, *text.closing]
+        baseline = self._baseline
+        vocabulary = baseline.config.text_config.vocab_size
+        text = self._job.text(vocabulary, {baseline.image_id, *baseline.marker_ids}, question)
+        return [*text.opening, *baseline.picture_ids(prepared), *text.question, *text.closing]
 
     def _cast(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self._dtype) if values.is_floating_point() else values
@@ -196,9 +196,9 @@ class _Stamps(BaseStreamer):
         """Nothing."""
 
 
-def make_peer(peer: Peer, dtype: torch.dtype, device: torch.device, job: StandardJob) -> PeerSubject:
-    """A peer with random weights; the job's seed is theirs."""
-    return PeerSubject(peer, make_random(lambda: peer.make_model(dtype), device, job.seed), job)
+def make_baseline(baseline: Baseline, dtype: torch.dtype, device: torch.device, job: StandardJob) -> BaselineModel:
+    """A baseline with random weights; the job's seed is theirs."""
+    return BaselineModel(baseline, make_random(lambda: baseline.make_model(dtype), device, job.seed), job)
 
 
 MAX_CHANNEL = 255

@@ -1,7 +1,7 @@
 """FlashSloth as it is measured: through its own engine, `flashsloth.inference.engine`.
 
-In: a model, an image processor and the standard job. Out: a :class:`Subject`; and models of the published size with
-random weights, or the small one that ships with the package.
+In: a model, an image processor and the standard job. Out: a :class:`BenchmarkModel`; and models of the published size
+with random weights, or the small one that ships with the package.
 
 What a run does is what `FlashSloth.answer` does, but for the tokenizer: open the picture and make its views, then step
 the engine until the answer is there. It is stepped by hand, so that what is watched happens in one thread. Nothing of a
@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, QUERY, Parts, StageClock
-from flashsloth.benchmark.workload import StandardJob, Subject, Text
+from flashsloth.benchmark.workload import BenchmarkModel, StandardJob, Text
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
@@ -138,7 +138,7 @@ class SpecialIds:
     pad_token_id: int | None
 
 
-class FlashSlothSubject(Subject):
+class BenchmarkedFlashSloth(BenchmarkModel):
     """A FlashSloth that does the standard job.
 
     Args:
@@ -329,7 +329,7 @@ def make_prompt(config: FlashSlothConfig, text: Text) -> Prompt:
 
 def make_published_size(
     grid: int, dtype: torch.dtype, device: torch.device, job: StandardJob, config: FlashSlothConfig | None = None
-) -> FlashSlothSubject:
+) -> BenchmarkedFlashSloth:
     """FlashSloth-3.2B's size (or `config`'s) with random weights.
 
     Args:
@@ -344,13 +344,13 @@ def make_published_size(
     side = sizes.vision_config.image_size
     processor = FlashSlothImageProcessorPil(size={"height": side, "width": side}, image_grid=sizes.image_grid)
     text: Any = sizes.text_config
-    return FlashSlothSubject(model, processor, SpecialIds(text.eos_token_id, text.pad_token_id), job)
+    return BenchmarkedFlashSloth(model, processor, SpecialIds(text.eos_token_id, text.pad_token_id), job)
 
 
-def load_shipped(dtype: torch.dtype, device: torch.device, job: StandardJob) -> FlashSlothSubject:
+def load_shipped(dtype: torch.dtype, device: torch.device, job: StandardJob) -> BenchmarkedFlashSloth:
     """The small model inside the package, with its own weights."""
     folder = shipped_folder()
     model = FlashSlothForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(device).eval()
     processor = load_processor(folder)
     ids = SpecialIds(processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id)
-    return FlashSlothSubject(model, processor.image_processor, ids, job)
+    return BenchmarkedFlashSloth(model, processor.image_processor, ids, job)

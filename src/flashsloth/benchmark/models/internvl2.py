@@ -21,7 +21,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Peer, Prepared
+from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
 
 VISION = {
@@ -48,7 +48,7 @@ TOKENS_A_TILE = 256
 MOST_TILES = 6
 
 
-class InternVL2(Peer):
+class InternVL2(Baseline):
     """InternVL2-2B."""
 
     def __init__(self, config: Any = None) -> None:

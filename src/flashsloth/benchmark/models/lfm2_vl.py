@@ -19,7 +19,7 @@ from torch import nn
 from transformers import Lfm2VlConfig, Lfm2VlForConditionalGeneration
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Peer, Prepared, normalized
+from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared, normalized
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
 from flashsloth.errors import BenchmarkError
 
@@ -52,7 +52,7 @@ TOLERANCE = 2.0
 """A picture is cut into tiles only if it has this many times the pixels of `MOST_TOKENS` visual tokens."""
 
 
-class Lfm2Vl(Peer):
+class Lfm2Vl(Baseline):
     """LFM2-VL-1.6B."""
 
     @staticmethod

@@ -24,7 +24,7 @@ from torch import nn
 from transformers import GraniteConfig, GraniteForCausalLM, SiglipVisionConfig, SiglipVisionModel
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Peer, Prepared, normalized
+from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared, normalized
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, POOLING, Parts
 from flashsloth.errors import BenchmarkError
 
@@ -81,7 +81,7 @@ class MiniCpmV2Model(nn.Module):
             config.vision_config, dtype=dtype, attn_implementation=ATTENTION
         )
         self.llm = GraniteForCausalLM._from_config(config.text_config, dtype=dtype, attn_implementation=ATTENTION)
-        self.resampler = Resampler(config.vision_config.hidden_size, config.text_config.hidden_size, dtype)
+        self.resampler = MiniCpmV2Resampler(config.vision_config.hidden_size, config.text_config.hidden_size, dtype)
         self.patch_size = config.vision_config.patch_size
 
     @torch.no_grad()
@@ -107,7 +107,7 @@ class MiniCpmV2Model(nn.Module):
         return self.resampler(features, grid)
 
 
-class Resampler(nn.Module):
+class MiniCpmV2Resampler(nn.Module):
     """Queries that attend to a view's patches: float [N, P, V] -> [N, Q, D]."""
 
     def __init__(self, vision_width: int, width: int, dtype: torch.dtype) -> None:
@@ -143,7 +143,7 @@ class Resampler(nn.Module):
         return self._positions[grid]
 
 
-class MiniCpmV2(Peer):
+class MiniCpmV2(Baseline):
     """MiniCPM-V 2."""
 
     @staticmethod

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Peer, Prepared
+from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
 
 VISION = {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "mlp_ratio": 4, "num_heads": 16, "patch_size": 14}
@@ -40,7 +40,7 @@ IMAGE_TYPE = 1
 """What marks visual tokens among the types of tokens."""
 
 
-class Qwen2Vl(Peer):
+class Qwen2Vl(Baseline):
     """Qwen2-VL-2B."""
 
     def __init__(self, config: Any = None) -> None:

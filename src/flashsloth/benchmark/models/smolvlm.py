@@ -16,7 +16,7 @@ from torch import nn
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Peer, Prepared
+from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
 
 VISION = {
@@ -44,7 +44,7 @@ SHUFFLE = 3
 TILES_ALONG_LONGER_SIDE = 4
 
 
-class SmolVlm(Peer):
+class SmolVlm(Baseline):
     """SmolVLM-2.2B."""
 
     def __init__(self, config: Any = None) -> None:

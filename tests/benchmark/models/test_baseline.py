@@ -1,4 +1,4 @@
-"""The peers are what they are called: published sizes, their own processors' tokens, and transformers' own loop."""
+"""The baselines are what they are called: published sizes, their own processors' tokens, and transformers' own loop."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from flashsloth.benchmark.measure import STEP, count_flops
-from flashsloth.benchmark.models import PEERS, PeerSubject, make_peer
+from flashsloth.benchmark.models import BASELINES, BaselineModel, make_baseline
 from flashsloth.benchmark.models.flashsloth import make_random
 from flashsloth.benchmark.models.lfm2_vl import fitting_size
-from flashsloth.benchmark.models.minicpm_v2 import Resampler, slice_grid, view_size
+from flashsloth.benchmark.models.minicpm_v2 import MiniCpmV2Resampler, slice_grid, view_size
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, StageClock, WallTime
-from flashsloth.benchmark.workload import HEIGHT, SUBJECTS, WIDTH, StandardJob
+from flashsloth.benchmark.workload import HEIGHT, MODELS, WIDTH, StandardJob
 from flashsloth.errors import BenchmarkError
 
 CPU = torch.device("cpu")
@@ -43,13 +43,13 @@ LANGUAGE_MODELS = {  # published sizes of the language models alone, embeddings 
 
 
 @pytest.fixture(scope="module")
-def small() -> Callable[[str], PeerSubject]:
-    """Tiny peers, each made once."""
-    made: dict[str, PeerSubject] = {}
+def small() -> Callable[[str], BaselineModel]:
+    """Tiny baselines, each made once."""
+    made: dict[str, BaselineModel] = {}
 
-    def get(name: str) -> PeerSubject:
+    def get(name: str) -> BaselineModel:
         if name not in made:
-            made[name] = make_peer(tiny_shapes.small_peer(name), torch.bfloat16, CPU, JOB)
+            made[name] = make_baseline(tiny_shapes.small_baseline(name), torch.bfloat16, CPU, JOB)
         return made[name]
 
     return get
@@ -60,22 +60,22 @@ def parameters(modules: Any) -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_published_sizes(name: str) -> None:
-    peer = PEERS[name]()
+    baseline = BASELINES[name]()
     with torch.device("meta"):
-        model = peer.make_model(torch.bfloat16)
+        model = baseline.make_model(torch.bfloat16)
     if name in TIED:
-        assert peer.parts(model)[LANGUAGE][1].weight is peer.embeddings(model).weight
-    assert parameters([model]) == pytest.approx(SUBJECTS[name].parameters, rel=0.02)
-    assert parameters(peer.parts(model)[LANGUAGE]) == pytest.approx(LANGUAGE_MODELS[name], rel=0.02)
+        assert baseline.parts(model)[LANGUAGE][1].weight is baseline.embeddings(model).weight
+    assert parameters([model]) == pytest.approx(MODELS[name].parameters, rel=0.02)
+    assert parameters(baseline.parts(model)[LANGUAGE]) == pytest.approx(LANGUAGE_MODELS[name], rel=0.02)
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_visual_tokens_of_the_standard_picture(name: str) -> None:
-    peer = PEERS[name]()
-    ids = peer.picture_ids(peer.prepare(StandardJob().picture(0)))
-    assert ids.count(peer.image_id) == VISUAL_TOKENS[name]
+    baseline = BASELINES[name]()
+    ids = baseline.picture_ids(baseline.prepare(StandardJob().picture(0)))
+    assert ids.count(baseline.image_id) == VISUAL_TOKENS[name]
     assert len(ids) == VISUAL_TOKENS[name] + MARKERS[name]
 
 
@@ -86,60 +86,60 @@ def test_tokens_are_those_that_transformers_own_processors_announce() -> None:
     assert (tiles[0] if isinstance(tiles, tuple) else tiles) * 81 == VISUAL_TOKENS["smolvlm-2.2b"]
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_a_peer_does_the_standard_job(small: Callable[[str], PeerSubject], name: str) -> None:
-    subject = small(name)
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_does_the_standard_job(small: Callable[[str], BaselineModel], name: str) -> None:
+    model = small(name)
     clock = StageClock(WallTime())
-    with clock.watching(subject.parts):
-        subject.answer(JOB.picture(1), question=0, new_tokens=3, clock=clock)
+    with clock.watching(model.parts):
+        model.answer(JOB.picture(1), question=0, new_tokens=3, clock=clock)
     assert len(clock.tokens()) == 3
     spent = clock.stages()
     pooled = POOLING if name == "minicpm-v2" else PROJECTOR
     assert all(spent[stage] > 0 for stage in (PREPARE, ENCODER, pooled, LANGUAGE)), spent
-    assert subject.positions >= JOB.text_tokens + subject.visual_tokens
+    assert model.positions >= JOB.text_tokens + model.visual_tokens
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_nothing_ends_an_answer_early(name: str) -> None:
-    peer = tiny_shapes.small_peer(name)
-    model = make_random(lambda: peer.make_model(torch.float32), CPU, seed=0)
+    baseline = tiny_shapes.small_baseline(name)
+    model = make_random(lambda: baseline.make_model(torch.float32), CPU, seed=0)
     for module in model.modules():
         if isinstance(module, GenerationMixin):
-            module.generation_config.eos_token_id = list(range(peer.config.text_config.vocab_size))
+            module.generation_config.eos_token_id = list(range(baseline.config.text_config.vocab_size))
     clock = StageClock(WallTime())
-    PeerSubject(peer, model, JOB).answer(JOB.picture(1), question=0, new_tokens=3, clock=clock)
+    BaselineModel(baseline, model, JOB).answer(JOB.picture(1), question=0, new_tokens=3, clock=clock)
     assert len(clock.tokens()) == 3
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_a_peer_does_many_jobs_at_once(small: Callable[[str], PeerSubject], name: str) -> None:
-    subject = small(name)
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_does_many_jobs_at_once(small: Callable[[str], BaselineModel], name: str) -> None:
+    model = small(name)
     clock = StageClock(WallTime())
-    with clock.counting_steps(subject.head):
-        subject.answer_batch([JOB.picture(number) for number in range(2)], new_tokens=3)
+    with clock.counting_steps(model.head):
+        model.answer_batch([JOB.picture(number) for number in range(2)], new_tokens=3)
     assert len(clock.tokens()) == 3
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_operations_of_a_peer(small: Callable[[str], PeerSubject], name: str) -> None:
-    subject = small(name)
-    flops = count_flops(subject, JOB)
+@pytest.mark.parametrize("name", BASELINES)
+def test_operations_of_a_baseline(small: Callable[[str], BaselineModel], name: str) -> None:
+    model = small(name)
+    flops = count_flops(model, JOB)
     assert flops[PREPARE] == 0
     assert flops[ENCODER] > 0
-    assert flops[LANGUAGE] > subject.positions * flops[STEP] / 3  # the head is run once in either
-    assert flops[STEP] >= 2 * subject.step_bytes / torch.bfloat16.itemsize * 0.9  # norms and biases are no products
+    assert flops[LANGUAGE] > model.positions * flops[STEP] / 3  # the head is run once in either
+    assert flops[STEP] >= 2 * model.step_bytes / torch.bfloat16.itemsize * 0.9  # norms and biases are no products
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_what_a_token_reads(small: Callable[[str], PeerSubject], name: str) -> None:
-    subject = small(name)
-    language, head = subject.parts[LANGUAGE]
+@pytest.mark.parametrize("name", BASELINES)
+def test_what_a_token_reads(small: Callable[[str], BaselineModel], name: str) -> None:
+    model = small(name)
+    language, head = model.parts[LANGUAGE]
     looked_up = language.get_input_embeddings().weight.numel()
     everything = sum(p.numel() for p in language.parameters()) + head.weight.numel()
-    assert subject.step_bytes == (everything - looked_up) * torch.bfloat16.itemsize
+    assert model.step_bytes == (everything - looked_up) * torch.bfloat16.itemsize
 
 
-def test_keys_and_values_of_grouped_heads_and_of_few_attention_layers(small: Callable[[str], PeerSubject]) -> None:
+def test_keys_and_values_of_grouped_heads_and_of_few_attention_layers(small: Callable[[str], BaselineModel]) -> None:
     width = 48 // 4
     assert small("internvl2-2b").key_value_bytes == 2 * 3 * 2 * width * 2
     assert small("lfm2-vl-1.6b").key_value_bytes == 2 * 1 * 2 * width * 2  # two of its three layers are convolutions
@@ -148,10 +148,10 @@ def test_keys_and_values_of_grouped_heads_and_of_few_attention_layers(small: Cal
 def test_the_same_seed_the_same_answer() -> None:
     answers = []
     for _ in range(2):
-        subject = make_peer(tiny_shapes.small_peer("minicpm-v2"), torch.float32, CPU, JOB)
+        model = make_baseline(tiny_shapes.small_baseline("minicpm-v2"), torch.float32, CPU, JOB)
         torch.manual_seed(len(answers))
         with torch.no_grad():
-            answers.append(subject.model._look(torch.ones(1, 3, 28, 42)))
+            answers.append(model.model._look(torch.ones(1, 3, 28, 42)))
     assert torch.equal(*answers)
     assert bool(answers[0].isfinite().all())
 
@@ -174,7 +174,7 @@ def test_a_pictures_size_for_lfm2() -> None:
 
 def test_a_resampler_attends_to_where_patches_are() -> None:
     torch.manual_seed(0)
-    resampler = Resampler(8, 128, torch.float32)
+    resampler = MiniCpmV2Resampler(8, 128, torch.float32)
     nn.init.normal_(resampler.query)
     features = torch.rand(1, 6, 8)
     moved = features.flip(1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from flashsloth.benchmark import timing
-from flashsloth.benchmark.timing import LoadWatch, Patience, busy_seconds, is_disturbed
+from flashsloth.benchmark.timing import CpuContention, Patience, busy_seconds, is_disturbed
 
 STAT = """cpu  1000 20 300 9000 50 3 7 70 400 10
 cpu0 500 10 150 4500 25 1 3 35 200 5
@@ -21,7 +21,7 @@ def clock(*times: float) -> Iterator[float]:
 
 def share(wall: float, machine: float, own: float, cores: int = 2) -> float:
     """What a watch says after clocks have moved by so much."""
-    watch = LoadWatch(
+    watch = CpuContention(
         cores, clock(10.0, 10.0 + wall).__next__, clock(500.0, 500.0 + machine).__next__, clock(7.0, 7.0 + own).__next__
     )
     return watch.others_share(watch.read())
@@ -55,7 +55,7 @@ def test_an_old_kernels_shorter_line_is_read_too() -> None:
 
 
 def test_the_real_clocks_move_with_our_work() -> None:
-    watch = LoadWatch()
+    watch = CpuContention()
     start = watch.read()
     while watch.read().own - start.own < 0.05:
         sum(range(1000))
