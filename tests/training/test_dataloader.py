@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from forked import run_python
 
-from flashsloth.training.data import BadSampleError, DataError, Ledger, TooManyBadSamplesError
+from flashsloth.training.data import BadSampleError, BadSamples, DataError, TooManyBadSamplesError
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
 from flashsloth.world import World, export_split
@@ -75,8 +75,12 @@ def plain(folder: Path) -> list[float]:
 def test_losses_do_not_depend_on_format_or_workers(folder: Path, plain: list[float]) -> None:
     assert len(plain) == 4
     assert losses(folder, "workers", f"json: {folder}/data.json", workers=2) == plain
-    ledgers = [Ledger(folder / name / "0-instruction" / "bad_samples.jsonl", 16, 1.0) for name in ("plain", "workers")]
-    found = [[(entry["index"], entry["id"], entry["kind"]) for entry in ledger.entries()] for ledger in ledgers]
+    records = [
+        BadSamples(folder / name / "0-instruction" / "bad_samples.jsonl", 16, 1.0) for name in ("plain", "workers")
+    ]
+    found = [
+        [(entry["index"], entry["id"], entry["kind"]) for entry in bad_samples.entries()] for bad_samples in records
+    ]
     assert found[0] == found[1]
     assert [kind for _, _, kind in found[0]] == ["missing_picture", "unreadable_picture"]
 

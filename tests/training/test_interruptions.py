@@ -10,7 +10,7 @@ import tiny_runs
 import torch
 from torch import distributed
 
-from flashsloth.training.interruptions import OutageError, told_plainly
+from flashsloth.training.interruptions import OutageError, translate_errors
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from flashsloth.training.interruptions import OutageError, told_plainly
 def test_a_full_device_names_what_helps(error: Exception) -> None:
     with (
         pytest.raises(OutageError, match=r"not enough memory for a step: lower micro_batch_size.*flashsloth plan"),
-        told_plainly(),
+        translate_errors(),
     ):
         raise error
 
@@ -33,7 +33,7 @@ def test_a_process_that_is_gone_is_no_mistake_of_ours(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RANK", "3")
     with (
         pytest.raises(OutageError, match=r"process 3 of 8 cannot reach another one.*--resume \(timed out\)"),
-        told_plainly(),
+        translate_errors(),
     ):
         raise distributed.DistNetworkError("timed out")
 
@@ -41,14 +41,14 @@ def test_a_process_that_is_gone_is_no_mistake_of_ours(monkeypatch: pytest.Monkey
 def test_memory_that_a_worker_lacks_names_workers() -> None:
     with (
         pytest.raises(OutageError, match=r"not enough memory, here or in a data worker: set a lower workers"),
-        told_plainly(),
+        translate_errors(),
     ):
         raise MemoryError
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), distributed.DistError("alone")])
 def test_other_errors_stay_what_they_are(error: RuntimeError) -> None:
-    with pytest.raises(type(error)) as found, told_plainly():
+    with pytest.raises(type(error)) as found, translate_errors():
         raise error
     assert found.value is error
 

@@ -35,7 +35,7 @@ def workers_of(run: tiny_runs.Run) -> list[Any]:
 
 def folder_of(maker: BatchMaker) -> Path:
     """A test's own."""
-    return Path(maker.dataset.ledger.path).parents[2]
+    return Path(maker.dataset.bad_samples.path).parents[2]
 
 
 def slow(rank: int) -> None:

@@ -120,7 +120,7 @@ def _shared_out(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
             mine = dict(zip(own, readers.map(lambda name: _facts(folder / name), own), strict=True))
     except OSError as error:
         failure = error
-    everyones = distributed.gathered((mine, failure))
+    everyones = distributed.all_gather((mine, failure))
     for _, theirs in everyones:
         if theirs is not None:
             raise theirs
@@ -299,7 +299,7 @@ def _written_aside(
         if not together:
             raise _not_written(what, folder, _one_line(error)) from error
         failure = error
-    problems = [problem for problem in distributed.gathered(failure and _one_line(failure)) if problem]
+    problems = [problem for problem in distributed.all_gather(failure and _one_line(failure)) if problem]
     if not problems:
         try:
             files = digested(aside)
@@ -356,22 +356,3 @@ def _one_line(error: BaseException) -> str:
         return "; ".join(f"process {rank}: {failure[0]}" for rank, failure in error.failures.items())
     said = " ".join(str(error).split())
     return f"a file could not be written whole, as on a full disk ({said})" if _TORCH_CUT in said else said
-
-
-__all__ = [
-    "MANIFEST",
-    "PREFIX",
-    "SaveError",
-    "WriteError",
-    "changed",
-    "digested",
-    "last_whole",
-    "missing_or_cut",
-    "new_checkpoint",
-    "new_files",
-    "read_manifest",
-    "shares_read",
-    "step_of",
-    "whole",
-    "write_manifest",
-]

@@ -119,7 +119,7 @@ class SuppliedTrainer(Trainer):
             with kept_random_state():
                 return super().evaluate(*args, **options)
         except StoppedWaiting:
-            self.leave(max(distributed.gathered(self.stop_request.signal_number)))
+            self.leave(max(distributed.all_gather(self.stop_request.signal_number)))
         except (DataWorkerError, DataError) as error:
             if not self.is_in_train or distributed.count() > 1:
                 raise
@@ -129,7 +129,7 @@ class SuppliedTrainer(Trainer):
         return {}
 
     def prediction_step(self, *args: Any, **options: Any) -> Any:
-        if self.is_in_train and any(distributed.gathered(self.stop_request.is_asked)):
+        if self.is_in_train and any(distributed.all_gather(self.stop_request.is_asked)):
             raise StoppedWaiting
         return super().prediction_step(*args, **options)
 
@@ -163,9 +163,9 @@ class SuppliedTrainer(Trainer):
     def _is_to_leave(self, trouble: Exception | None) -> bool:
         """Before a step: whether any process was asked to stop, or has no data. If so, all end after the last step."""
         mine = [float(self.stop_request.is_asked), float(trouble is not None)]
-        if not any(distributed.summed(mine, self.args.device)):
+        if not any(distributed.all_reduce_sum(mine, self.args.device)):
             return False
-        told = distributed.gathered((self.stop_request.signal_number, trouble and travelling(trouble)))
+        told = distributed.all_gather((self.stop_request.signal_number, trouble and travelling(trouble)))
         self._trouble = next((theirs for _, theirs in told if theirs is not None), None)
         self.leave(max(signal for signal, _ in told))
         return True
@@ -288,7 +288,7 @@ class EvaluatingTrainer(SuppliedTrainer):
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         self._bad_held_out = []
         metrics = super().evaluate(*args, **options)
-        if any(distributed.gathered(bool(self._bad_held_out))):
+        if any(distributed.all_gather(bool(self._bad_held_out))):
             self.check_numbers(all_tensors(self.model))
             stop_at_held_out(self._bad_held_out, self.state.global_step)
         if metrics and self.run.best_by is not None:
@@ -361,6 +361,3 @@ class EvaluatingTrainer(SuppliedTrainer):
             learning_rate=self.run.settings.learning_rate,
             device=self.args.device,
         )
-
-
-__all__ = ["BEST_NAME", "Best", "EvaluatingTrainer", "ScoreError", "SuppliedTrainer"]

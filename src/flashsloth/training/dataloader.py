@@ -28,11 +28,11 @@ from flashsloth.model.configuration_flashsloth import views_of
 from flashsloth.model.conversation import Message, pictures_of
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
 from flashsloth.training.data import (
-    LEDGER_NAME,
+    BAD_SAMPLES_FILE,
+    BadSamples,
     DataError,
-    GuardedData,
+    GoodSamples,
     Joined,
-    Ledger,
     StepBatchSampler,
     conversations,
 )
@@ -202,8 +202,8 @@ def _stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
 
 def training_conversations(
     stage: StageRun, processor: FlashSlothProcessor, folder: Path, patch_grid: int | None = None
-) -> GuardedData:
-    """The samples of a stage that learns answers, encoded; bad ones are written into the ledger in `folder`.
+) -> GoodSamples:
+    """The samples of a stage that learns answers, encoded; bad ones are written down in `folder`.
 
     Raises:
         DataError: if a source cannot be opened, or has no sample that it is to leave out.
@@ -214,8 +214,8 @@ def training_conversations(
     for part, numbers in zip(data.parts, left_out, strict=True):
         if numbers and max(numbers) >= len(part):
             raise DataError(f"leave_out names sample {max(numbers)} of {part.name}, whose last is {len(part) - 1}")
-    ledger = Ledger(folder / LEDGER_NAME, len(data), stage.max_bad_fraction)
-    return GuardedData(data, SampleEncoder(processor, stage.settings), ledger, left_out)
+    bad_samples = BadSamples(folder / BAD_SAMPLES_FILE, len(data), stage.max_bad_fraction)
+    return GoodSamples(data, SampleEncoder(processor, stage.settings), bad_samples, left_out)
 
 
 def check_resolutions(stage: StageRun, processor: FlashSlothProcessor) -> None:
@@ -247,7 +247,7 @@ def held_out_kinds(data: Joined, encode: SampleEncoder) -> list[list[str]]:
 
 
 def step_loader(
-    dataset: GuardedData | Joined,
+    dataset: GoodSamples | Joined,
     stage: StageRun,
     *,
     seed: int,
@@ -266,7 +266,7 @@ def step_loader(
         tokens_per_picture: visual tokens, for estimated lengths.
     """
     sampler = StepBatchSampler(
-        dataset.data if isinstance(dataset, GuardedData) else dataset,
+        dataset.data if isinstance(dataset, GoodSamples) else dataset,
         seed,
         stage.settings.batch_size,
         micro_batch_size,
@@ -337,18 +337,3 @@ class PooledLoader(DataLoader):
             yield from pool.batches(self.batch_sampler)
         finally:
             pool.close()
-
-
-__all__ = [
-    "BatchMaker",
-    "ConversationCollator",
-    "EncodedSample",
-    "PatchCollator",
-    "PooledLoader",
-    "SampleEncoder",
-    "Supply",
-    "held_out_kinds",
-    "one_by_one",
-    "step_loader",
-    "training_conversations",
-]

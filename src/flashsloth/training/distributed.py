@@ -82,7 +82,7 @@ def wait() -> None:
         distributed.barrier()
 
 
-def told(value: Value) -> Value:
+def broadcast(value: Value) -> Value:
     """What the first process has for `value`, on all."""
     if not _together():
         return value
@@ -91,7 +91,7 @@ def told(value: Value) -> Value:
     return values[0]
 
 
-def gathered(value: Value) -> list[Value]:
+def all_gather(value: Value) -> list[Value]:
     """Every process's `value`, by rank, on all."""
     if not _together():
         return [value]
@@ -100,7 +100,7 @@ def gathered(value: Value) -> list[Value]:
     return values
 
 
-def summed(values: list[float], device: torch.device) -> list[float]:
+def all_reduce_sum(values: list[float], device: torch.device) -> list[float]:
     """Each number's sum over the processes, the same on all."""
     if not _together():
         return values
@@ -118,7 +118,7 @@ def first_then_all(act: Callable[[], Value]) -> Value:
             result = act()
         except Exception as error:  # raised below, everywhere: the others must not wait for a process that is gone
             failure = error
-    result, failure = told((result, failure))
+    result, failure = broadcast((result, failure))
     if failure is not None:
         raise failure
     return result  # type: ignore[return-value]
@@ -126,6 +126,3 @@ def first_then_all(act: Callable[[], Value]) -> Value:
 
 def _together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
-
-
-__all__ = ["backend", "count", "first_then_all", "gathered", "is_first", "rank", "start", "summed", "told", "wait"]

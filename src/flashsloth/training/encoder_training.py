@@ -184,6 +184,3 @@ def encoder_options(encoder: nn.Module, *, augment: bool, compiled: bool) -> Ite
             handle.remove()
         if compiled:
             encoder._compiled_call_impl = None
-
-
-__all__ = ["PATCHES_KEY", "PatchClassifier", "PatchHeads", "encoder_options", "patch_loss", "varied"]

@@ -297,15 +297,3 @@ def _bytes_below(folder: Path) -> int:
             except FileNotFoundError:  # renamed by another process meanwhile
                 continue
     return total
-
-
-__all__ = [
-    "BATCH_KEY",
-    "FeatureCollator",
-    "FeatureStore",
-    "FeatureStoreError",
-    "encoder_fingerprint",
-    "features_on_disk",
-    "read_from",
-    "reading_features",
-]

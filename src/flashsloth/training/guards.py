@@ -78,7 +78,7 @@ def agree_on_step(
         float(empty),
         float(asked_to_stop),
     ]
-    loss, samples, tokens, flops, any_bad, any_empty, any_stop = distributed.summed(told, device)
+    loss, samples, tokens, flops, any_bad, any_empty, any_stop = distributed.all_reduce_sum(told, device)
     if any_empty:
         stop_at_nothing_supervised(batches, step)
     if any_bad:
@@ -111,7 +111,7 @@ def stop_at_nothing_supervised(batches: list[BatchFacts], step: int | None) -> N
         TrainingStoppedError: always.
     """
     empty = next((facts for facts in batches if facts.supervised == 0), None)
-    everyones = [empty] if step is None else distributed.gathered(empty)
+    everyones = [empty] if step is None else distributed.all_gather(empty)
     number, facts = next((number, facts) for number, facts in enumerate(everyones) if facts is not None)
     where = "evaluation" if step is None else f"step {step}"
     raise TrainingStoppedError(
@@ -131,7 +131,7 @@ def stop_at_held_out(bad: list[tuple[BatchFacts, float]], step: int) -> None:
     Raises:
         TrainingStoppedError: on all of them.
     """
-    for number, theirs in enumerate(distributed.gathered(bad)):
+    for number, theirs in enumerate(distributed.all_gather(bad)):
         for facts, loss in theirs:
             raise TrainingStoppedError(
                 f"evaluation after step {step}: the loss of {_named(facts, number)} is {loss}, though the weights are "
@@ -152,7 +152,7 @@ def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_n
         TrainingStoppedError: always.
     """
     bad = [(facts, loss) for facts, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
-    everyones = list(enumerate(distributed.gathered((batches, bad, gradient_norm))))
+    everyones = list(enumerate(distributed.all_gather((batches, bad, gradient_norm))))
     for number, (_, theirs, _) in everyones:
         for facts, loss in theirs:
             raise TrainingStoppedError(
@@ -247,9 +247,9 @@ def check_numbers(
     """
     with torch.no_grad():
         bad, count = no_numbers(tensors)
-    if not distributed.summed([float(bool(bad))], device)[0]:
+    if not distributed.all_reduce_sum([float(bool(bad))], device)[0]:
         return
-    names, count = next((names, count) for names, count in distributed.gathered((bad, count)) if names)
+    names, count = next((names, count) for names, count in distributed.all_gather((bad, count)) if names)
     kept = distributed.first_then_all(lambda: whole(folder))
     last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before"
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > TENSORS_SHOWN else ""
@@ -269,18 +269,3 @@ def _torch_optimizers(optimizer: Any) -> tuple[torch.optim.Optimizer, ...]:
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return getattr(optimizer, "parts", (optimizer,))
-
-
-__all__ = [
-    "TrainingStoppedError",
-    "WeightsError",
-    "agree_on_step",
-    "all_tensors",
-    "check_numbers",
-    "learned_tensors",
-    "no_numbers",
-    "plain_numbers",
-    "stop_at_held_out",
-    "stop_at_no_number",
-    "stop_at_nothing_supervised",
-]

@@ -145,6 +145,3 @@ def _from_nothing(
     model.config.prompt_ids = prompt_ids(processor)
     logger.info("made a model of %.2f M parameters", model.num_parameters() / 1e6)
     return model, processor
-
-
-__all__ = ["start_model", "world_tokenizer"]

@@ -34,7 +34,7 @@ from flashsloth.planning.machine import usable_cores
 from flashsloth.training.data.conversation import PLACEHOLDER, Conversation, messages_of
 from flashsloth.training.data.layouts import check_record, identity
 from flashsloth.training.data.records import RecordData
-from flashsloth.training.data.sample import KINDS, BadSampleError, Sample, Where
+from flashsloth.training.data.sample import BadSampleError, Sample, Where
 from flashsloth.training.dataloader import SampleEncoder
 from flashsloth.training.packing import Row
 
@@ -53,7 +53,7 @@ NO_DIGEST = 0
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about one sample; the names are those of the ledger (see `data/ledger.py`)."""
+    """Something about one sample; its fields are those of a line of `bad_samples.jsonl`."""
 
     source: str
     index: int
@@ -376,22 +376,3 @@ def _kind(picture: int, question: int, query: int, label: int) -> tuple[tuple[st
     present = {PICTURE: picture, QUESTION: question, QUERIES: query, SUPERVISED: label != IGNORED_LABEL}
     roles = tuple(role for role, there in present.items() if there)
     return roles if roles else (PROMPT,), (picture, question or query)
-
-
-__all__ = [
-    "KINDS",
-    "MEANINGS",
-    "PICTURE",
-    "PROMPT",
-    "QUERIES",
-    "QUESTION",
-    "REMARKS",
-    "SUPERVISED",
-    "CheckReport",
-    "Examiner",
-    "Finding",
-    "Run",
-    "check",
-    "runs_of",
-    "written",
-]

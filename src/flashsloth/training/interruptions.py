@@ -92,7 +92,7 @@ class OutageError(FlashSlothError, ValueError):
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Give errors of these kinds their words.
 
     Raises:
@@ -125,6 +125,3 @@ def _full(error: RuntimeError) -> str:
 def _is_of_another_process(error: RuntimeError) -> bool:
     talked = isinstance(error, distributed.DistError) or any(name in str(error) for name in _TRANSPORTS)
     return ranks.count() > 1 and talked
-
-
-__all__ = ["OutageError", "StopRequest", "TrainingInterrupted", "told_plainly"]

@@ -376,17 +376,3 @@ def _model_class() -> Any:
             return None
 
     return AdaptedFlashSloth
-
-
-__all__ = [
-    "add_adapter",
-    "check_goes_on",
-    "check_packages",
-    "check_same_base",
-    "find_base",
-    "learner_of",
-    "quantize_layers",
-    "require_bitsandbytes",
-    "take_up",
-    "target_names",
-]

@@ -354,23 +354,3 @@ def _learning_share(module: nn.Module) -> float:
     everything = sum(parameter.numel() for parameter in parameters)
     learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return learning / everything if everything else 0.0
-
-
-__all__ = [
-    "FACTS_KEY",
-    "IDS_KEY",
-    "BatchFacts",
-    "CountingCollator",
-    "Meter",
-    "StepSums",
-    "TrainingCost",
-    "answer_accuracy",
-    "answers_right",
-    "kinds_of_answers",
-    "measure_matrix_rate",
-    "most_likely",
-    "patch_accuracy",
-    "patch_predictions",
-    "take_facts",
-    "training_cost",
-]

@@ -98,6 +98,3 @@ def make_optimizer(model: nn.Module, stage: Stage, adapter_learning_rate: float 
 def _is_table(module: nn.Module) -> bool:
     """Whether its weights are vectors, one beside the other, and no matrix."""
     return isinstance(module, (nn.Embedding, QueryTokens))
-
-
-__all__ = ["MuonAndAdamW", "make_optimizer"]

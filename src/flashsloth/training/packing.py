@@ -170,6 +170,3 @@ def pad_packed(rows: list[Row], fillers: dict[str, int], attention: str) -> dict
     if max(max(row["sample_index"]) for row in rows) == 1:
         del batch["sample_index"]  # a row a sample is what the model takes for granted
     return batch
-
-
-__all__ = ["LENGTH_STEP", "SHARED", "apart", "fill_rows", "join_questions", "join_samples", "pad_packed", "pad_rows"]

@@ -176,15 +176,3 @@ def _check_deepspeed(engine: Engine) -> None:
 
     if not is_deepspeed_available():
         raise ParallelismError(f"engine {engine.kind} needs DeepSpeed, which is not installed: {DEEPSPEED_EXTRA}")
-
-
-__all__ = [
-    "ParallelismError",
-    "check_engine",
-    "deepspeed_config",
-    "fsdp_config",
-    "layer_classes",
-    "let_go",
-    "make_arguments",
-    "whole_weights",
-]

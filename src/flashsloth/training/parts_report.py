@@ -165,7 +165,7 @@ def _row(part: str, named: list[tuple[str, nn.Parameter]], before: _Before, rate
         sum(before.gradients[name] ** 2 for name, _ in learning),
     ]
     if any(_is_sharded(parameter) for _, parameter in learning):  # each process has seen its own share
-        sums = distributed.summed(sums, changes[0].device)
+        sums = distributed.all_reduce_sum(sums, changes[0].device)
     total, squares, gradient_squares = sums
     return PartRow(
         part=part,
@@ -205,6 +205,3 @@ def _bits(values: torch.Tensor) -> int:
     """A sum over all bits."""
     integers = values.contiguous().view(_INTEGERS[values.element_size()])
     return int(integers.sum(dtype=torch.int64))
-
-
-__all__ = ["HEADER", "OTHERS", "FrozenPartMovedError", "PartRow", "PartsReport", "part_of"]

@@ -236,6 +236,3 @@ def sample_flops(config: FlashSlothConfig, stage: StageRun, batch: MicroBatch) -
     needed = cost.flops(facts) - (cost.factors[ENCODER] * look if pictures != batch.pictures else 0.0)
     again = cost.cost.language_model.flops(positions, positions)
     return needed, float(again + (look if cost.factors[ENCODER] > 1 else 0))
-
-
-__all__ = ["TEXT_TOKENS", "USABLE", "TrainingMemory", "TrainingPlan", "plan_stage", "sample_flops"]

@@ -247,13 +247,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-__all__ = [
-    "RECIPE_FILE",
-    "RUN_FILE",
-    "RunExistsError",
-    "alone_in",
-    "data_digests",
-    "write_record",
-]

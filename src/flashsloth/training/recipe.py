@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from flashsloth.errors import FlashSlothError
-from flashsloth.training.recipe_groups import FREE, DataSource, RecipeError, RecipeModel, Seed, fixed
-from flashsloth.training.stages import AUTO, ROW, STAGES, StageRun, arranged_stage
+from flashsloth.training.recipe_groups import FREE, RecipeError, RecipeModel, Seed, fixed
+from flashsloth.training.stages import ROW, STAGES, StageRun, arranged_stage
 from flashsloth.yaml_file import Place, Problem, dotted, listed, parse_yaml, read_model, read_yaml
 
 
@@ -186,19 +186,3 @@ def place_in(stages: Any, place: Place) -> str:
 def _text(value: Any) -> Any:
     """A name that YAML took for a number."""
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-__all__ = [
-    "AUTO",
-    "DataSource",
-    "ModelSource",
-    "OverrideError",
-    "Recipe",
-    "RecipeError",
-    "StageRun",
-    "load_recipe",
-    "override",
-    "place_in",
-    "recipe_of",
-    "resolved",
-]

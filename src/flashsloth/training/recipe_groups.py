@@ -310,38 +310,3 @@ with warnings.catch_warnings():
                     )
             if source == "world" and self.count is None:
                 yield Problem(("count",), "missing, expected how many pictures to draw", (("world",),))
-
-
-__all__ = [
-    "AUTO",
-    "DATA_KEYS",
-    "DDP",
-    "DEEPSPEED_STAGES",
-    "DTYPES",
-    "FREE",
-    "FROM_HERE",
-    "FSDP2",
-    "HEAD",
-    "KINDS",
-    "NF4",
-    "TARGETED_PART",
-    "UNQUANTIZED",
-    "ZERO2",
-    "ZERO3",
-    "AdapterSettings",
-    "BelowOne",
-    "Count",
-    "DataSource",
-    "Engine",
-    "FeatureCache",
-    "NotNegative",
-    "OnResume",
-    "Positive",
-    "RecipeError",
-    "RecipeModel",
-    "Samples",
-    "Seed",
-    "Share",
-    "check_model_fields",
-    "fixed",
-]

@@ -62,5 +62,3 @@ def _row(kind: type[RecipeModel], name: str) -> str:
 
 if __name__ == "__main__":
     sys.stdout.write(fields_table())
-
-__all__ = ["fields_table"]

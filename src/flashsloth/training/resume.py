@@ -315,21 +315,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-__all__ = [
-    "HISTORY_FILE",
-    "Change",
-    "Reached",
-    "RecipeChangedError",
-    "Shares",
-    "accepted_changes",
-    "as_written",
-    "check_fits",
-    "kept_random_state",
-    "own_names",
-    "read_history",
-    "settings_of",
-    "take_recipes_settings",
-    "write_history",
-]

@@ -22,7 +22,7 @@ from flashsloth.training.checkpoints import MANIFEST, SaveError, changed, new_fi
 from flashsloth.training.data import open_source
 from flashsloth.training.guards import WeightsError, all_tensors, no_numbers
 from flashsloth.training.init_model import start_model
-from flashsloth.training.interruptions import told_plainly
+from flashsloth.training.interruptions import translate_errors
 from flashsloth.training.parallelism import let_go
 from flashsloth.training.provenance import RunExistsError, alone_in, write_record
 from flashsloth.training.recipe import Recipe, StageRun
@@ -63,7 +63,7 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
             raise RunExistsError(found)
         distributed.first_then_all(lambda: _open_data_to_come(recipe))
         write_record(recipe, resumed=found is not None)
-        with told_plainly():
+        with translate_errors():
             return _train_stages(recipe, watch)
 
 
@@ -75,7 +75,7 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
     folder = recipe.output
     for number, stage in enumerate(recipe.stages):
         folder = stage_folder(recipe, number)
-        if distributed.told(is_done(folder)):
+        if distributed.broadcast(is_done(folder)):
             logger.info("stage %s is done: going on from %s", stage.stage, folder)
             _check_unchanged(folder)
             model = _made_by(stage, folder)
@@ -122,7 +122,7 @@ def _check_unchanged(folder: Path) -> None:
     Raises:
         SaveError: naming a file that is not.
     """
-    if distributed.told((folder / MANIFEST).is_file()) and (fault := changed(folder)):
+    if distributed.broadcast((folder / MANIFEST).is_file()) and (fault := changed(folder)):
         raise SaveError(f"{folder} is not whole ({fault}): put it back, or remove the folder to run the stage again")
 
 
@@ -136,6 +136,3 @@ def _made_by(stage: StageRun, folder: Path) -> FlashSlothForConditionalGeneratio
         folder, attn_implementation=stage.attention
     )
     return whole_model
-
-
-__all__ = ["RunExistsError", "train"]

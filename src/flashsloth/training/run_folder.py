@@ -56,16 +56,3 @@ def stage_folder(recipe: Recipe, number: int) -> Path:
 def is_done(folder: Path) -> bool:
     """Whether a stage's folder is whole."""
     return (folder / CONFIG_NAME).is_file() or is_adapter(folder)
-
-
-__all__ = [
-    "CONFIG_NAME",
-    "CURVE_NAME",
-    "FINAL_FOLDER",
-    "LOG_NAME",
-    "PARTS_NAME",
-    "is_done",
-    "reached",
-    "stage_folder",
-    "what_is_there",
-]

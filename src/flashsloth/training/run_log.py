@@ -246,6 +246,3 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     reach_here = np.minimum(reach, np.minimum(places, places[::-1]))  # as many on both sides, so that ends do not lean
     sums = np.concatenate([[0.0], np.cumsum(values)])
     return (sums[places + reach_here + 1] - sums[places - reach_here]) / (2 * reach_here + 1)
-
-
-__all__ = ["Progress", "Watcher", "check_installed", "draw_curve", "duration", "reporters", "running_mean"]

@@ -54,7 +54,8 @@ from flashsloth.training.metrics import (
 )
 from flashsloth.training.parallelism import whole_weights
 from flashsloth.training.plan import USABLE, plan_stage
-from flashsloth.training.recipe import AUTO, Recipe, StageRun
+from flashsloth.training.recipe import Recipe, StageRun
+from flashsloth.training.recipe_groups import AUTO
 from flashsloth.training.run_folder import CONFIG_NAME, CURVE_NAME, LOG_NAME, PARTS_NAME, stage_folder
 from flashsloth.training.run_log import Watcher, draw_curve, reporters
 from flashsloth.training.stages import freeze_all_but
@@ -72,7 +73,7 @@ def recomputes_activations(model: Any, stage: StageRun) -> bool:
         return bool(stage.activation_checkpointing)
     if model.num_parameters() < SMALL_PARAMETERS or not stage.settings.learns_answers:
         return False
-    return distributed.told(_has_no_room(model, stage) if distributed.is_first() else False)
+    return distributed.broadcast(_has_no_room(model, stage) if distributed.is_first() else False)
 
 
 def device_bytes() -> int:
@@ -297,6 +298,3 @@ def _save(model: Any, processor: FlashSlothProcessor, trainer: StageTrainer, fol
         if distributed.is_first():
             processor.save_pretrained(aside)
             (aside / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # the recipe says it readably
-
-
-__all__ = ["device_bytes", "recomputes_activations", "run_stage"]

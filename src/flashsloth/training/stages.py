@@ -356,6 +356,3 @@ def arranged_stage(raw: Any) -> Any:
         if isinstance(stage.get(key), dict):
             stage[key] = [stage[key]]  # a source by itself
     return {key: value for key, value in stage.items() if value is not None or key not in ("eval_data", "engine")}
-
-
-__all__ = ["AUTO", "DECAY_SHARE", "PARTS", "ROW", "STAGES", "Stage", "StageRun", "arranged_stage", "freeze_all_but"]

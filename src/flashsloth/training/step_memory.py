@@ -238,6 +238,3 @@ def _layers(model: nn.Module) -> dict[str, int]:
     ]
     everything = sum(parameter.numel() for parameter in model.parameters())
     return {"largest_layer": max(sizes), "outside_layers": everything - sum(sizes)}
-
-
-__all__ = ["COMPUTING", "FULL", "HALF", "MIXED", "MicroBatch", "StepBytes", "meta_learner", "step_bytes"]

@@ -31,7 +31,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 from flashsloth.planning.machine import peak_bytes
 from flashsloth.training import distributed
 from flashsloth.training.checkpoints import PREFIX, SaveError, new_checkpoint, read_manifest, shares_read, step_of
-from flashsloth.training.data import GuardedData
+from flashsloth.training.data import GoodSamples
 from flashsloth.training.data_trainer import Best, EvaluatingTrainer
 from flashsloth.training.guards import (
     TrainingStoppedError,
@@ -150,7 +150,7 @@ class StageTrainer(EvaluatingTrainer):
     def _check_loss(self, loss: torch.Tensor) -> None:
         """One micro-batch's, heard from all processes."""
         (value,) = plain_numbers([loss], self.args.device)
-        if self.model.training and distributed.summed([float(not math.isfinite(value))], self.args.device)[0]:
+        if self.model.training and distributed.all_reduce_sum([float(not math.isfinite(value))], self.args.device)[0]:
             batch = self._batches[len(self._losses)]
             stop_at_no_number([batch], [value], 0.0, self.state.global_step + 1)
 
@@ -167,7 +167,7 @@ class StageTrainer(EvaluatingTrainer):
         self.meter.end_step(self._sums)
         if not self._stop_after_step:
             return
-        self.stopped_by = max(distributed.gathered(self.stop_request.signal_number))
+        self.stopped_by = max(distributed.all_gather(self.stop_request.signal_number))
         # who asked may not wait for an evaluation: it is put off until the run goes on
         self._evaluation_due, control.should_evaluate = control.should_evaluate, False
         control.should_save = control.should_training_stop = True
@@ -204,7 +204,7 @@ class StageTrainer(EvaluatingTrainer):
         rate = self.matrix_rate
         if rate is None and self.cost is not None and self.state.max_steps >= STEPS_WORTH_MEASURING:
             rate = measure_matrix_rate(self.args.device, torch.bfloat16 if self.args.bf16 else torch.float32)
-        return None if rate is None else distributed.summed([rate], self.args.device)[0]
+        return None if rate is None else distributed.all_reduce_sum([rate], self.args.device)[0]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:
@@ -223,9 +223,9 @@ class StageTrainer(EvaluatingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self.meter.take(max(distributed.gathered(peak_bytes(self.args.device)))))
-            if isinstance(self.train_dataset, GuardedData):
-                logs["bad_samples"] = self.train_dataset.ledger.count()
+            logs.update(self.meter.take(max(distributed.all_gather(peak_bytes(self.args.device)))))
+            if isinstance(self.train_dataset, GoodSamples):
+                logs["bad_samples"] = self.train_dataset.bad_samples.count()
         super().log(logs, start_time)
         if not distributed.is_first():
             return
@@ -357,6 +357,3 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
         # several processes have cpu:0, to which torch restores no tensors; transformers minds it only since 5.23
         vars(arguments)["_setup_devices"] = torch.device("cpu")
     return arguments
-
-
-__all__ = ["STEPS_FOLDER", "StageTrainer", "check_machine", "device_count", "training_arguments"]

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from flashsloth.training.data import (
     BadSampleError,
+    BadSamples,
     DataError,
-    GuardedData,
-    Ledger,
+    GoodSamples,
     Sample,
     TooManyBadSamplesError,
     Where,
@@ -32,9 +32,9 @@ def bad(number: int, reason: str = "is odd") -> BadSampleError:
 
 
 def write_all(path: Path, numbers: list[int]) -> None:
-    ledger = Ledger(path, 1000, 1.0)
+    bad_samples = BadSamples(path, 1000, 1.0)
     for number in numbers:
-        ledger.add(bad(number))
+        bad_samples.add(bad(number))
 
 
 def test_several_processes_write_each_sample_once(tmp_path: Path) -> None:
@@ -45,11 +45,11 @@ def test_several_processes_write_each_sample_once(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    ledger = Ledger(path, 1000, 1.0)
-    assert ledger.count() == 60
-    assert [entry["index"] for entry in ledger.entries()] == list(range(60))
+    bad_samples = BadSamples(path, 1000, 1.0)
+    assert bad_samples.count() == 60
+    assert [entry["index"] for entry in bad_samples.entries()] == list(range(60))
     assert len(path.read_text(encoding="utf-8").splitlines()) == 60
-    assert ledger.entries()[7] == {
+    assert bad_samples.entries()[7] == {
         "source": "data.json",
         "index": 7,
         "id": "s7",
@@ -63,20 +63,20 @@ def test_a_line_that_was_cut_by_a_kill_is_written_anew(tmp_path: Path) -> None:
     write_all(path, [1, 2])
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:30])
-    ledger = Ledger(path, 1000, 1.0)
-    assert ledger.count() == 2
-    ledger.add(bad(3, "é"))
+    bad_samples = BadSamples(path, 1000, 1.0)
+    assert bad_samples.count() == 2
+    bad_samples.add(bad(3, "é"))
     assert [json.loads(line)["index"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 2, 3]
-    assert ledger.count() == Ledger(path, 1000, 1.0).count() == 3
+    assert bad_samples.count() == BadSamples(path, 1000, 1.0).count() == 3
 
 
 def test_more_than_may_be_stop_the_run_with_the_list(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "bad_samples.jsonl", 200, 0.01)
-    ledger.add(bad(4))
-    ledger.add(bad(3))
-    ledger.add(bad(4))
+    bad_samples = BadSamples(tmp_path / "bad_samples.jsonl", 200, 0.01)
+    bad_samples.add(bad(4))
+    bad_samples.add(bad(3))
+    bad_samples.add(bad(4))
     with pytest.raises(TooManyBadSamplesError) as error:
-        ledger.add(bad(9))
+        bad_samples.add(bad(9))
     message = str(error.value)
     assert "3 of 200 samples are bad (1.50%" in message
     assert "data.json 3 (s3): is odd; data.json 4 (s4): is odd" in message
@@ -101,27 +101,27 @@ def source(tmp_path: Path) -> DataSource:
     return DataSource(jsonl=str(file))
 
 
-def guarded(source: DataSource, processor: Any, path: Path, most: float = 0.5) -> GuardedData:
+def good_samples(source: DataSource, processor: Any, path: Path, most: float = 0.5) -> GoodSamples:
     data = conversations([source])
     stage = STAGES["instruction"]
     short = type(stage)(**{**stage.__dict__, "max_length": 200})
-    return GuardedData(data, SampleEncoder(processor, short), Ledger(path, len(data), most))
+    return GoodSamples(data, SampleEncoder(processor, short), BadSamples(path, len(data), most))
 
 
 def test_bad_samples_are_stood_in_for_by_the_next_good_one(
     source: DataSource, tiny_processor: Any, tmp_path: Path
 ) -> None:
-    data = guarded(source, tiny_processor, tmp_path / "bad.jsonl")
+    data = good_samples(source, tiny_processor, tmp_path / "bad.jsonl")
     stand_ins = {index: data[index].where.index for index in (19, 12, 11, 10, 5, 4, 3, 2)}
     assert stand_ins == {19: 19, 12: 13, 11: 13, 10: 10, 5: 6, 4: 6, 3: 6, 2: 2}
-    assert {entry["index"]: entry["kind"] for entry in data.ledger.entries()} == {
+    assert {entry["index"]: entry["kind"] for entry in data.bad_samples.entries()} == {
         3: "missing_picture",
         4: "unreadable_picture",
         5: "too_long",
         11: "broken_turns",
         12: "unreadable_record",
     }
-    assert all("\n" not in entry["reason"] for entry in data.ledger.entries())
+    assert all("\n" not in entry["reason"] for entry in data.bad_samples.entries())
 
 
 def test_samples_may_be_left_out_by_number(source: DataSource, tiny_processor: Any, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_samples_may_be_left_out_by_number(source: DataSource, tiny_processor: A
     run = StageRun(stage="instruction", settings=STAGES["instruction"], data=[left_out], max_bad_fraction=0.5)
     data = training_conversations(run, tiny_processor, tmp_path)
     assert [data[index].where.index for index in (1, 2, 18, 19)] == [1, 5, 18, 0]
-    assert data.ledger.count() == 2
+    assert data.bad_samples.count() == 2
     too_many = run.model_copy(update={"data": [source.model_copy(update={"leave_out": [20]})]})
     with pytest.raises(DataError, match=r"leave_out names sample 20 of .*data\.jsonl, whose last is 19"):
         training_conversations(too_many, tiny_processor, tmp_path)
@@ -145,18 +145,18 @@ def test_workers_meet_the_same_samples_and_write_one_ledger(
 ) -> None:
     seen = {}
     for workers in (0, 2):
-        data = guarded(source, tiny_processor, tmp_path / f"{workers}.jsonl")
+        data = good_samples(source, tiny_processor, tmp_path / f"{workers}.jsonl")
         loader = DataLoader(data, batch_size=3, num_workers=workers, collate_fn=first_of)
         seen[workers] = list(loader)
         seen[workers] += list(loader)
     assert seen[0] == seen[2]
-    entries = [Ledger(tmp_path / f"{workers}.jsonl", 20, 1.0).entries() for workers in (0, 2)]
+    entries = [BadSamples(tmp_path / f"{workers}.jsonl", 20, 1.0).entries() for workers in (0, 2)]
     assert entries[0] == entries[1]
     assert len(entries[0]) == 5
 
 
 def test_too_many_in_a_worker_is_still_one_line(source: DataSource, tiny_processor: Any, tmp_path: Path) -> None:
-    data = guarded(source, tiny_processor, tmp_path / "bad.jsonl", most=0.1)
+    data = good_samples(source, tiny_processor, tmp_path / "bad.jsonl", most=0.1)
     with pytest.raises(TooManyBadSamplesError) as error:
         list(DataLoader(data, batch_size=4, num_workers=1, collate_fn=first_of))
     assert "\n" not in str(error.value)
@@ -165,7 +165,7 @@ def test_too_many_in_a_worker_is_still_one_line(source: DataSource, tiny_process
 
 def test_a_source_of_bad_samples_alone_ends(tiny_processor: Any, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "data.jsonl", [{"id": 1}, {"id": 2}])
-    data = guarded(DataSource(jsonl=str(file)), tiny_processor, tmp_path / "bad.jsonl", most=1.0)
+    data = good_samples(DataSource(jsonl=str(file)), tiny_processor, tmp_path / "bad.jsonl", most=1.0)
     with pytest.raises(DataError, match=r"every sample of .*data\.jsonl is bad"):
         data[0]
 
@@ -174,7 +174,7 @@ def test_our_own_mistakes_are_not_counted_as_bad_samples(source: DataSource, tmp
     def broken(sample: Sample) -> Any:
         raise ValueError(f"no way to write {texts_of(sample)}")
 
-    data = GuardedData(conversations([source]), broken, Ledger(tmp_path / "bad.jsonl", 20, 1.0))
+    data = GoodSamples(conversations([source]), broken, BadSamples(tmp_path / "bad.jsonl", 20, 1.0))
     with pytest.raises(ValueError, match="no way"):
         data[0]
-    assert data.ledger.count() == 0
+    assert data.bad_samples.count() == 0

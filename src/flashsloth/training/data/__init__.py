@@ -16,10 +16,10 @@ order.py         which samples an epoch takes, in which order
 batches.py       which of them each optimizer step, micro-batch and device takes
 overlap.py       held-out samples that are learned from too
 workers.py       the processes that prepare batches; worker_process.py: their own side; parcels.py: batches on their way
-ledger.py        the samples that were left out; guarded.py leaves them out
+bad_samples.py        the samples that were left out; guarded.py leaves them out
 """
 
-from flashsloth.training.data.bad_samples import LEDGER_NAME, GuardedData, Ledger, TooManyBadSamplesError
+from flashsloth.training.data.bad_samples import BAD_SAMPLES_FILE, BadSamples, GoodSamples, TooManyBadSamplesError
 from flashsloth.training.data.json_data import JsonData, JsonlData
 from flashsloth.training.data.mixture import Joined, conversations, open_source, patches
 from flashsloth.training.data.sample import KINDS, BadSampleError, DataError, Sample, Where
@@ -29,15 +29,15 @@ from flashsloth.training.data.tables import ParquetData
 from flashsloth.training.data.world import WorldData, WorldPatches
 
 __all__ = [
+    "BAD_SAMPLES_FILE",
     "KINDS",
-    "LEDGER_NAME",
     "BadSampleError",
+    "BadSamples",
     "DataError",
-    "GuardedData",
+    "GoodSamples",
     "Joined",
     "JsonData",
     "JsonlData",
-    "Ledger",
     "ParquetData",
     "Sample",
     "ShardData",

@@ -191,6 +191,3 @@ def _held_out_names(names: list[str], share: float) -> set[str]:
 def _write(file: Path, rows: list[Row]) -> None:
     text = json.dumps([row.record() for row in rows], ensure_ascii=False, indent=1)
     write_whole(file, text + "\n")
-
-
-__all__ = ["COLUMNS", "Row", "Split", "TableError", "read_table", "write_training_data"]

@@ -1,13 +1,10 @@
-"""The samples that were left out, each once, in a file that all workers of all processes write to.
+"""Bad samples are left out: each is written down once, and the next good one of its source takes its place.
 
-In: bad samples, as they are met. Out: a JSONL file in the run's folder, a line a sample: source, index, id, kind,
-reason; and an error once they are more than the recipe allows. A line is written whole under a lock of the file, after
-those of others have been read; a line that a killed process left unfinished is cut off first.
-
-Samples ready to be batched, of data that may have bad ones: those are written down, and the next good one stands in.
-
-In: a stage's data, and what encodes a sample. Out: a map-style dataset of encoded samples. What stands in for a bad one
-depends on the data alone, so a run that is resumed, or has more workers, learns from the same.
+In: a stage's data, and what encodes a sample. Out: a dataset of encoded samples; a JSONL file in the run's folder that
+all workers of all processes write to, a line a bad sample (source, index, id, kind, reason); an error once they are
+more than the recipe allows. Which sample takes a bad one's place depends on the data alone, so a run that is resumed,
+or has more workers, learns from the same. A line is written whole, under a lock of the file, after those of others have
+been read; a line that a killed process left unfinished is cut off first.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from flashsloth.files import lock_file
 from flashsloth.training.data.mixture import Joined
 from flashsloth.training.data.sample import KINDS, BadSampleError, DataError, Sample, Sizes, named
 
-LEDGER_NAME = "bad_samples.jsonl"
+BAD_SAMPLES_FILE = "bad_samples.jsonl"
 SHOWN_SAMPLES = 5
 """Bad samples that the error names; the file has them all."""
 
@@ -35,7 +32,7 @@ class TooManyBadSamplesError(DataError):
     """More of the data is bad than the recipe allows."""
 
 
-class Ledger:
+class BadSamples:
     """What was left out of the data of one stage.
 
     Args:
@@ -71,7 +68,7 @@ class Ledger:
         return len(self._known)
 
     def entries(self) -> list[dict[str, Any]]:
-        """The whole ledger, in the order of the data."""
+        """All of the file, in the order of the data."""
         if not self.path.is_file():
             return []
         lines = self.path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is unfinished
@@ -115,13 +112,13 @@ class Ledger:
         )
 
 
-class GuardedData(Dataset):
+class GoodSamples(Dataset):
     """Data of which no sample is bad.
 
     Args:
         data: the stage's samples.
         encode: makes what is batched of a sample; raises BadSampleError or PictureError for a bad one.
-        ledger: where bad ones are written down.
+        bad_samples: where bad ones are written down.
         left_out: of each part of the data, the numbers of samples that are passed over like bad ones, and not counted.
     """
 
@@ -129,10 +126,10 @@ class GuardedData(Dataset):
         self,
         data: Joined,
         encode: Callable[[Sample], Any],
-        ledger: Ledger,
+        bad_samples: BadSamples,
         left_out: Sequence[frozenset[int]] | None = None,
     ) -> None:
-        self.data, self.encode, self.ledger = data, encode, ledger
+        self.data, self.encode, self.bad_samples = data, encode, bad_samples
         self.left_out = [frozenset[int]()] * len(data.parts) if left_out is None else left_out
 
     def __len__(self) -> int:
@@ -160,8 +157,5 @@ class GuardedData(Dataset):
                 with named(sample):
                     return self.encode(sample)
             except BadSampleError as error:
-                self.ledger.add(error)
-        raise DataError(f"every sample of {self.data.parts[part].name} is bad or left out: see {self.ledger.path}")
-
-
-__all__ = ["LEDGER_NAME", "GuardedData", "Ledger", "TooManyBadSamplesError"]
+                self.bad_samples.add(error)
+        raise DataError(f"every sample of {self.data.parts[part].name} is bad or left out: see {self.bad_samples.path}")

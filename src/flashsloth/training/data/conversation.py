@@ -265,16 +265,3 @@ def _written_down(name: str) -> bytes | None:
         return data_url_bytes(name)
     except PictureError as error:
         raise BadSampleError(str(error), "unreadable_picture") from error
-
-
-__all__ = [
-    "ENDINGS",
-    "PLACEHOLDER",
-    "Content",
-    "Conversation",
-    "Turn",
-    "conversation_of",
-    "find_picture",
-    "messages_of",
-    "unexpected",
-]

@@ -125,14 +125,3 @@ def named_inside(parts: tuple[str | int, ...], pictures: list[Any]) -> tuple[str
                 found.append(len(pictures))
                 pictures.append(path.strip())
     return tuple(part for part in found if part != "")
-
-
-__all__ = [
-    "UNSEEN_ENDINGS",
-    "UNSEEN_FIELDS",
-    "check_fields",
-    "check_words",
-    "named_inside",
-    "refuse_arrow",
-    "refuse_foreign",
-]

@@ -356,16 +356,3 @@ def _number(value: Any) -> int:
     text = f"{type(value).__name__} {value if isinstance(value, (str, float)) else ''}"
     digest = blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
-
-
-__all__ = [
-    "CocoData",
-    "JsonData",
-    "JsonlData",
-    "SpanData",
-    "VqaData",
-    "WrappedData",
-    "companion",
-    "open_json",
-    "parse_json",
-]

@@ -284,6 +284,3 @@ def _one_byte(file: BinaryIO, span: np.ndarray, carriage_return: int) -> bool:
         return False
     file.seek(start)
     return file.read(1)[0] != carriage_return
-
-
-__all__ = ["Shape", "json_elements", "json_members", "jsonl_spans", "printed_spans", "shape_of"]

@@ -166,6 +166,3 @@ def patches(sources: list[DataSource], patch_grid: int) -> Joined:
     kinds = [WorldPatches if source.packed is None else PackedWorldPatches for source in sources]
     parts = [kind(source, patch_grid) for kind, source in zip(kinds, sources, strict=True)]
     return Joined(parts, [source.weight for source in sources])
-
-
-__all__ = ["Joined", "conversations", "look", "open_source", "patches"]

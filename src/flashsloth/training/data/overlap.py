@@ -125,6 +125,3 @@ def _digest(picture: Any) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         return str(picture)  # it is told of where it is learned from
-
-
-__all__ = ["MOST_LOOKED_AT", "Overlap", "overlap_of"]

@@ -252,6 +252,3 @@ def source_of(text: str, images: str | None = None) -> DataSource:
     if kind == "shards" and images is not None:
         raise DataError(f"{text} is of shards, which bring their pictures: leave the folder of pictures out")
     return DataSource(**{kind: text, "images": images})  # type: ignore[arg-type]
-
-
-__all__ = ["PrivateFiles", "RecordData", "several_files", "source_of", "text_size"]

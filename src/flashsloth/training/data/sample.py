@@ -116,6 +116,3 @@ class Sizes(NamedTuple):
 
     text_bytes: np.ndarray
     pictures: np.ndarray
-
-
-__all__ = ["KINDS", "BadSampleError", "DataError", "Sample", "Sizes", "Where", "named"]

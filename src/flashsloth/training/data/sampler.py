@@ -222,6 +222,3 @@ class StepBatchSampler(Sampler[list[int]]):
         """The longest first; of equals, the one that came first."""
         assert self.lengths is not None
         return samples[np.argsort(-self.lengths[samples], kind="stable")]
-
-
-__all__ = ["SourceShape", "StepBatchSampler", "epoch_order", "estimated_lengths", "shapes_of"]

@@ -192,6 +192,3 @@ def _add_member(samples: dict[tuple[str, str], _Members], folder: str, name: str
         sample.text = UNSEEN
     elif ending in ENDINGS:
         sample.pictures.append((rest, *place))
-
-
-__all__ = ["ShardData"]

@@ -241,6 +241,3 @@ def _decoded(name: bytes, file: Path) -> str:
         return name.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 ({error.reason} in its header): save it as UTF-8") from error
-
-
-__all__ = ["CsvData", "ParquetData"]

@@ -187,6 +187,3 @@ def affordable(workers: int) -> int:
             used,
         )
     return found
-
-
-__all__ = ["FILES_LEFT", "FILES_PER_WORKER", "Failure", "affordable", "receive", "send", "travelling", "work"]

@@ -319,6 +319,3 @@ def _how_it_ended(code: int | None) -> str:
 def _named(samples: Numbers) -> str:
     more = f" and {len(samples) - NUMBERS_SHOWN} more" if len(samples) > NUMBERS_SHOWN else ""
     return f"samples {', '.join(map(str, samples[:NUMBERS_SHOWN]))}{more} of the stage's data"
-
-
-__all__ = ["PATIENCE_SECONDS", "DataWorkerError", "StoppedWaiting", "WorkerPool"]

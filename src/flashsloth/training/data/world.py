@@ -167,6 +167,3 @@ class PackedWorldPatches(PackedWorldData):
 def classes_of(held: PackedSample) -> dict[str, np.ndarray]:
     """For each property int64 [grid * grid], what the patches of a picture show."""
     return {name: getattr(held.patches, name) for name in PROPERTIES}
-
-
-__all__ = ["PackedWorldData", "PackedWorldPatches", "WorldData", "WorldPatches", "sample_of"]

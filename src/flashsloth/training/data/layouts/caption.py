@@ -31,6 +31,3 @@ def read(record: dict[str, Any]) -> Said:
         caption = caption[0]
     said = [*system_turn(record), ("user", REQUEST), ("assistant", text_of(caption, field).strip())]
     return f"picture and {field}", said, pictures_named(record)
-
-
-__all__ = ["FIELDS", "REQUEST", "holds", "read"]

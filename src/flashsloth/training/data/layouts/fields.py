@@ -97,7 +97,3 @@ def list_in(record: dict[str, Any], field: str, of: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise BadSampleError(f"{field} is {type(value).__name__}, expected a list of {of}", "no_conversation")
     return list(value)
-
-
-__all__ = ["ID_FIELDS", "PICTURE_FIELDS", "SYSTEM_FIELDS", "Said", "identity", "list_in", "pictures_named"]
-__all__ += ["system_turn", "text_of"]

@@ -51,6 +51,3 @@ class NumberedPictures:
             raise BadSampleError(f"says {shown(unknown)}, but image has no such picture", "placeholder_mismatch")
         parts: list[str | int] = [self.numbers[run] if place % 2 else run for place, run in enumerate(runs)]
         return [part for part in parts if part != ""]
-
-
-__all__ = ["NumberedPictures", "is_numbered"]

@@ -115,6 +115,3 @@ _MISMATCH = "placeholder_mismatch"
 def _only(part: dict[str, Any]) -> Any:
     """The type of a part that names none: the field it has."""
     return next((key for key, value in part.items() if value is not None), None)
-
-
-__all__ = ["PartsReader"]

@@ -72,6 +72,3 @@ def _answer(value: Any, field: str) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     return text_of(value, field)
-
-
-__all__ = ["FIELDS", "holds", "read"]

@@ -24,6 +24,3 @@ def read(record: dict[str, Any]) -> Said:
             raise BadSampleError(f"text {place} is {type(pair).__name__}, expected user and assistant")
         said += [(role, text_of(pair.get(role), f"{role} of text {place}")) for role in ("user", "assistant")]
     return NAME, said, pictures_named(record)
-
-
-__all__ = ["FIELDS", "holds", "read"]

@@ -102,6 +102,3 @@ def _parts(content: Any) -> list[Any]:
 def _with_system(record: dict[str, Any], said: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """The turns, with the system text of the record's own field in front unless they bring one."""
     return said if said and said[0][0] == "system" else [*system_turn(record), *said]
-
-
-__all__ = ["FIELDS", "holds", "read", "said_in"]
