@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TinyModelMaker, assistant, encode, make_processor, picture, user
 
-from flashsloth.model.generation import POSITION_TENSORS
+from flashsloth.model.layout import POSITION_TENSORS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 

@@ -12,7 +12,7 @@ from tiny import TinyModelMaker, assistant, encode, picture, user
 
 from flashsloth.model.attention_maps import recording_attention
 from flashsloth.model.configuration_flashsloth import HD, RESOLUTIONS, STANDARD, views_of
-from flashsloth.model.generation import POSITION_TENSORS
+from flashsloth.model.layout import POSITION_TENSORS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.outputs import FlashSlothImageFeatures
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor

@@ -9,6 +9,7 @@ import tiny
 import torch
 from tiny import TinyModelMaker
 
+from flashsloth.model.layout import PromptLayout
 from flashsloth.planning.memory import LiveMemory
 from flashsloth.training.recipe_groups import AdapterSettings
 from flashsloth.training.stages import STAGES, freeze_all_but
@@ -30,21 +31,17 @@ BATCHES = {
 
 
 def real_inputs(model: Any, batch: MicroBatch) -> dict[str, torch.Tensor]:
-    config, length = model.config, batch.positions(model.config)
-    visual = batch.pictures * config.num_image_tokens
-    ids = torch.full((batch.rows, length), config.anchor_token_id)
-    labels = ids.clone()
-    image_index = torch.zeros_like(ids)
-    image_index[:, :visual] = torch.arange(1, batch.pictures + 1).repeat_interleave(config.num_image_tokens)
-    ids[:, :visual], labels[:, :visual] = config.image_token_id, -100
-    turns = {"query_turn": torch.zeros_like(ids), "question_turn": torch.zeros_like(ids)}
+    row = PromptLayout(model.config)
+    for _ in range(batch.pictures):
+        row.add_picture(model.config.num_image_tokens)
+    row.add_text([model.config.anchor_token_id] * batch.text_tokens)
     if batch.has_queries:
-        first = length - config.num_query_tokens
-        ids[:, first:], labels[:, first:] = config.query_token_id, -100
-        turns["query_turn"][:, first:] = 1
-        turns["question_turn"][:, visual:first] = 1
+        row.add_queries(question_start=0)
+    inputs = {name: torch.tensor([values] * batch.rows) for name, values in row.lists().items()}
+    ids = inputs["input_ids"]
+    labels = torch.where(ids == model.config.anchor_token_id, ids, -100)
     pixels = torch.zeros(batch.rows * batch.pictures, 1, 3, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE)
-    return {"input_ids": ids, "labels": labels, "image_index": image_index, "pixel_values": pixels, **turns}
+    return {**inputs, "labels": labels, "pixel_values": pixels}
 
 
 def real_peak(model: Any, trains: tuple[str, ...], batch: MicroBatch, computing: str, again: bool) -> int:

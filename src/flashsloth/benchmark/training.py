@@ -35,6 +35,8 @@ from flashsloth.benchmark.worker_process import WorkerProcess
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.layout import PromptLayout
+from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.planning.flops import COLOR_CHANNELS
 from flashsloth.planning.machine import cpu_name
@@ -132,23 +134,18 @@ class TrainingJob:
 
     def batch(self, config: FlashSlothConfig) -> dict[str, torch.Tensor]:
         """Inputs of a step: one picture a row, then text, all of it supervised, then the query tokens."""
-        length, visual = self.micro_batch.positions(config), config.num_image_tokens
-        ids = torch.full((self.rows, length), config.anchor_token_id)
-        ids[:, :visual] = config.image_token_id
-        marks = {name: torch.zeros_like(ids) for name in ("image_index", "query_turn", "question_turn")}
-        marks["image_index"][:, :visual] = 1
-        labels = ids.clone()
-        labels[:, :visual] = -100
+        row = PromptLayout(config)
+        row.add_picture(config.num_image_tokens)
+        row.add_text([config.anchor_token_id] * self.micro_batch.text_tokens)
         if self.has_queries:
-            queries = slice(length - config.num_query_tokens, length)
-            ids[:, queries] = config.query_token_id
-            marks["query_turn"][:, queries] = 1
-            marks["question_turn"][:, visual : queries.start] = 1
-            labels[:, queries] = -100
+            row.add_queries(config.num_image_tokens)
+        inputs = {name: torch.tensor([values] * self.rows) for name, values in row.lists().items()}
+        is_text = inputs["input_ids"] == config.anchor_token_id
+        inputs["labels"] = torch.where(is_text, inputs["input_ids"], IGNORED_LABEL)
         side = config.vision_config.image_size
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randn(self.rows, config.num_views, COLOR_CHANNELS, side, side, generator=generator)
-        return {"input_ids": ids, "labels": labels, "pixel_values": pixels.to(DTYPES[self.dtype]), **marks}
+        return {**inputs, "pixel_values": pixels.to(DTYPES[self.dtype])}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""

@@ -236,11 +236,11 @@ class QuestionFinder:
         """A structural token was passed; the next text begins at `position`."""
         self.unmarked, self.after_image = position, is_image
 
-    def end(self, position: int) -> range:
-        """The question's positions, at its queries; the next one is looked for from here."""
+    def end(self, position: int) -> int:
+        """Where the question begins whose queries stand at `position`; the next one is looked for from here."""
         start = self.unmarked if self.marked is None else self.marked
         self.marked = None
-        return range(min(start, position), position)
+        return min(start, position)
 
 
 def _structural_tokens(tokenizer: Any) -> list[str]:

@@ -30,7 +30,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 
-from flashsloth.model.layout import holds_placeholders, layout_from_ids, views_of_pictures
+from flashsloth.model.layout import POSITION_TENSORS, holds_placeholders, layout_from_ids, views_of_pictures
 from flashsloth.model.loading.finite_weights import all_finite
 from flashsloth.model.non_finite import NonFinitePass, explained
 from flashsloth.model.positions import rows_of_pictures
@@ -72,7 +72,6 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
     return past_key_values if cache is None else cache
 
 
-POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
 PICTURE_INPUTS = ("pixel_values", "image_views", "image_row", "mm_encoder_outputs")
 _REFUSED = {
     "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
@@ -241,7 +240,6 @@ __all__ = [
     "CACHE_NAME",
     "CACHE_NAMES",
     "PICTURE_INPUTS",
-    "POSITION_TENSORS",
     "FlashSlothGenerationMixin",
     "cache_argument",
     "one_cache",

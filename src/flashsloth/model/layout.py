@@ -1,10 +1,12 @@
-"""The position tensors of prompts of which only the ids are left.
+"""Where pictures, questions and queries stand in a prompt: the one place that makes position tensors.
 
-In: ids [B, T] that a processor made and somebody has rebuilt since (prompt and answer joined, rows repeated, negative
-prompts), and how many pictures come with them. Out: the tensors of `positions.py` as the processor makes them.
+In: a prompt's parts from left to right, text, pictures and queries. Out: a :class:`PromptLayout`, its ids with the
+tensors of `positions.py` as lists. The processor writes prompts so, and whoever needs one of a given size.
 
-Pictures and queries are runs of placeholders, so they are counted. A question begins where the chat template writes it,
-and what the template's words become as ids stands in the configuration (`prompt_ids`):
+Or in: ids [B, T] that a processor made and somebody has rebuilt since (prompt and answer joined, rows repeated,
+negative prompts), and how many pictures come with them. Out: the same tensors (:func:`layout_from_ids`). Pictures and
+queries are runs of placeholders, so they are counted. A question begins where the chat template writes it, and what the
+template's words become as ids stands in the configuration (`prompt_ids`):
 
     {system} USER: What?<learnable>             after `USER:`, the first one after the last answer's end
     {system} USER: <image>\\n<image>\\nWhat?<learnable>    after the pictures that stand first, and their newlines
@@ -19,14 +21,68 @@ Legend: B batch, T positions, R visual tokens a picture, Q queries a turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import takewhile
+from typing import Any, Protocol
 
 import torch
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.conversation import USER_TAG, PromptText
 
+POSITION_TENSORS = ("image_index", "query_turn", "question_turn")
 Ids = list[int]
+
+
+class Placeholders(Protocol):
+    """What a layout must know of a model or its processor: the ids of placeholders, and Q."""
+
+    image_token_id: int
+    query_token_id: int
+    num_query_tokens: int
+
+
+class PromptLayout:
+    """One prompt, written from left to right: four lists of one length.
+
+    Attributes:
+        input_ids: placeholders included.
+        image_index, query_turn, question_turn: as in `positions.py`.
+        pictures, turns: how many there are so far.
+    """
+
+    def __init__(self, placeholders: Placeholders) -> None:
+        self._placeholders = placeholders
+        self.input_ids: Ids = []
+        self.image_index: list[int] = []
+        self.query_turn: list[int] = []
+        self.question_turn: list[int] = []
+        self.pictures = self.turns = 0
+
+    def add_text(self, ids: Ids) -> None:
+        self._add(ids, image=0, query=0)
+
+    def add_picture(self, tokens: int) -> None:
+        """The next picture, of so many visual tokens."""
+        self.pictures += 1
+        self._add([self._placeholders.image_token_id] * tokens, image=self.pictures, query=0)
+
+    def add_queries(self, question_start: int) -> None:
+        """The next turn's queries; its question is what stands from `question_start` to here, pictures left out."""
+        self.turns += 1
+        for place in range(question_start, len(self.input_ids)):
+            if not self.image_index[place]:
+                self.question_turn[place] = self.turns
+        self._add([self._placeholders.query_token_id] * self._placeholders.num_query_tokens, image=0, query=self.turns)
+
+    def _add(self, ids: Ids, image: int, query: int) -> None:
+        self.input_ids += ids
+        self.image_index += [image] * len(ids)
+        self.query_turn += [query] * len(ids)
+        self.question_turn += [0] * len(ids)
+
+    def lists(self) -> dict[str, list[int]]:
+        """All four by their names."""
+        return {name: getattr(self, name) for name in ("input_ids", *POSITION_TENSORS)}
 
 
 def prompt_ids(processor: Any) -> dict[str, Any]:
@@ -117,18 +173,18 @@ def layout_from_ids(
     masked = attention_mask is not None and attention_mask.shape == input_ids.shape
     real = attention_mask.bool() if masked and attention_mask is not None else torch.ones_like(input_ids).bool()
     prompts = [ids[kept].tolist() for ids, kept in zip(input_ids, real, strict=True)]
-    rows: list[_Row] = []
+    rows: list[PromptLayout] = []
     found = 0
     for number, prompt in enumerate(prompts):
-        rows.append(_Row(prompt, config, number, sizes[found:]))
-        found += max(rows[-1].image_index, default=0)
+        rows.append(_row_from_ids(prompt, config, number, sizes[found:]))
+        found += rows[-1].pictures
     if found != len(views):
         raise ValueError(
             f"input_ids holds the placeholders of {found} pictures, but {len(views)} were given: give every picture in "
             f"the order of the prompts"
         )
     layout = {}
-    for name in ("image_index", "query_turn", "question_turn"):
+    for name in POSITION_TENSORS:
         marks = [mark for row in rows for mark in getattr(row, name)]
         layout[name] = torch.zeros_like(input_ids).masked_scatter(real, input_ids.new_tensor(marks))
     return layout
@@ -158,89 +214,73 @@ def views_of_pictures(
     return [views] * pictures if image_views is None else image_views.tolist()
 
 
-class _Row:
-    """One prompt without its padding, and its three lists."""
-
-    def __init__(self, ids: Ids, config: FlashSlothConfig, number: int, sizes: Sequence[int] = ()) -> None:
-        """`sizes`: visual tokens of each picture that may be this row's, in order; beyond them, of one with all views.
-
-        Without any, pictures have all views.
-        """
-        self._ids, self._config, self._number = ids, config, number
-        self.image_index = self._numbered(config.image_token_id, [*sizes, config.num_image_tokens])
-        self.query_turn = self._numbered(config.query_token_id, [config.num_query_tokens])
-        self.question_turn = [0] * len(ids)
-        start = 0
-        for turn in range(1, max(self.query_turn, default=0) + 1):
-            queries = self.query_turn.index(turn)
-            for position in range(self._question(start, queries), queries):
-                if not self.image_index[position]:
-                    self.question_turn[position] = turn
-            start = queries + config.num_query_tokens
-
-    def _numbered(self, token_id: int, sizes: Sequence[int]) -> list[int]:
-        """k at the k-th group of positions that are `token_id`, none of which may be apart; the last size repeats."""
-        numbers, group, count, size = [], 0, 0, 0  # count of `size` positions of the group so far
-        for token in self._ids:
-            inside = token == token_id
-            if not inside and count < size:
-                break
-            if inside and count == size:
-                size, group, count = sizes[min(group, len(sizes) - 1)], group + 1, 0
-            count += inside
-            numbers.append(group if inside else 0)
-        if count < size:
+def _row_from_ids(ids: Ids, config: FlashSlothConfig, number: int, sizes: Sequence[int]) -> PromptLayout:
+    """One prompt without its padding; `sizes`: visual tokens of each picture that may be this row's, in order."""
+    row = PromptLayout(config)
+    counts = {config.image_token_id: config.num_image_tokens, config.query_token_id: config.num_query_tokens}
+    place = turn_start = 0
+    while place < len(ids):
+        token = ids[place]
+        if token not in counts:
+            stop = next((k for k in range(place, len(ids)) if ids[k] in counts), len(ids))
+            row.add_text(ids[place:stop])
+            place = stop
+            continue
+        is_image = token == config.image_token_id
+        count = sizes[row.pictures] if is_image and row.pictures < len(sizes) else counts[token]
+        group = ids[place : place + count]
+        found = next((k for k, other in enumerate(group) if other != token), len(group))
+        if found < count:
             raise ValueError(
-                f"row {self._number} of input_ids has {count} placeholders {token_id} that stand alone, "
-                f"expected groups of {size}: give whole prompts, without truncation"
+                f"row {number} of input_ids has {found} placeholders {token} that stand alone, "
+                f"expected groups of {count}: give whole prompts, without truncation"
             )
-        return numbers
+        if is_image:
+            row.add_picture(count)
+        else:
+            row.add_queries(_question_start(row, config.prompt_ids, turn_start))
+            turn_start = place + count
+        place += count
+    return row
 
-    def _question(self, start: int, stop: int) -> int:
-        """Where the question begins of a turn whose words stand from `start` and whose queries at `stop`."""
-        words = self._config.prompt_ids
-        if words is None:
-            raise ValueError(
-                "the configuration does not say how its tokenizer writes a prompt, so input_ids do not tell where a "
-                "question begins: set config.prompt_ids = flashsloth.prompt_ids(processor), or use the processor's "
-                "position tensors"
-            )
-        if words["end"] in self._ids[start:stop]:
-            start = stop - self._ids[start:stop][::-1].index(words["end"])
-        after_user = self._after_user(start, stop, words["user"])
-        if after_user is not None:
-            return self._after_leading_pictures(after_user, stop, words)
-        images = [position for position in range(start, stop) if self.image_index[position]]
-        if images:
-            return self._past(words["newline"], images[-1] + 1, stop)
-        tag = words["tag"]
-        return start + len(tag) if self._ids[start : start + len(tag)] == tag else start
 
-    def _after_user(self, start: int, stop: int, spellings: list[Ids]) -> int | None:
-        for position in range(start, stop):
-            for ids in sorted(spellings, key=len, reverse=True):
-                if self._ids[position : min(position + len(ids), stop)] == ids:
-                    return position + len(ids)
-        return None
+def _question_start(row: PromptLayout, words: dict[str, Any] | None, start: int) -> int:
+    """Where the question begins of a turn whose words stand from `start` to the end of what is laid out so far."""
+    if words is None:
+        raise ValueError(
+            "the configuration does not say how its tokenizer writes a prompt, so input_ids do not tell where a "
+            "question begins: set config.prompt_ids = flashsloth.prompt_ids(processor), or use the processor's "
+            "position tensors"
+        )
+    ids = row.input_ids
+    if words["end"] in ids[start:]:
+        start = len(ids) - ids[start:][::-1].index(words["end"])
+    for place in range(start, len(ids)):
+        for spelling in sorted(words["user"], key=len, reverse=True):
+            if ids[place : place + len(spelling)] == spelling:
+                return _after_leading_pictures(row, place + len(spelling), words)
+    images = [place for place in range(start, len(ids)) if row.image_index[place]]
+    if images:
+        return _past(words["newline"], ids, images[-1] + 1)
+    tag = words["tag"]
+    return start + len(tag) if ids[start : start + len(tag)] == tag else start
 
-    def _after_leading_pictures(self, place: int, stop: int, words: dict[str, Any]) -> int:
-        """`place`, or the position after the pictures that stand there and their newlines."""
-        first = place + len(words["space"])
-        if self._ids[place:first] != words["space"] or first >= stop or not self.image_index[first]:
-            return place
-        while first < stop and (picture := self.image_index[first]):
-            while first < stop and self.image_index[first] == picture:
-                first += 1
-            first = self._past(words["newline"], first, stop)
-        return first
 
-    def _past(self, ids: Ids, place: int, stop: int) -> int:
-        """The position after as much of `ids` as stands at `place`."""
-        for token in ids:
-            if place >= stop or self._ids[place] != token:
-                break
-            place += 1
+def _after_leading_pictures(row: PromptLayout, place: int, words: dict[str, Any]) -> int:
+    """`place`, or the position after the pictures that stand there and their newlines."""
+    first, length = place + len(words["space"]), len(row.input_ids)
+    if row.input_ids[place:first] != words["space"] or first >= length or not row.image_index[first]:
         return place
+    while first < length and (picture := row.image_index[first]):
+        while first < length and row.image_index[first] == picture:
+            first += 1
+        first = _past(words["newline"], row.input_ids, first)
+    return first
 
 
-__all__ = ["holds_placeholders", "layout_from_ids", "prompt_ids", "views_of_pictures"]
+def _past(word: Ids, ids: Ids, place: int) -> int:
+    """The position after as much of `word` as stands at `place`."""
+    return place + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(word, ids[place:], strict=False)))
+
+
+__all__ = ["PromptLayout", "holds_placeholders", "layout_from_ids", "prompt_ids", "views_of_pictures"]

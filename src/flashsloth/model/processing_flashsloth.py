@@ -31,6 +31,7 @@ from flashsloth.model.conversation import (
     with_texts,
 )
 from flashsloth.model.image_processing_flashsloth import BATCH_DIMENSIONS, views_of_all
+from flashsloth.model.layout import PromptLayout
 from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.processor_options import OPTION_NAMES, FlashSlothProcessorKwargs, TextOptions, read_options
 from flashsloth.model.rows import cut_rows, pad_rows
@@ -251,39 +252,30 @@ class FlashSlothProcessor(ProcessorMixin):
         self, prompt: Prompt, tokenized: Any, image_tokens: Iterator[int], settings: TextOptions
     ) -> dict[str, list[int]]:
         """One prompt's ids and marks, placeholders written out; `image_tokens` of each picture of the batch in turn."""
-        row: dict[str, list[int]] = {name: [] for name in ("input_ids", "image_index", "query_turn", "question_turn")}
-        labels: list[int] = []
-        pictures = turn = 0
+        layout, labels = PromptLayout(self), list[int]()
         question = QuestionFinder(prompt.question_starts)
         for piece in prompt.pieces:
-            count, image, query = 1, 0, 0
+            first = len(layout.input_ids)
             if piece.token_id is None:
                 ids, ends = next(tokenized)
-                first = len(row["input_ids"])
                 question.text(piece, ends, first)
-                starts = [0, *ends[:-1]]
-                for token, start, end in zip(ids, starts, ends, strict=True):
+                layout.add_text(ids)
+                for token, start, end in zip(ids, [0, *ends[:-1]], ends, strict=True):
                     spot = piece.origin[max(min(start, end - 1), 0)]
                     labels.append(token if _inside(spot, prompt.answers) else IGNORED_LABEL)
-                row["input_ids"] += ids
-                count = len(ids)
+                continue
+            is_image = piece.token_id == self.image_token_id
+            if is_image:
+                layout.add_picture(next(image_tokens))
+            elif piece.token_id == self.query_token_id:
+                layout.add_queries(question.end(first))
             else:
-                if piece.token_id == self.image_token_id:
-                    pictures += 1
-                    count, image = next(image_tokens), pictures
-                elif piece.token_id == self.query_token_id:
-                    turn += 1
-                    count, query = self.num_query_tokens, turn
-                    for position in question.end(len(row["input_ids"])):
-                        if not row["image_index"][position]:
-                            row["question_turn"][position] = turn
-                learned = _inside(piece.origin[0], prompt.answers)
-                labels += [piece.token_id if learned else IGNORED_LABEL] * count
-                row["input_ids"] += [piece.token_id] * count
-                question.structure(len(row["input_ids"]), is_image=image > 0)
-            row["image_index"] += [image] * count
-            row["query_turn"] += [query] * count
-            row["question_turn"] += [0] * count
+                layout.add_text([piece.token_id])
+            place = len(layout.input_ids)
+            question.structure(place, is_image=is_image)
+            learned = _inside(piece.origin[0], prompt.answers)
+            labels += [piece.token_id if learned else IGNORED_LABEL] * (place - first)
+        row = layout.lists()
         if settings.return_labels:
             row["labels"] = labels
         if settings.return_mm_token_type_ids:

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from flashsloth.model.layout import POSITION_TENSORS
 from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.processor_options import TextOptions
 
 Row = dict[str, list[int]]
-
-_MARKS = ("image_index", "query_turn", "question_turn")
 
 
 def cut_rows(rows: list[Row], settings: TextOptions, side: str) -> None:
@@ -39,7 +38,7 @@ def cut_rows(rows: list[Row], settings: TextOptions, side: str) -> None:
             cut, kept = slice(0, length - limit), slice(length - limit, length)
         if not settings.truncation:
             raise ValueError(f"the longest prompt has {length} tokens, max_length is {limit}: shorten the text")
-        if any(any(row[name][cut]) for name in _MARKS):
+        if any(any(row[name][cut]) for name in POSITION_TENSORS):
             raise ValueError(
                 f"truncation to max_length {limit} would cut a picture, a question or query tokens of a prompt of "
                 f"{length} tokens: shorten the text, or raise max_length"

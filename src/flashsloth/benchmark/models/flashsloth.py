@@ -47,6 +47,7 @@ from flashsloth.kernels.optimize import speed_up
 from flashsloth.media import ImagePolicy
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
+from flashsloth.model.layout import PromptLayout
 from flashsloth.model.loading import load_processor
 from flashsloth.model.loading.folders import shipped_folder
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -121,7 +122,6 @@ def _lay_tiles(parameter: torch.Tensor, block: torch.Tensor, place: int) -> int:
 
 POLICY: ImagePolicy = "careful"
 """How pictures are opened by default."""
-TURN = 1
 MOST_ROWS = 64
 """Answers at once, at most."""
 MOST_TOKENS = 512
@@ -315,16 +315,14 @@ def _some(items: Iterable[Any], count: int) -> Iterable[Any]:
 
 def make_prompt(config: FlashSlothConfig, text: Text) -> Prompt:
     """The row that the processor would write: opening, picture, question, queries, closing."""
-    segments: list[tuple[list[int], tuple[int, int, int]]] = [  # ids, (image_index, query_turn, question_turn)
-        (text.opening, (0, 0, 0)),
-        ([config.image_token_id] * config.num_image_tokens, (1, 0, 0)),
-        (text.question, (0, 0, TURN)),
-        ([config.query_token_id] * config.num_query_tokens, (0, TURN, 0)),
-        (text.closing, (0, 0, 0)),
-    ]
-    marks = [mark for ids, mark in segments for _ in ids]
-    image_index, query_turn, question_turn = (list(column) for column in zip(*marks, strict=True))
-    return Prompt([token for ids, _ in segments for token in ids], image_index, query_turn, question_turn)
+    layout = PromptLayout(config)
+    layout.add_text(text.opening)
+    layout.add_picture(config.num_image_tokens)
+    question_start = len(layout.input_ids)
+    layout.add_text(text.question)
+    layout.add_queries(question_start)
+    layout.add_text(text.closing)
+    return Prompt(**layout.lists())
 
 
 def make_published_size(
