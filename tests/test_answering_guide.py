@@ -17,8 +17,11 @@ from PIL import Image
 import flashsloth
 from flashsloth.cli import terminal
 from flashsloth.cli.app import main
-from flashsloth.inference import EngineConfig, FinishReason, FlashSloth, SamplingParams
+from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.kv_cache import round_columns
+from flashsloth.inference.pipeline import FlashSloth
+from flashsloth.inference.request import FinishReason
+from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 ROOT = Path(__file__).parents[1]

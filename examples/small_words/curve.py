@@ -25,8 +25,9 @@ from typing import Any
 from pictures import READING, Drawn, draw
 
 import flashsloth
-from flashsloth.inference import Answer, FlashSloth
-from flashsloth.inference.resolution import DEFAULT_THRESHOLD
+from flashsloth.inference import RESOLUTION_THRESHOLD
+from flashsloth.inference.answer import Answer
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world.questions import Question
 
 PICTURES, SEED, MAX_TOKENS = 200, 1, 12
@@ -135,7 +136,7 @@ def try_auto(sloth: FlashSloth, asked: Sequence[tuple[str, Any, Question]]) -> P
         right = answer.text == question.answer
         cases.append(Case(group, 0.0, (right, right), (seconds, seconds)))
         ways.append(int(answer.resolution == "hd"))
-    return point(f"auto itself, {DEFAULT_THRESHOLD:g}", cases, ways)
+    return point(f"auto itself, {RESOLUTION_THRESHOLD:g}", cases, ways)
 
 
 def table(points: Sequence[Point]) -> str:

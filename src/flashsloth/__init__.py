@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from flashsloth.checkpoint.convert import convert
     from flashsloth.checkpoint.create import create
     from flashsloth.checkpoint.inspect import inspect_checkpoint
+    from flashsloth.errors import AnswerError, EngineError, FlashSlothError, LoadError, PromptError
+    from flashsloth.inference.answer import Answer
+    from flashsloth.inference.engine.config import EngineConfig
     from flashsloth.inference.load import load
     from flashsloth.inference.pipeline import FlashSloth
+    from flashsloth.inference.request import FinishReason
+    from flashsloth.inference.sampling_params import SamplingParams
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
     from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
     from flashsloth.model.layout import layout_from_ids, prompt_ids
@@ -24,13 +29,22 @@ if TYPE_CHECKING:
     from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 _HOMES = {
+    "Answer": "flashsloth.inference.answer",
+    "AnswerError": "flashsloth.errors",
     "CheckpointError": "flashsloth.model.loading",
+    "EngineConfig": "flashsloth.inference.engine.config",
+    "EngineError": "flashsloth.errors",
+    "FinishReason": "flashsloth.inference.request",
     "FlashSloth": "flashsloth.inference.pipeline",
     "FlashSlothConfig": "flashsloth.model.configuration_flashsloth",
+    "FlashSlothError": "flashsloth.errors",
     "FlashSlothForConditionalGeneration": "flashsloth.model.modeling_flashsloth",
     "FlashSlothImageProcessorPil": "flashsloth.model.image_processing_flashsloth",
     "FlashSlothModel": "flashsloth.model.modeling_flashsloth",
     "FlashSlothProcessor": "flashsloth.model.processing_flashsloth",
+    "LoadError": "flashsloth.errors",
+    "PromptError": "flashsloth.errors",
+    "SamplingParams": "flashsloth.inference.sampling_params",
     "convert": "flashsloth.checkpoint.convert",
     "inspect_checkpoint": "flashsloth.checkpoint.inspect",
     "create": "flashsloth.checkpoint.create",
@@ -56,13 +70,22 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Answer",
+    "AnswerError",
     "CheckpointError",
+    "EngineConfig",
+    "EngineError",
+    "FinishReason",
     "FlashSloth",
     "FlashSlothConfig",
+    "FlashSlothError",
     "FlashSlothForConditionalGeneration",
     "FlashSlothImageProcessorPil",
     "FlashSlothModel",
     "FlashSlothProcessor",
+    "LoadError",
+    "PromptError",
+    "SamplingParams",
     "__version__",
     "convert",
     "create",

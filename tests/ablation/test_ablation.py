@@ -23,7 +23,7 @@ from flashsloth.ablation.variants import (
     make_variant,
 )
 from flashsloth.cli.app import main
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.training.recipe import ModelSource, RecipeError
 from flashsloth.world import World
 

@@ -10,7 +10,7 @@ from PIL import Image
 from talkative import save_talkative
 
 import flashsloth
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from flashsloth.ablation.variants import QueriesThatDoNotLook
-from flashsloth.inference import FlashSloth, PromptError
+from flashsloth.errors import PromptError
 from flashsloth.inference.attention import Attention
 from flashsloth.inference.engine.model_runner import SingleRunner
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason
 from flashsloth.model.attention_maps import recording_attention
 

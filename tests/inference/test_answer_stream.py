@@ -9,8 +9,10 @@ import tiny
 import torch
 from PIL import Image
 
-from flashsloth.inference import FinishReason, FlashSloth, PromptError
+from flashsloth.errors import PromptError
 from flashsloth.inference.detokenizer import Detokenizer, text_of
+from flashsloth.inference.pipeline import FlashSloth
+from flashsloth.inference.request import FinishReason
 
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:

@@ -9,7 +9,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from flashsloth.inference import Conversation, FlashSloth, PromptError
+from flashsloth.errors import PromptError
+from flashsloth.inference.chat import Conversation
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.media import PictureError
 
 LENGTH = 6

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flashsloth
-from flashsloth.inference import LoadError
-from flashsloth.inference import load as load_module_function
+from flashsloth.errors import LoadError
 from flashsloth.inference.load import LARGE_BYTES, choose_device, choose_dtype
+from flashsloth.inference.load import load as load_module_function
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -13,7 +13,7 @@ from tiny import picture
 
 import flashsloth
 from flashsloth.cli.app import main
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.non_finite import NonFiniteError
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import flashsloth
-from flashsloth.errors import PromptError
-from flashsloth.inference import FlashSloth, LoadError
+from flashsloth.errors import LoadError, PromptError
 from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.media import MediaLimits
 
 QUESTIONS = ["What is this?", "Where is the red dog?", "Is it?"]

@@ -14,10 +14,13 @@ import tiny
 import torch
 from PIL import Image
 
-from flashsloth.inference import AnswerError, EngineConfig, FinishReason, FlashSloth, LoadError, PromptError
+from flashsloth.errors import AnswerError, LoadError, PromptError
+from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.picture_cache import PictureCache
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.prompt import pad_right
+from flashsloth.inference.request import FinishReason
 from flashsloth.media import PictureError
 
 LENGTH = 8

@@ -11,11 +11,13 @@ from PIL import Image
 from talkative import save_talkative
 
 import flashsloth
-from flashsloth.inference import Answer, FlashSloth, PromptError
+from flashsloth.errors import PromptError
+from flashsloth.inference.answer import Answer
 from flashsloth.inference.options import Options
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason
 from flashsloth.inference.resolution import second_look
-from flashsloth.inference.sampling import SamplingParams
+from flashsloth.inference.sampling_params import SamplingParams
 
 QUESTIONS = ["What is this?", "Where is the red dog?", "Is it?", "Why?"]
 LENGTH = 6

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from flashsloth.errors import PromptError
-from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, draw_border, uniform
+from flashsloth.inference.options import Options
+from flashsloth.inference.sampling import Sampled, Sampler, SamplingState, draw_border, uniform
+from flashsloth.inference.sampling_params import SamplingParams
 
 VOCABULARY = 12
 NEVER = 3
@@ -117,7 +119,7 @@ def test_how_near_a_draw_was() -> None:
 )  # fmt: skip
 def test_what_cannot_be(given: dict[str, Any]) -> None:
     with pytest.raises(PromptError, match="expected"):
-        SamplingParams.of(given)
+        SamplingParams(**given)
 
 
 def test_tokens_that_a_bias_cannot_name() -> None:
@@ -126,4 +128,4 @@ def test_tokens_that_a_bias_cannot_name() -> None:
         with pytest.raises(PromptError, match=message):
             sampler.check(SamplingParams(logit_bias={token_id: 1.0}))
     with pytest.raises(TypeError, match="unknown option 'top_q'"):
-        SamplingParams.of({"top_q": 1})
+        Options.of({"top_q": 1})

@@ -35,8 +35,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flashsloth.ablation.report import ALL, COSTS_FILE, RESULT_FILE, write_json
 from flashsloth.ablation.variants import Experiment, Variant, make_variant
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.picture_cache import PictureCache
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.training.recipe import ModelSource
 from flashsloth.training.run_log import RIGHT
 from flashsloth.world import World

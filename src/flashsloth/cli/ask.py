@@ -27,12 +27,15 @@ import typer
 
 from flashsloth.cli import arguments
 from flashsloth.cli.terminal import CommandError, readable
+from flashsloth.inference import MAX_TOKENS, RESOLUTION_THRESHOLD
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from flashsloth.inference import Answer, AnswerOptions, FlashSloth
+    from flashsloth.inference.answer import Answer
     from flashsloth.inference.attention import Attention
+    from flashsloth.inference.options import AnswerOptions
+    from flashsloth.inference.pipeline import FlashSloth
 
 SUFFIX = ".png"
 
@@ -108,8 +111,6 @@ EXAMPLES = (
     'cat photo.jpg | flashsloth ask - "What is this?"',
 )
 STDIN = "-"
-MAX_TOKENS = 512
-RESOLUTION_THRESHOLD = 0.8
 
 
 def ask(

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashsloth.cli import arguments
-from flashsloth.cli.ask import MAX_TOKENS, describe, open_named, paths_of
+from flashsloth.cli.ask import describe, open_named, paths_of
 from flashsloth.cli.terminal import USERS, judge, machines_refusal, readable
+from flashsloth.inference import MAX_TOKENS
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from flashsloth.inference import Conversation, FlashSloth
+    from flashsloth.inference.chat import Conversation
     from flashsloth.inference.options import AnswerOptions
+    from flashsloth.inference.pipeline import FlashSloth
 
 EXAMPLES = (
     "flashsloth chat photo.jpg",

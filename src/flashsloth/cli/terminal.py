@@ -39,7 +39,7 @@ from rich.text import Text
 from flashsloth.errors import FlashSlothError
 
 if TYPE_CHECKING:
-    from flashsloth.inference import FlashSloth
+    from flashsloth.inference.pipeline import FlashSloth
 
 PACKAGE_LOGGER = "flashsloth"
 
@@ -171,7 +171,7 @@ class _LogHandler(logging.Handler):
 def load_quietly(name: str | None, device: str, dtype: str, quantize: str | None = None) -> FlashSloth:
     """Load a model for a command, behind a spinner."""
     with waiting(f"loading {name or 'the small model'}"):
-        from flashsloth.inference import load
+        from flashsloth.inference.load import load
 
         quiet_libraries()
         return load(name, device=device, dtype=dtype, quantize=quantize)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import Question
 
 READING, UNKNOWN = "reading", "unknown"

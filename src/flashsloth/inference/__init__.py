@@ -1,27 +1,9 @@
-"""The one door: `load()` and what it returns. Command line, server, evaluation and benchmark all enter here."""
+"""Answers: requests, the engine that makes them, and what `flashsloth.load()` returns.
 
-from flashsloth.errors import AnswerError, EngineError, FlashSlothError, LoadError, PromptError
-from flashsloth.inference.answer import Answer
-from flashsloth.inference.chat import Conversation
-from flashsloth.inference.engine.config import EngineConfig
-from flashsloth.inference.load import load
-from flashsloth.inference.options import AnswerOptions
-from flashsloth.inference.pipeline import FlashSloth
-from flashsloth.inference.request import FinishReason
-from flashsloth.inference.sampling import SamplingParams
+Here stand the numbers that a command's help shows, so that they are read without importing torch.
+"""
 
-__all__ = [
-    "Answer",
-    "AnswerError",
-    "AnswerOptions",
-    "Conversation",
-    "EngineConfig",
-    "EngineError",
-    "FinishReason",
-    "FlashSloth",
-    "FlashSlothError",
-    "LoadError",
-    "PromptError",
-    "SamplingParams",
-    "load",
-]
+MAX_TOKENS = 512
+"""The longest answer, in tokens, where nothing else is asked for."""
+RESOLUTION_THRESHOLD = 0.8
+"""Of resolution "auto": an answer whose sureness is below is made again in HD; see `docs/resolution.md`."""

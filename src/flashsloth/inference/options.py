@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
 from flashsloth.errors import PromptError
+from flashsloth.inference import RESOLUTION_THRESHOLD
 from flashsloth.inference.prompt import check_text
-from flashsloth.inference.resolution import AUTO, DEFAULT_THRESHOLD, Resolution
-from flashsloth.inference.sampling import SamplingParams, TokenMask
+from flashsloth.inference.resolution import AUTO, Resolution
+from flashsloth.inference.sampling_params import SamplingParams, TokenMask
 from flashsloth.media import ImagePolicy
 
 ALIASES = {"max_new_tokens": "max_tokens"}
@@ -98,7 +99,7 @@ class Options:
     image_policy: ImagePolicy = "careful"
     system: str | None = None
     resolution: Resolution | None = None
-    resolution_threshold: float = DEFAULT_THRESHOLD
+    resolution_threshold: float = RESOLUTION_THRESHOLD
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", _choices(self.choices))

@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flashsloth.inference.prompt import Prompt
-from flashsloth.inference.sampling import Sampled, SamplingParams
+from flashsloth.inference.sampling import Sampled
+from flashsloth.inference.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from flashsloth.inference.kv_cache import LayerStates

@@ -26,8 +26,6 @@ Resolution = Literal["standard", "hd", "auto"]
 STANDARD: Literal["standard"] = "standard"
 HD: Literal["hd"] = "hd"
 AUTO: Literal["auto"] = "auto"
-DEFAULT_THRESHOLD = 0.8
-"""An answer that is less sure is looked for again in HD; see `docs/resolution.md`."""
 
 
 def check_resolution(resolution: str | None, config: FlashSlothConfig) -> None:
@@ -79,7 +77,6 @@ def second_look(options: Options, answer: Answer, seconds: float) -> Options | N
 
 __all__ = [
     "AUTO",
-    "DEFAULT_THRESHOLD",
     "Resolution",
     "check_resolution",
     "first_look",

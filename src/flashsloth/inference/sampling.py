@@ -23,157 +23,21 @@ Legend: n rows, K vocabulary.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import secrets
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from flashsloth.errors import PromptError
-from flashsloth.inference import scalars
-from flashsloth.inference.prompt import check_text
-from flashsloth.inference.scalars import real_number, whole_number
+from flashsloth.inference.sampling_params import SEED_BITS, SamplingParams
 
-TokenMask = Callable[[Sequence[int]], torch.Tensor]
-"""Tokens of an answer so far -> bool [K], true where a token may follow."""
-
-MAX_TOKENS = 512
 COLDEST, HOTTEST = 1e-5, 1e5
-"""Temperatures beyond which logits over it are no numbers in float32; draws are long the same there."""
-SEED_BITS = 63
-MOST_LOGPROBS = 20
-MOST_ANSWERS = 128
-MOST_STOPS = 16
-LARGEST_PENALTY = 2.0
-LARGEST_BIAS = 100.0
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """What one request asks of its answer; every value is checked.
-
-    Attributes:
-        max_tokens: the longest answer, its end token counted; less where the model's context ends before.
-        temperature: 0 takes the likeliest token each time; above 0 draws, the flatter the higher.
-        top_p: draw only from the likeliest tokens that together have this probability (1: from all).
-        top_k: draw only from so many likeliest tokens (0: from all).
-        min_p: draw only from tokens with at least this share of the likeliest one's probability.
-        seed: of the draws; None for one that is chosen and reported.
-        stop: texts that end an answer; they are not part of it.
-        logprobs: whether the log-probability of each token is kept.
-        top_logprobs: how many likeliest tokens are kept beside each token, with `logprobs`.
-        presence_penalty, frequency_penalty: subtracted from the logit of a token that the answer holds already, once,
-            and once for each time.
-        logit_bias: token id -> what is added to its logit.
-        n: how many answers are made.
-        mask: tells which tokens may follow; see :data:`TokenMask`.
-        deadline: seconds from when the request is added, waiting included; None for no end.
-
-    Raises:
-        PromptError: for a value that cannot be.
-    """
-
-    max_tokens: int = MAX_TOKENS
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    logprobs: bool = False
-    top_logprobs: int = 0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    n: int = 1
-    mask: TokenMask | None = None
-    deadline: float | None = None
-
-    def __post_init__(self) -> None:
-        penalty = -LARGEST_PENALTY, LARGEST_PENALTY, f"{-LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}"
-        checked = {
-            "max_tokens": scalars.max_tokens("max_tokens", self.max_tokens),
-            "temperature": scalars.temperature(self.temperature),
-            "top_p": scalars.top_p(self.top_p),
-            "top_k": whole_number("top_k", self.top_k, 0),
-            "min_p": real_number("min_p", self.min_p, 0, 1, "0 to 1"),
-            "seed": None if self.seed is None else whole_number("seed", self.seed, 0, 2**SEED_BITS - 1),
-            "stop": stop_texts(self.stop),
-            "top_logprobs": whole_number("top_logprobs", self.top_logprobs, 0, MOST_LOGPROBS),
-            "presence_penalty": real_number("presence_penalty", self.presence_penalty, *penalty),
-            "frequency_penalty": real_number("frequency_penalty", self.frequency_penalty, *penalty),
-            "logit_bias": biases(self.logit_bias),
-            "n": whole_number("n", self.n, 1, MOST_ANSWERS),
-            "deadline": None if self.deadline is None else _seconds(self.deadline),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        if not isinstance(self.logprobs, bool):
-            raise PromptError(f"logprobs is {self.logprobs!r}; expected True or False")
-        if self.top_logprobs and not self.logprobs:
-            raise PromptError(f"top_logprobs is {self.top_logprobs} without logprobs; expected logprobs=True beside it")
-        if self.mask is not None and not callable(self.mask):
-            raise PromptError(f"mask is {type(self.mask).__name__}; expected a function of the tokens so far")
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> SamplingParams:
-        """Of keyword arguments.
-
-        Raises:
-            TypeError: for a name that is not a parameter.
-            PromptError: for a value that cannot be.
-        """
-        known = [one.name for one in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise TypeError(f"unknown option {name!r}; expected some of {', '.join(known)}")
-        return cls(**given)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token is taken, and nothing has to be done to the logits before."""
-        adjusted = self.logit_bias or self.presence_penalty or self.frequency_penalty
-        return self.temperature == 0 and not (adjusted or self.logprobs) and self.mask is None
-
-
-def stop_texts(stop: Any) -> tuple[str, ...]:
-    """Stop strings, of one text or several.
-
-    Raises:
-        PromptError: for anything else, and for an empty text.
-    """
-    texts = (stop,) if isinstance(stop, str) else stop
-    if not isinstance(texts, Iterable) or isinstance(texts, bytes):
-        raise PromptError(f"stop is {type(stop).__name__}; expected a text or a list of texts")
-    found = tuple(itertools.islice(texts, MOST_STOPS + 1))
-    if len(found) > MOST_STOPS:
-        raise PromptError(f"stop holds more than {MOST_STOPS} texts; expected at most so many")
-    for text in found:
-        if not isinstance(text, str) or not text:
-            raise PromptError(f"stop holds {text!r}; expected texts that are not empty")
-        check_text("a stop text", text)
-    return found
-
-
-def biases(given: Any) -> dict[int, float]:
-    """What is added to which token's logit.
-
-    Raises:
-        PromptError: for what is no mapping of token ids to numbers of at most 100.
-    """
-    if not isinstance(given, Mapping):
-        raise PromptError(f"logit_bias is {type(given).__name__}; expected token ids with numbers")
-    found = {}
-    for token, bias in given.items():
-        limits = -LARGEST_BIAS, LARGEST_BIAS, f"{-LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
-        number = real_number(f"logit_bias[{token!r}]", bias, *limits)
-        found[whole_number("a token of logit_bias", token)] = number
-    return found
+"""Temperatures beyond which scaled logits are not finite in float32; draws do not change any more there."""
 
 
 @dataclass
@@ -310,10 +174,6 @@ def drawing_temperature(temperature: float) -> float:
     return min(max(temperature, COLDEST), HOTTEST)
 
 
-def _seconds(value: Any) -> float:
-    return real_number("deadline", value, 0, expected="seconds, more than 0", above_least=True)
-
-
 def sampled_ids(model: Any) -> tuple[list[int], int]:
     """What a model never generates, and how many ids it has: a :class:`Sampler`'s arguments."""
     return list(model.generation_config.suppress_tokens or ()), model.config.text_config.vocab_size
@@ -403,12 +263,9 @@ def _with_logprobs(token: int, params: SamplingParams, logprobs: torch.Tensor | 
 
 
 __all__ = [
-    "MAX_TOKENS",
     "Sampled",
     "Sampler",
-    "SamplingParams",
     "SamplingState",
-    "TokenMask",
     "draw_border",
     "drawing_temperature",
     "new_seed",

@@ -11,7 +11,7 @@ import tiny
 from graph_engines import DEVICE, LoadCalm
 
 import flashsloth
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 
 LLAMA = {
     **{name: size for name, size in tiny.TEXT.items() if name != "model_type"},

@@ -9,12 +9,12 @@ import torch
 from checked_graphs import CheckedGraphs
 from test_engine_steps import make_engine
 
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine.cuda_graph import CudaGraphs
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.graph_runner import GraphRunner
 from flashsloth.inference.engine.model_runner import BatchedRunner
 from flashsloth.inference.kv_cache import head_shapes
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.prompt import pad_id_of
 from flashsloth.inference.sampling import Sampled, Sampler, sampled_ids
 

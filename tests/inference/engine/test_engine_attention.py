@@ -11,7 +11,7 @@ from graph_engines import CLOSE, LoadCalm, graph_engine, plain_engine
 from test_engine_steps import finish, tokens
 from test_graph_runner import ROWS, requests, warm
 
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.prompt import pad_right
 from flashsloth.inference.request import Request
 from flashsloth.inference.vision import picture_inputs

@@ -13,12 +13,13 @@ import torch
 from test_engine_steps import QUESTIONS, finish, make_engine, request, tokens
 
 from flashsloth.errors import EngineError, PromptError
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.batch import Batch
 from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.kv_cache import KVCache
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason, Request
-from flashsloth.inference.sampling import Sampler, sampled_ids, stop_texts
+from flashsloth.inference.sampling import Sampler, sampled_ids
+from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import WeightsState
 
 LENGTH = 8
@@ -165,9 +166,9 @@ def test_numbers_larger_than_any_machines(sloth: FlashSloth) -> None:
 
 def test_stop_texts_that_do_not_end_are_refused() -> None:
     with pytest.raises(PromptError, match="more than 16"):
-        stop_texts(iter(lambda: "a", None))
+        SamplingParams(stop=iter(lambda: "a", None))
     with pytest.raises(PromptError, match="half a character"):
-        stop_texts("\ud83d")
+        SamplingParams(stop="\ud83d")
 
 
 def test_a_stream_that_is_closed_before_its_first_piece_ends_its_answer(sloth: FlashSloth) -> None:

@@ -10,7 +10,6 @@ import tiny
 import torch
 
 from flashsloth.errors import PromptError
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.detokenizer import text_of
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
@@ -18,8 +17,9 @@ from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.engine.verification import ManualClock
 from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.picture_cache import PictureCache
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
-from flashsloth.inference.sampling import SamplingParams
+from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import ImageEncoder
 from flashsloth.model.non_finite import NonFiniteError
 

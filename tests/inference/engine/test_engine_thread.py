@@ -13,8 +13,8 @@ import pytest
 from test_engine_steps import QUESTIONS, finish, make_engine, request, tokens
 
 from flashsloth.errors import EngineError
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine.engine_thread import EngineThread
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason
 
 NAME = "flashsloth engine"

@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine.graph_prompts import PromptInputs, PromptPart, PromptShape
+from flashsloth.inference.pipeline import FlashSloth
 
 COLUMNS = 1024
 

@@ -18,12 +18,13 @@ from tiny import TinyModelMaker
 from torch.nn.functional import kl_div
 
 from flashsloth.errors import EngineError
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine import graph_prompts, graph_runner
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.graph_runner import GraphRunner
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason, Request
-from flashsloth.inference.sampling import Sampler, SamplingParams
+from flashsloth.inference.sampling import Sampler
+from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.model.non_finite import NonFiniteError
 
 ROWS = 4

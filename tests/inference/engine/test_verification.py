@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from flashsloth.cli.app import main
-from flashsloth.inference import FlashSloth
 from flashsloth.inference.engine import verification
 from flashsloth.inference.engine.model_runner import BatchedRunner
 from flashsloth.inference.engine.verification import verify_batch
+from flashsloth.inference.pipeline import FlashSloth
 
 REQUESTS = 20
 

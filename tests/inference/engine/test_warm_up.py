@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flashsloth.cli.app import main
-from flashsloth.inference import FlashSloth, PromptError
+from flashsloth.errors import PromptError
+from flashsloth.inference.pipeline import FlashSloth
 
 
 def test_nothing_is_kept_of_warming_up(sloth: FlashSloth) -> None:

@@ -40,7 +40,8 @@ from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt
 from flashsloth.inference.request import Request
-from flashsloth.inference.sampling import Sampler, SamplingParams
+from flashsloth.inference.sampling import Sampler
+from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import ImageEncoder, PreparedPictures
 from flashsloth.kernels import Quantization
 from flashsloth.kernels.optimize import speed_up

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Score, ask_all, total_of
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, Question
 from flashsloth.yaml_file import Expected, StrictModel, checked, dotted, listed, read_yaml
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Score, ask_all, total_of
-from flashsloth.inference import FlashSloth
+from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, World
 
 

@@ -33,7 +33,8 @@ from flashsloth.inference.kv_cache import LayerStates, round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt, context_of, end_ids_of, pad_id_of, token_limit
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
-from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, new_seed, sampled_ids
+from flashsloth.inference.sampling import Sampled, Sampler, SamplingState, new_seed, sampled_ids
+from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import ImageEncoder, ImageFeatures
 from flashsloth.model.loading.finite_weights import all_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration

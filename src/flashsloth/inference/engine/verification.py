@@ -30,7 +30,8 @@ from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import pad_right
 from flashsloth.inference.request import FinishReason, Request
-from flashsloth.inference.sampling import Sampled, Sampler, SamplingParams, SamplingState, draw_border, sampled_ids
+from flashsloth.inference.sampling import Sampled, Sampler, SamplingState, draw_border, sampled_ids
+from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import ImageEncoder, join_prepared, picture_inputs
 from flashsloth.kernels.cpu_linear import QuantizedLinear
 

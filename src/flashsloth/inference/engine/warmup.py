@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from flashsloth.inference.scalars import whole_number
+from flashsloth.inference.sampling_params import whole_number
 
 if TYPE_CHECKING:
     from flashsloth.inference.pipeline import FlashSloth
