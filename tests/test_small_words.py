@@ -60,7 +60,7 @@ def test_auto_is_what_the_curve_says(modules: Any, tmp_path: Path) -> None:
     sloth = flashsloth.load(save_talkative(tmp_path, image_grid=2), device="cpu", picture_cache=0)
     asked = list(curve.questions(pictures.draw(1, "test", number) for number in range(3)))
     cases = [curve.case(sloth, *one) for one in asked]
-    threshold = curve.DEFAULT_THRESHOLD
+    threshold = curve.RESOLUTION_THRESHOLD
     expected = sum(case.sureness < threshold for case in cases) / len(cases)
     missing = [curve.Case(group, 1.0, (True, True), (0.0, 0.0)) for group in curve.GROUPS]  # so that none is empty
     tried = curve.point("x", [*cases, *missing], [2 * (case.sureness < threshold) for case in [*cases, *missing]])

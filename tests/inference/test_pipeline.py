@@ -328,7 +328,11 @@ def test_several_threads_may_ask(sloth: FlashSloth, pictures: list[Image.Image])
         (lambda s: s.answer(None, "What?", system=3), PromptError, "system is int"),
         (lambda _: EngineConfig(max_rows=2.5), LoadError, "max_rows is 2.5; expected a whole number of at least 1"),
         (lambda _: EngineConfig(workers=True), LoadError, "workers is True"),
-        (lambda _: EngineConfig(cache_bytes="8"), LoadError, "cache_bytes is '8'; expected a whole number of bytes"),
+        (
+            lambda _: EngineConfig(cache_bytes="8"),
+            LoadError,
+            "cache_bytes is '8'; expected a whole number of at least 0",
+        ),
         (lambda _: EngineConfig(cuda_graphs=0), LoadError, "cuda_graphs is 0; expected True or False"),
     ],
 )

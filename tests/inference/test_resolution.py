@@ -16,7 +16,7 @@ from flashsloth.inference.answer import Answer
 from flashsloth.inference.options import Options
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason
-from flashsloth.inference.resolution import second_look
+from flashsloth.inference.resolution import hd_options
 from flashsloth.inference.sampling_params import SamplingParams
 
 QUESTIONS = ["What is this?", "Where is the red dog?", "Is it?", "Why?"]
@@ -158,7 +158,7 @@ def test_a_model_of_one_view(sloth: FlashSloth, pictures: list[Image.Image]) -> 
     assert asked(sloth, pictures[0], QUESTIONS[0]).resolution == "standard"
     assert asked(sloth, None, QUESTIONS[0]).resolution is None
     for resolution in ("hd", "auto"):
-        with pytest.raises(PromptError, match="this model sees one view of a picture: leave it out, or load an HD"):
+        with pytest.raises(PromptError, match="this model takes one view of a picture: leave it out, or load an HD"):
             sloth.answer(pictures[0], QUESTIONS[0], resolution=resolution)  # type: ignore[arg-type]
 
 
@@ -176,13 +176,13 @@ def test_what_cannot_be_is_refused(hd: FlashSloth, options: Any, message: str) -
         hd.answer(None, QUESTIONS[0], **options)
 
 
-def test_the_second_look_has_the_time_that_is_left() -> None:
+def test_the_hd_options_has_the_time_that_is_left() -> None:
     options = Options(SamplingParams(deadline=3.0), resolution="auto", resolution_threshold=0.9)
     unsure = Answer("a", FinishReason.STOP, (1,), (-1.0,), resolution="standard")
-    again = second_look(options, unsure, seconds=1.0)
+    again = hd_options(options, unsure, seconds=1.0)
     assert again is not None
     assert (again.resolution, again.params.deadline, again.params.logprobs) == ("hd", 2.0, True)
-    assert second_look(options, unsure, seconds=3.0) is None
+    assert hd_options(options, unsure, seconds=3.0) is None
     for ended in (FinishReason.ABORT, FinishReason.TIMEOUT):
-        assert second_look(options, replace(unsure, finish_reason=ended), seconds=1.0) is None
-    assert second_look(options, replace(unsure, resolution=None), seconds=1.0) is None
+        assert hd_options(options, replace(unsure, finish_reason=ended), seconds=1.0) is None
+    assert hd_options(options, replace(unsure, resolution=None), seconds=1.0) is None

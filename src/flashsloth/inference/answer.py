@@ -1,24 +1,19 @@
-"""A whole answer, made of what the engine's steps bring.
+"""Answers, made of what the engine's steps bring for one request.
 
-In: the outputs of one request. Out: an :class:`Answer` for each of its n, or one that holds the probability of each
-choice.
-
-An answer piece by piece, as it is made.
-
-In: what comes back for a request. Out: pieces of text that, joined, are the answer's text; then the whole answer.
+Collector     all outputs to an :class:`Answer` for each of the n, or one with the probability of each choice
+TextStream    outputs, as they come, to pieces of text that, joined, are the answer's text; then the whole answer
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flashsloth.errors import PromptError
 from flashsloth.inference.attention import Attention
 from flashsloth.inference.detokenizer import Detokenizer, text_of
-from flashsloth.inference.engine.engine_thread import Reply
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling import Sampled
 from flashsloth.model.attention_maps import AttentionWeights
@@ -35,7 +30,7 @@ class Answer:
         logprobs: of each token, of the raw distribution; empty where they were not asked for.
         top_logprobs: the likeliest tokens in place of each token, (id, log-probability); as many as were asked for.
         choices: choice -> probability, where choices were given.
-        attention: where the model looked in each picture, where that was asked; nothing of one that ended before.
+        attention: the model's, in each picture, where that was asked for; empty for an answer that ended before.
         seed: of its draws; None where nothing was drawn.
         resolution: "standard" where each picture was shown as one view, "hd" where as all; None without a picture.
     """
@@ -74,7 +69,7 @@ class Collector:
     Args:
         request: what was asked.
         tokenizer: the model's.
-        places: tells where in the request's pictures weights of attention lie.
+        places: from weights of attention to where they lie in the request's pictures.
         choices: the texts of the request's choices, in their order.
         per_token: whether a choice's probability is that of its tokens in the geometric mean.
         resolution: at which the request's pictures are shown; None without.
@@ -108,6 +103,12 @@ class Collector:
             self._ends[output.index] = output
             self.missing -= 1
 
+    def collect(self, outputs: Iterable[RequestOutput]) -> list[Answer]:
+        """The answers that these outputs make, all of them the request's; see :meth:`answers`."""
+        for output in outputs:
+            self.add(output)
+        return self.answers()
+
     def answers(self) -> list[Answer]:
         """One for each of the request's n; one in all where choices were given.
 
@@ -125,7 +126,7 @@ class Collector:
         assert end.finish_reason is not None
         ids = tuple(one.token for one in tokens)
         return Answer(
-            spelled(ids, self.tokenizer, self._request.params.stop),
+            text_of(ids, self.tokenizer, self._request.params.stop),
             end.finish_reason,
             ids,
             tuple(one.logprob for one in tokens if one.logprob is not None),
@@ -136,7 +137,7 @@ class Collector:
         )
 
     def _chosen(self, made: list[Answer]) -> Answer:
-        """The likeliest choice; one that was cut short, by a deadline or its caller, tells that all were."""
+        """The likeliest choice; where one was cut short, by a deadline or its caller, all were."""
         cut = next((one for one in made if one.finish_reason != FinishReason.STOP), None)
         if cut is not None:
             return Answer("", cut.finish_reason, resolution=self._resolution)
@@ -167,35 +168,30 @@ def choice_probabilities(logprobs: Sequence[Sequence[float]], per_token: bool = 
     return [weight / math.fsum(weights) for weight in weights]
 
 
-def spelled(ids: Sequence[int], tokenizer: Any, stop: Sequence[str]) -> str:
-    """The text of an answer's tokens, up to a stop string."""
-    if not stop:
-        return text_of(ids, tokenizer)
-    text = Detokenizer(tokenizer, stop)
-    for token_id in ids:
-        text.add(token_id)
-    text.finish()
-    return text.text
-
-
 class TextStream(Iterator[str]):
     """Pieces of an answer's text. Closing or dropping it ends the answer.
 
     Args:
-        reply: of the engine.
+        outputs: of the one answer, as the engine makes them.
         collector: of the request's outputs.
         request: which is answered.
+        abort: ends the answer, where it is still being made.
 
     Attributes:
         last: the output that the answer ended with; None while it goes on.
     """
 
-    def __init__(self, reply: Reply, collector: Collector, request: Request) -> None:
+    def __init__(
+        self,
+        outputs: Iterable[RequestOutput],
+        collector: Collector,
+        request: Request,
+        abort: Callable[[], object] = lambda: None,
+    ) -> None:
         self.last: RequestOutput | None = None
         self._collector = collector
         self._text = Detokenizer(collector.tokenizer, request.params.stop)
-        self._reply = reply
-        self._outputs = iter(reply)
+        self._outputs, self._abort = iter(outputs), abort
 
     def __next__(self) -> str:
         """The next piece, never empty.
@@ -242,9 +238,8 @@ class TextStream(Iterator[str]):
     def close(self) -> None:
         """End the answer where it is."""
         if self.last is None:
-            self._outputs.close()
-            self._reply.abort()  # outputs of which none was read do nothing when they are closed
-            self._take(RequestOutput(self._reply.request_id, 0, finish_reason=FinishReason.ABORT))
+            self._abort()
+            self._take(RequestOutput(-1, 0, finish_reason=FinishReason.ABORT))  # none of the engine's: so without an id
 
     def _take(self, output: RequestOutput) -> str:
         """The text that became certain with an output."""
@@ -256,4 +251,4 @@ class TextStream(Iterator[str]):
         return piece + self._text.finish()
 
 
-__all__ = ["Answer", "Collector", "TextStream", "choice_probabilities", "spelled"]
+__all__ = ["Answer", "Collector", "TextStream", "choice_probabilities"]

@@ -19,6 +19,7 @@ from flashsloth.inference.engine.engine_thread import EngineThread, Reply
 from flashsloth.inference.engine.preprocessing import Prepare, Preprocessing, Write
 from flashsloth.inference.options import Options
 from flashsloth.inference.request import Request, RequestOutput
+from flashsloth.inference.resolution import AUTO, hd_options, standard_options
 
 AHEAD = 16
 """Requests that are made before there is a row for them, where others' work does not slow the engine down."""
@@ -28,13 +29,11 @@ SLOW_PAIR = 0.02
 Ready = tuple[int, "Future[Request]"]
 """The place of a pair, and its request."""
 Outcome = list[Answer] | Exception
-Again = Callable[[Answer, float], Options | None]
-"""From an answer, and the seconds since its pair was read, to how it is asked once more; None: the answer stays."""
 
 
 @dataclass
-class Asked:
-    """A pair on its way: how it is asked, since when, and the pair itself where it may be asked once more."""
+class Pending:
+    """A pair that is being answered: how it is asked, since when, and the pair where it may be asked once more."""
 
     options: Options
     since: float
@@ -49,7 +48,6 @@ class Batch:
         prepare, write: see :class:`Preprocessing`.
         collector: makes what gathers a request's outputs.
         options: how pairs are asked.
-        again: whether, and how, one is asked once more; None for never.
     """
 
     def __init__(
@@ -59,11 +57,10 @@ class Batch:
         write: Write,
         collector: Callable[[Request, Options], Collector],
         options: Options,
-        again: Again | None = None,
     ) -> None:
-        self._thread, self._collector, self._options, self._again = thread, collector, options, again
+        self._thread, self._collector, self._options = thread, collector, options
         self._making = Preprocessing(prepare, write, self._made, thread.engine.config.workers)
-        self._asked: dict[int, Asked] = {}  # place -> what is on its way
+        self._asked: dict[int, Pending] = {}  # place -> what is being answered
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what threads have made, and what the engine brings
         self._running: dict[int, tuple[int, Collector, Reply]] = {}  # request id -> place, answers so far
 
@@ -87,8 +84,9 @@ class Batch:
                         place, pair = next(numbered, (-1, None))
                         more, slow = place >= 0, slow or time.monotonic() - since > SLOW_PAIR
                         if more:
-                            kept = None if self._again is None else pair
-                            self._ask(place, pair, Asked(self._options, time.monotonic(), kept))
+                            kept = pair if self._options.resolution == AUTO else None
+                            first = standard_options(self._options)
+                            self._ask(place, pair, Pending(first, time.monotonic(), kept))
                     if not self._asked:
                         return
                     pending = len(self._asked) - len(self._running)  # whose requests are being made
@@ -101,7 +99,7 @@ class Batch:
             for _, _, reply in self._running.values():
                 reply.abort()
 
-    def _ask(self, place: int, pair: Any, asked: Asked) -> None:
+    def _ask(self, place: int, pair: Any, asked: Pending) -> None:
         self._asked[place] = asked
         self._making.start(place, pair, asked.options)
 
@@ -109,7 +107,7 @@ class Batch:
         self._events.put((place, request))
 
     def _wait(self, least: int) -> tuple[list[Ready], list[RequestOutput]]:
-        """What has come: outputs, or so many requests that are ready; and what is there beside them."""
+        """What has come: outputs, or so many requests that are ready; and what has come beside them."""
         ready: list[Ready] = []
         outputs: list[RequestOutput] = []
         while (not outputs and len(ready) < max(least, 1)) or not self._events.empty():
@@ -134,7 +132,7 @@ class Batch:
             if isinstance(error, Exception):
                 yield place, error
             else:
-                raise error  # a thread that was told to end: no answer can be given for it
+                raise error  # the thread was made to end: no answer can be given for it
         if not requests:
             return
         replies = self._thread.submit_all([request for _, request in requests], self._events)
@@ -155,10 +153,10 @@ class Batch:
         reply.ended()
         del self._running[output.request_id]
         outcome, asked = _outcome(collector), self._asked.pop(place)
-        if self._again is not None and asked.pair is not None and not isinstance(outcome, Exception):
-            options = self._again(outcome[0], time.monotonic() - asked.since)
+        if asked.pair is not None and not isinstance(outcome, Exception):
+            options = hd_options(self._options, outcome[0], time.monotonic() - asked.since)
             if options is not None:
-                self._ask(place, asked.pair, Asked(options, asked.since))
+                self._ask(place, asked.pair, Pending(options, asked.since))
                 return
         yield place, outcome
 

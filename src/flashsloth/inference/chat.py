@@ -31,7 +31,7 @@ class Conversation:
     A turn is remembered once its answer is there. An answer that was stopped is remembered as far as it got.
 
     Attributes:
-        attention: where the model looked for the last turn, in all pictures so far, where the options ask for it.
+        attention: of the last turn, in all pictures so far, where the options ask for it.
     """
 
     def __init__(self, flashsloth: FlashSloth, image: Picture, options: Options) -> None:
@@ -40,11 +40,11 @@ class Conversation:
         self.attention: tuple[Attention, ...] = ()
         self._weights = flashsloth.image_encoder.weights_state()
         self._waiting = self._prepare(image)
-        self._seen = PreparedPictures()
+        self._pictures = PreparedPictures()
         self._messages: Messages = []
         self._turns: list[tuple[str, str]] = []
         self._states: LayerStates | None = None
-        self._run_so_far: list[tuple[int, ...]] = []  # id and marks of each position in the states
+        self._cached: list[tuple[int, ...]] = []  # id and marks of each position in the states
         self._streaming = False
 
     @property
@@ -66,35 +66,36 @@ class Conversation:
         self._check_free(len(self._turns))
         self._sloth.engine_thread.check()
         if self._sloth.image_encoder.weights_state() != self._weights:
-            raise PromptError("the model's weights have changed since this conversation began: begin another")
+            raise PromptError("the model's weights have changed since this conversation began: start another")
         writer = self._sloth.writer
         writer.check_question(question)
         added = join_prepared([self._waiting, self._prepare(image)])
         message = writer.user_message(question, len(added))
         prompt = writer.write([*self._messages, message], self._options.system, self._options.resolution)
         self._sloth.engine.token_limit(prompt, self._options.params)
-        return self._run(question, message, prompt, join_prepared([self._seen, added]))
+        return self._run(question, message, prompt, join_prepared([self._pictures, added]))
 
     def _prepare(self, image: Picture) -> PreparedPictures:
         encoder = self._sloth.image_encoder
         return encoder.prepare(encoder.open(image, self._options.image_policy), self._options.resolution)
 
-    def _run(self, question: str, message: Message, prompt: Prompt, seen: PreparedPictures) -> Iterator[str]:
+    def _run(self, question: str, message: Message, prompt: Prompt, pictures: PreparedPictures) -> Iterator[str]:
         """Answer, and remember the turn when the answer is done or stopped."""
         self._check_free(prompt.turns - 1)
         self._streaming = True
         try:
             states, self._states = self._known(prompt), None
-            pictures = seen if len(seen) else None
             params, attention = self._options.params, self._options.attention
-            request = Request(prompt, pictures, params, states, keep_states=True, streams=True, attention=attention)
+            shown = pictures if len(pictures) else None
+            request = Request(prompt, shown, params, states, keep_states=True, streams=True, attention=attention)
             collector = self._sloth.collector(request, self._options)
-            pieces = TextStream(self._sloth.engine_thread.submit(request), collector, request)
+            reply = self._sloth.engine_thread.submit(request)
+            pieces = TextStream(reply, collector, request, reply.abort)
             try:
                 yield from pieces
             finally:
                 pieces.close()
-                self._remember(question, message, prompt, seen, pieces)
+                self._remember(question, message, prompt, pictures, pieces)
         finally:
             self._streaming = False
 
@@ -107,12 +108,12 @@ class Conversation:
         if self._states is None:
             return None
         wanted = prompt.columns(0, prompt.last_question_start())
-        pairs = enumerate(zip(wanted, self._run_so_far, strict=False))
-        same = next((place for place, (new, old) in pairs if new != old), min(len(wanted), len(self._run_so_far)))
+        pairs = enumerate(zip(wanted, self._cached, strict=False))
+        same = next((place for place, (new, old) in pairs if new != old), min(len(wanted), len(self._cached)))
         return [(keys[:, :, :same], values[:, :, :same]) for keys, values in self._states] if same else None
 
     def _remember(
-        self, question: str, message: Message, prompt: Prompt, seen: PreparedPictures, pieces: TextStream
+        self, question: str, message: Message, prompt: Prompt, pictures: PreparedPictures, pieces: TextStream
     ) -> None:
         """Take a turn in; nothing of one that ended in an error, or before it had begun."""
         end = pieces.last
@@ -121,11 +122,11 @@ class Conversation:
         self._turns.append((question, pieces.text))
         self.attention = pieces.answer.attention
         self._messages += [message, {"role": "assistant", "content": pieces.text}]
-        self._seen, self._waiting = seen, PreparedPictures()
+        self._pictures, self._waiting = pictures, PreparedPictures()
         if end.states is not None:
             self._states = end.states
-            self._run_so_far = prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in pieces.tokens]
-            del self._run_so_far[end.states[0][0].shape[2] :]  # the last token of an answer was never run
+            self._cached = prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in pieces.tokens]
+            del self._cached[end.states[0][0].shape[2] :]  # the last token of an answer was never run
 
 
 __all__ = ["Conversation"]

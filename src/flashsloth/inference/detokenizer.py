@@ -4,7 +4,7 @@ In: token ids, one after the other. Out: pieces of text that, joined, are the wh
 decoding of a few, however long the answer is.
 
 What is held back until more is known: the first bytes of a character, white space that may turn out to be the end, and
-the beginning of what may become a stop string. White space at either end is not part of an answer; nor is a stop string
+what may become a stop string. White space at either end is not part of an answer; nor is a stop string
 and what follows it.
 """
 
@@ -35,7 +35,7 @@ class Detokenizer:
         self.stopped = False
         self._start = self._end = 0  # ids of the window whose text is known: those before `_end`
         self._text = ""  # of all ids before `_end`, as they were decoded
-        self._given = 0  # characters of `text` that were handed out
+        self._returned = 0  # characters of `text` that were returned
         self._searched = 0  # characters of `_text` in which no stop string begins
 
     def add(self, token_id: int) -> str:
@@ -77,8 +77,8 @@ class Detokenizer:
 
     def _unfinished(self) -> str:
         """What the last ids spell that are not in the text yet."""
-        known = self._decode(self.ids[self._start : self._end])
-        return self._decode(self.ids[self._start :])[len(known) :]
+        known = self.decode(self.ids[self._start : self._end])
+        return self.decode(self.ids[self._start :])[len(known) :]
 
     def _find_stop(self) -> bool:
         """Cut the text before the first stop string, if one is there."""
@@ -91,28 +91,28 @@ class Detokenizer:
         return self.stopped
 
     def _held_back(self) -> int:
-        """How many last characters may be the beginning of a stop string."""
+        """How many last characters may become a stop string."""
         most = min(max(map(len, self._stop), default=1) - 1, len(self._text))
-        ends = (length for length in range(most, 0, -1) if self._begins_stop(self._text[-length:]))
-        return next(ends, 0)
+        endings = ((length, self._text[-length:]) for length in range(most, 0, -1))
+        return next((length for length, end in endings if any(stop.startswith(end) for stop in self._stop)), 0)
 
-    def _begins_stop(self, end: str) -> bool:
-        return any(stop.startswith(end) for stop in self._stop)
-
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def decode(self, ids: Sequence[int]) -> str:
+        """What ids spell, white space at either end included."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def _advance(self, text: str) -> str:
-        piece = text[self._given :]
-        self._given = max(self._given, len(text))
+        piece = text[self._returned :]
+        self._returned = max(self._returned, len(text))
         return piece
 
 
-def text_of(ids: Sequence[int], tokenizer: Any) -> str:
-    """The answer that token ids spell."""
-    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text.strip()
+def text_of(ids: Sequence[int], tokenizer: Any, stop: Sequence[str] = ()) -> str:
+    """The answer that token ids spell, up to a stop string."""
+    text = Detokenizer(tokenizer, stop)
+    if not stop:
+        return text.decode(ids).strip()
+    return "".join(text.pieces(ids))
 
 
 __all__ = ["Detokenizer", "text_of"]

@@ -59,7 +59,7 @@ class KVCache:
         """Memory of one position in all layers."""
         return position_bytes(self._shapes, self._dtype)
 
-    def make_room(self, rows: int, columns: int, positions: float = math.inf) -> None:
+    def reserve(self, rows: int, columns: int, positions: float = math.inf) -> None:
         """Have at least so many rows and columns; what is held there stays.
 
         Rows and columns that were needed before are kept for the next ones, as long as all together are no more than so
@@ -75,26 +75,26 @@ class KVCache:
         for layers, side in ((self.keys, 0), (self.values, 1)):
             for number, shapes in enumerate(self._shapes):
                 heads, width = shapes[side]
-                room = torch.zeros(rows, heads, columns, width, dtype=self._dtype, device=self._device)
+                block = torch.zeros(rows, heads, columns, width, dtype=self._dtype, device=self._device)
                 if number < len(layers):
-                    room[:kept, :, :stop] = layers[number][:kept, :, :stop]
-                    layers[number] = room
+                    block[:kept, :, :stop] = layers[number][:kept, :, :stop]
+                    layers[number] = block
                 else:
-                    layers.append(room)
+                    layers.append(block)
         self.rows, self.columns = rows, columns
 
     def release(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         self.keys, self.values, self.rows, self.columns = [], [], 0, 0
 
     def put(self, row: int, states: LayerStates) -> None:
-        """Begin a row with the keys and values of its first positions."""
+        """Fill a row with the keys and values of its first positions."""
         for number, pair in enumerate(states):
             for held, new in zip((self.keys[number], self.values[number]), pair, strict=True):
                 held[row, :, : new.shape[2]] = new[0]
 
     def copy(self, source: int, row: int, stop: int) -> None:
-        """Begin a row with the first `stop` positions of another."""
+        """Fill a row with the first `stop` positions of another."""
         for held in (*self.keys, *self.values):
             held[row, :, :stop] = held[source, :, :stop]
 
@@ -150,7 +150,7 @@ class StaticKVCache(KVCache):
         count = min(self.most_rows, self.positions // length)
         stop = min(length, self.columns)
         if not self.memory:
-            self.memory = [[self._room(shapes[side]) for shapes in self._shapes] for side in (0, 1)]
+            self.memory = [[self._flat(shapes[side]) for shapes in self._shapes] for side in (0, 1)]
         for side, layers in enumerate((self.keys, self.values)):
             before = list(layers)
             layers.clear()
@@ -162,8 +162,8 @@ class StaticKVCache(KVCache):
                     layers[number][:kept, :, :stop] = moved
         self.rows, self.columns = count, length
 
-    def make_room(self, rows: int, columns: int, positions: float = math.inf) -> None:
-        """Nothing: who uses this block arranges it first."""
+    def reserve(self, rows: int, columns: int, positions: float = math.inf) -> None:
+        """Nothing: whoever uses this block arranges it first."""
         assert rows <= self.rows
         assert columns <= self.columns
 
@@ -171,13 +171,13 @@ class StaticKVCache(KVCache):
         """Nothing: recordings read this memory."""
 
     def _row_length(self, rows: int, columns: int) -> int:
-        """Columns of all rows, one of a few numbers wherever there is room for it."""
+        """Columns of all rows, one of a few numbers wherever they fit."""
         length = max(self._usual_columns, COLUMN_STEP)
         while length < columns:
             length *= 2
         return min(length, self.most_columns, self.positions // rows)
 
-    def _room(self, shape: tuple[int, int]) -> torch.Tensor:
+    def _flat(self, shape: tuple[int, int]) -> torch.Tensor:
         heads, width = shape
         return torch.zeros(self.positions * heads * width, dtype=self._dtype, device=self._device)
 
@@ -235,6 +235,11 @@ class PassCache(Cache):
         return self._width, 0
 
 
+def causal_mask(columns: torch.Tensor, width: int) -> torch.Tensor:
+    """What positions in `columns`, int64 [n, t], see: bool [n, 1, t, W]."""
+    return (torch.arange(width, device=columns.device) <= columns[..., None])[:, None]
+
+
 def round_columns(columns: int) -> int:
     """Columns that a cache makes where so many are needed."""
     return -(-columns // COLUMN_STEP) * COLUMN_STEP
@@ -276,11 +281,6 @@ def position_bytes(shapes: HeadShapes, dtype: torch.dtype) -> int:
     return sum(heads * width for layer in shapes for heads, width in layer) * dtype.itemsize
 
 
-def bytes_of(states: LayerStates) -> int:
-    """Memory of keys and values."""
-    return sum(tensor.numel() * tensor.element_size() for pair in states for tensor in pair)
-
-
 __all__ = [
     "COLUMN_STEP",
     "HeadShapes",
@@ -288,7 +288,7 @@ __all__ = [
     "LayerStates",
     "PassCache",
     "StaticKVCache",
-    "bytes_of",
+    "causal_mask",
     "head_shapes",
     "position_bytes",
     "round_columns",

@@ -1,10 +1,10 @@
 """Pictures that are asked about again: what the model made of them, kept within a number of bytes.
 
-In: what was computed, under a key of everything that it depends on. Out: the same again, while there is room; what was
-used longest ago goes first.
+In: what was computed, under a key of everything that it depends on. Out: the same again, until `limit` bytes are full:
+what was used longest ago goes first.
 
     features      encoder features and visual tokens of a picture
-    prefix        keys and values of a prompt's beginning (system text and pictures)
+    prefix        keys and values of a prompt's prefix (system text and pictures)
 
 Both are exact, for nothing that comes later changes them: the pictures stand before the question. A key holds the
 picture's pixels (as a digest), the preprocessing and the state of the weights, so that no other picture's, processor's
@@ -18,13 +18,14 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
 from flashsloth.errors import LoadError
+from flashsloth.inference.sampling_params import whole_number
 
 DEFAULT_BYTES = 1 << 30
 """Some twenty-five pictures of the published standard model, seven of its HD model."""
@@ -32,7 +33,7 @@ DIGEST_BYTES = 16
 
 
 class PictureCache:
-    """Values under keys, the least recently used given up where all together pass `limit` bytes. Threads may share it.
+    """Values under keys, the least recently used dropped where all together pass `limit` bytes. Threads may share it.
 
     Args:
         limit: bytes; 0 keeps nothing.
@@ -42,9 +43,7 @@ class PictureCache:
     """
 
     def __init__(self, limit: int = DEFAULT_BYTES) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, SupportsIndex) or int(limit) < 0:
-            raise LoadError(f"picture_cache is {limit!r}; expected a number of bytes, 0 for none")
-        self.limit = int(limit)  # numpy has whole numbers of its own
+        self.limit = whole_number("picture_cache", limit, 0, error=LoadError)
         self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -70,7 +69,7 @@ class PictureCache:
             return self._entries[key][0]
 
     def put(self, key: Hashable, value: Any, size: int) -> None:
-        """Keep a value of `size` bytes, if there is room for it at all."""
+        """Keep a value of `size` bytes, unless it is larger than the limit."""
         with self._lock:
             if key in self._entries:
                 self._bytes -= self._entries.pop(key)[1]
@@ -82,7 +81,7 @@ class PictureCache:
                 self._bytes -= self._entries.popitem(last=False)[1][1]
 
     def clear(self) -> None:
-        """Give everything up."""
+        """Drop everything."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0
@@ -96,9 +95,9 @@ def digest(picture: Image.Image) -> bytes:
 
 
 class WeightsState:
-    """Tells when a weight of a model was replaced or written to, or another module put into one's place.
+    """Notices when a weight of a model was replaced or written to, or a module replaced by another.
 
-    What is written through `weight.data` is not seen: torch counts no such change.
+    What is written through `weight.data` is not noticed: torch counts no such change.
 
     Args:
         model: whose modules and parameters are remembered, so that to ask costs microseconds.
@@ -116,6 +115,11 @@ class WeightsState:
                 self._remember()
                 self._changes += 1
             return self._changes
+
+    def addresses(self) -> list[int]:
+        """Where the weights' memory is: changed where one was replaced, the same where it was written to."""
+        weights = (owner.get(name) for owner, name, *_ in self._weights)
+        return [one.data_ptr() for one in weights if one is not None]
 
     def _remember(self) -> None:
         modules = list(self._model.modules())

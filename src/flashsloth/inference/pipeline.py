@@ -2,9 +2,9 @@
 
     answer           one question, one answer
     stream           the same, piece by piece
-    answer_many      many questions about one picture: it is looked at once, and its part of the prompt run once
+    answer_many      many questions about one picture: it is encoded once, and its part of the prompt run once
     answer_batch     questions about many pictures
-    answer_as_ready  the same for any number of them, each as soon as it is there
+    answer_as_ready  the same for any number of them, each as soon as it is done
     chat             a conversation that remembers
 
 All of them take a picture as a path, bytes, data URL, PIL image, array or tensor, a list of those, or None for none,
@@ -14,12 +14,10 @@ same answer from all of them, alone and among others, up to the rounding of floa
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import torch
@@ -36,8 +34,8 @@ from flashsloth.inference.engine.engine_thread import EngineThread
 from flashsloth.inference.options import AnswerOptions, Options
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Message, Prompt, PromptWriter
-from flashsloth.inference.request import Request, RequestOutput
-from flashsloth.inference.resolution import AUTO, check_resolution, first_look, second_look, shown_resolution
+from flashsloth.inference.request import Request
+from flashsloth.inference.resolution import AUTO, check_resolution, hd_options, shown_resolution, standard_options
 from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
 from flashsloth.model.attention_maps import AttentionWeights
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -56,7 +54,7 @@ class FlashSloth:
         model: the model, on its device, in its precision.
         processor: the processor it was trained with.
         name: what it is called in reports: where it was loaded from.
-        pictures: where what was seen is kept, for pictures that are asked about again.
+        pictures: keeps features and prefixes of pictures that are asked about again.
         config: the engine's limits.
     """
 
@@ -127,11 +125,10 @@ class FlashSloth:
         checked = self._checked(options)
         started = time.monotonic()
         opened = self._open(image, question, checked)
-        if checked.resolution != AUTO:
-            return _returned(self._answers(opened, question, checked), checked)
-        answers = self._answers(opened, question, first_look(checked))
-        again = second_look(checked, answers[0], time.monotonic() - started)
-        return _returned(answers if again is None else self._answers(opened, question, again), checked)
+        answers = self._answers(opened, question, standard_options(checked))
+        if again := hd_options(checked, answers[0], time.monotonic() - started):
+            answers = self._answers(opened, question, again)
+        return _returned(answers, checked)
 
     def stream(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> TextStream:
         """As :meth:`answer`, piece by piece: the pieces joined are the answer's text.
@@ -144,8 +141,17 @@ class FlashSloth:
         checked.require_one_text("stream")
         opened = self._open(image, question, checked)
         if checked.resolution == AUTO:
-            return self._decided_stream(opened, question, checked)
-        return self._stream(opened, question, checked)
+            started, first = time.monotonic(), standard_options(checked)
+            request = self._request(opened, question, first)
+            outputs = list(self.engine_thread.submit(request))
+            [answer] = self.collector(request, first).collect(outputs)
+            again = hd_options(checked, answer, time.monotonic() - started)
+            if again is None:
+                return TextStream(outputs, self.collector(request, first), request)
+            checked = again
+        request = self._request(opened, question, checked, streams=True)
+        reply = self.engine_thread.submit(request)
+        return TextStream(reply, self.collector(request, checked), request, reply.abort)
 
     def answer_many(
         self, image: Picture, questions: Sequence[str], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
@@ -160,7 +166,7 @@ class FlashSloth:
     ) -> list[Any]:
         """Answer (picture, question) pairs of any mixture, in their order.
 
-        Pairs that name the same picture, by the same path or as the same object, share one look at it.
+        Pairs that name the same picture, by the same path or as the same object, have it encoded once.
 
         Args:
             pairs: any number.
@@ -242,36 +248,12 @@ class FlashSloth:
 
     def _answers(self, opened: list[Image.Image], question: str, options: Options) -> list[Answer]:
         request = self._request(opened, question, options)
-        collector = self.collector(request, options)
-        for output in self.engine_thread.submit(request):
-            collector.add(output)
-        return collector.answers()
-
-    def _stream(self, opened: list[Image.Image], question: str, options: Options) -> TextStream:
-        request = self._request(opened, question, options, streams=True)
-        return TextStream(self.engine_thread.submit(request), self.collector(request, options), request)
-
-    def _decided_stream(self, opened: list[Image.Image], question: str, options: Options) -> TextStream:
-        """Of `auto`: the whole view's answer, which is there already, or HD's, which is being made."""
-        started, first = time.monotonic(), first_look(options)
-        request = self._request(opened, question, first)
-        collector = self.collector(request, first)
-        outputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        reply = self.engine_thread.submit(request, outputs)
-        output = outputs.get()  # all of the answer, or why there is none
-        if isinstance(output, RequestOutput) and output.error is None:
-            collector.add(output)
-            again = second_look(options, collector.answers()[0], time.monotonic() - started)
-            if again is not None:
-                reply.ended()
-                return self._stream(opened, question, again)
-        outputs.put(output)
-        return TextStream(reply, self.collector(request, first), request)
+        return self.collector(request, options).collect(self.engine_thread.submit(request))
 
     def _request(self, opened: list[Image.Image], question: str, options: Options, streams: bool = False) -> Request:
         message = self.writer.user_message(question, len(opened))
         prompt = self.writer.write([message], options.system, options.resolution)
-        self.engine.token_limit(prompt, options.params)  # first: a prompt that is too long costs no look
+        self.engine.token_limit(prompt, options.params)  # first: a prompt that is too long costs no preparation
         pictures = self.image_encoder.prepare(opened, options.resolution)
         return self._asked(message, prompt, pictures, options, streams)
 
@@ -306,15 +288,7 @@ class FlashSloth:
 
     def _answer_pairs(self, pairs: Iterable[Any], options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
         errors: dict[int, Exception] = {}
-        is_auto = options.resolution == AUTO
-        batch = Batch(
-            self.engine_thread,
-            self._prepare,
-            self._write,
-            self.collector,
-            first_look(options) if is_auto else options,
-            partial(second_look, options) if is_auto else None,
-        )
+        batch = Batch(self.engine_thread, self._prepare, self._write, self.collector, options)
         for place, answers in batch.run(pairs):
             if not isinstance(answers, Exception):
                 yield place, _returned(answers, options)

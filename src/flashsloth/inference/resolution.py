@@ -5,8 +5,8 @@
     auto       standard; and where that answer is not sure, HD
 
 How sure an answer is lies between 0 and 1 (:attr:`Answer.sureness`): the geometric mean of its tokens' probabilities,
-or of choices, by how much the likeliest is more probable than the next. A model is often sure of what it sees wrongly,
-so a threshold is to be measured on pictures like one's own (`docs/resolution.md`).
+or of choices, by how much the likeliest is more probable than the next. A model is often sure of what it gets wrong,
+so measure a threshold on pictures like your own (`docs/resolution.md`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ AUTO: Literal["auto"] = "auto"
 
 
 def check_resolution(resolution: str | None, config: FlashSlothConfig) -> None:
-    """Refuse what a model cannot do.
+    """Refuse what a model cannot take.
 
     Raises:
-        PromptError: for tiles that it never learned to see.
+        PromptError: for tiles, where it takes one view.
     """
     if resolution in (HD, AUTO) and config.num_views == 1:
         raise PromptError(
-            f"resolution is {resolution!r}, but this model sees one view of a picture: leave it out, or load an HD "
+            f"resolution is {resolution!r}, but this model takes one view of a picture: leave it out, or load an HD "
             f"model"
         )
 
@@ -46,25 +46,27 @@ def shown_resolution(resolution: str | None, config: FlashSlothConfig) -> str:
     return resolution or (STANDARD if config.num_views == 1 else HD)
 
 
-def first_look(options: Options) -> Options:
-    """Of `auto`, how the whole view is asked about: its answer tells how sure it is."""
+def standard_options(options: Options) -> Options:
+    """Of `auto`, how the whole view is asked about: with log-probabilities, which tell how sure its answer is."""
+    if options.resolution != AUTO:
+        return options
     return replace(options, resolution=STANDARD, params=replace(options.params, logprobs=True))
 
 
-def second_look(options: Options, answer: Answer, seconds: float) -> Options | None:
-    """Of `auto`, how HD is asked; None where the first answer stays.
+def hd_options(options: Options, answer: Answer, seconds: float) -> Options | None:
+    """Of `auto`, how HD is asked; None where the first answer stays, as without `auto`.
 
     That is one that is sure, that was cut short by its caller or its deadline, or that saw no picture.
 
     Args:
         options: as they were given.
-        answer: of the first look.
+        answer: to the whole view.
         seconds: that it took, of those that the deadline allows.
     """
     ended = answer.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
-    if answer.resolution is None or not ended or answer.sureness is None:
+    if options.resolution != AUTO or answer.resolution is None or not ended:
         return None
-    if answer.sureness >= options.resolution_threshold:
+    if answer.sureness is None or answer.sureness >= options.resolution_threshold:
         return None
     params = replace(options.params, logprobs=True)
     if params.deadline is not None:
@@ -79,7 +81,7 @@ __all__ = [
     "AUTO",
     "Resolution",
     "check_resolution",
-    "first_look",
-    "second_look",
+    "hd_options",
     "shown_resolution",
+    "standard_options",
 ]

@@ -197,7 +197,7 @@ def real_number(
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise PromptError(f"{name} is {value!r}; expected a finite number")
+        raise PromptError(f"{name} is {value!r}; expected a number that is finite")
     if not least <= number <= most or (above_least and number == least):
         raise PromptError(f"{name} is {number}; expected {expected}")
     return number

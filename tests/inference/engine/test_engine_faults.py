@@ -100,7 +100,7 @@ def test_a_choice_of_tokens_that_fails_is_its_own(sloth: FlashSloth) -> None:
 
 def test_memory_that_ends_while_a_block_grows_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = KVCache([((2, 4), (2, 4))] * 2, torch.float32, torch.device("cpu"))
-    cache.make_room(2, 64)
+    cache.reserve(2, 64)
     for number, held in enumerate((*cache.keys, *cache.values)):
         held.fill_(number)
     zeros, made = torch.zeros, []
@@ -113,8 +113,8 @@ def test_memory_that_ends_while_a_block_grows_leaves_it_as_it_was(monkeypatch: p
 
     monkeypatch.setattr(torch, "zeros", failing)
     with pytest.raises(torch.OutOfMemoryError):
-        cache.make_room(4, 128)
-    cache.make_room(3, 64)
+        cache.reserve(4, 128)
+    cache.reserve(3, 64)
     for number, held in enumerate((*cache.keys, *cache.values)):
         assert (held[:2, :, :64] == number).all()
         assert held.shape[0] >= 3

@@ -223,7 +223,7 @@ def test_first_in_first_out_within_the_budget_of_memory(sloth: FlashSloth) -> No
         ended += [output.request_id for output in engine.step() if output.finish_reason is not None]
         assert len(engine.scheduler.running) <= 2
     assert ended == ids
-    with pytest.raises(PromptError, match="the cache has room for"):
+    with pytest.raises(PromptError, match="the cache holds"):
         engine.add_request(request(sloth, QUESTIONS[0], 0, max_tokens=500))
 
 

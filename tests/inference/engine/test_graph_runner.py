@@ -164,10 +164,10 @@ def test_likeliest_tokens_of_logits_that_were_written_to_are_not_known(phi: Flas
     logits = runner.decode(runner.sequences)
     never = phi.model.generation_config.suppress_tokens or []
     chosen = logits.clone().index_fill_(1, torch.tensor(never, device=logits.device), -torch.inf).argmax(dim=-1)
-    assert runner.likeliest(logits) == chosen.tolist()
-    assert runner.likeliest(logits.clone()) is None
+    assert runner.greedy_tokens(logits) == chosen.tolist()
+    assert runner.greedy_tokens(logits.clone()) is None
     logits[0, 0] = torch.inf
-    assert runner.likeliest(logits) is None
+    assert runner.greedy_tokens(logits) is None
 
 
 def test_drawn_tokens_are_the_same_too(phi: FlashSloth) -> None:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from flashsloth.cli.app import main
-from flashsloth.inference.engine import verification
-from flashsloth.inference.engine.model_runner import BatchedRunner
+from flashsloth.inference.engine import model_runner, verification
 from flashsloth.inference.engine.verification import verify_batch
 from flashsloth.inference.pipeline import FlashSloth
 
@@ -28,12 +27,12 @@ def test_it_holds(sloth: FlashSloth) -> None:
 
 
 def test_it_finds_a_row_that_sees_its_neighbours(sloth: FlashSloth, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = BatchedRunner._mask
+    right = model_runner.causal_mask
 
-    def wrong(self: BatchedRunner, columns: torch.Tensor, width: int) -> torch.Tensor:
-        return right(self, columns, width) | (columns.shape[1] == 1)
+    def wrong(columns: torch.Tensor, width: int) -> torch.Tensor:
+        return right(columns, width) | (columns.shape[1] == 1)
 
-    monkeypatch.setattr(BatchedRunner, "_mask", wrong)
+    monkeypatch.setattr(model_runner, "causal_mask", wrong)
     report = verify_batch(sloth, REQUESTS)
     assert not report.holds
     assert "among others and" in report.broken[0]

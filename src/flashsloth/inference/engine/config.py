@@ -1,17 +1,16 @@
-"""Limits and habits of the engine: every number that one may want to turn.
+"""The engine's settings: every number that one may want to change.
 
 In: nothing, or what a caller wants. Out: an :class:`EngineConfig`, checked.
 """
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from flashsloth.errors import LoadError
+from flashsloth.inference.sampling_params import whole_number
 
 MAX_ROWS = 32
 """Sequences that run at once: beyond, a step of a processor costs as much more as it does more."""
@@ -42,33 +41,25 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "pictures_per_step", "prompt_tokens_per_step", "workers"):
-            if not _is_whole(getattr(self, name), 1):
-                raise LoadError(f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1")
-        if self.cache_bytes is not None and not _is_whole(self.cache_bytes, 0):
-            raise LoadError(f"cache_bytes is {self.cache_bytes!r}; expected a whole number of bytes, or None")
+            whole_number(name, getattr(self, name), 1, error=LoadError)
+        if self.cache_bytes is not None:
+            whole_number("cache_bytes", self.cache_bytes, 0, error=LoadError)
         if not isinstance(self.cuda_graphs, bool):
             raise LoadError(f"cuda_graphs is {self.cuda_graphs!r}; expected True or False")
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def cache_budget(config: EngineConfig, device: torch.device) -> int:
     """Bytes for keys and values of running sequences."""
     if config.cache_bytes is not None:
         return config.cache_bytes
-    return int(free_memory(device) * MEMORY_SHARE)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free where the model is."""
     if device.type == "cuda":
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + held
-    import psutil
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + cached
+    else:
+        import psutil
 
-    return int(psutil.virtual_memory().available)
+        free = psutil.virtual_memory().available
+    return int(free * MEMORY_SHARE)
 
 
-__all__ = ["MAX_ROWS", "EngineConfig", "cache_budget", "free_memory"]
+__all__ = ["MAX_ROWS", "EngineConfig", "cache_budget"]

@@ -17,17 +17,17 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 
 from flashsloth.errors import PromptError
 from flashsloth.inference.detokenizer import Detokenizer
-from flashsloth.inference.engine.broken import broken_answer
 from flashsloth.inference.engine.config import EngineConfig, cache_budget
 from flashsloth.inference.engine.graph_runner import make_runner
-from flashsloth.inference.engine.model_runner import ModelRunner
+from flashsloth.inference.engine.model_runner import ModelRunner, non_finite_answer
+from flashsloth.inference.engine.prefix_cache import PrefixCache
 from flashsloth.inference.engine.scheduler import NO_ROW, Scheduler, Sequence
 from flashsloth.inference.kv_cache import LayerStates, round_columns
 from flashsloth.inference.picture_cache import PictureCache
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 Clock = Callable[[], float]
-Chosen = tuple[list[bool], list[Sampled | Exception]]
+Sampling = tuple[list[bool], list[Sampled | Exception]]
 """Of each sequence, whether its logits are finite, and its token or what went wrong with it."""
 
 
@@ -54,7 +54,7 @@ class Engine:
         model: ready to answer.
         tokenizer: its tokenizer.
         image_encoder: of the same model.
-        prefixes: where keys and values of prompts' beginnings are kept.
+        prefixes: where keys and values of prompts' prefixes are kept.
         config: limits.
         clock: seconds that deadlines are counted in.
     """
@@ -69,7 +69,8 @@ class Engine:
         clock: Clock = time.monotonic,
     ) -> None:
         self.config = EngineConfig() if config is None else config
-        self._model, self._tokenizer, self._image_encoder, self._prefixes = model, tokenizer, image_encoder, prefixes
+        self._model, self._tokenizer, self._image_encoder = model, tokenizer, image_encoder
+        self._prefixes = PrefixCache(prefixes)
         self._clock = clock
         self.end_ids, self.context = end_ids_of(model, tokenizer), context_of(model)
         self.sampler = Sampler(*sampled_ids(model))
@@ -83,13 +84,12 @@ class Engine:
         self._aborted: deque[int] = deque()
         self._stops: dict[int, Detokenizer] = {}  # id of a sequence with stop strings -> its text
         self._outputs: list[RequestOutput] = []
-        self._weights = 0  # the model's state, as of this step
 
     def add_request(self, request: Request) -> int:
         """Let a request wait for its turn.
 
         Raises:
-            PromptError: if it can never be answered: its prompt leaves no room, or it does not fit into the cache.
+            PromptError: if it can never be answered: its prompt fills the context, or it does not fit into the cache.
         """
         limit = self.token_limit(request.prompt, request.params)
         longest = max(map(len, request.choices), default=0)
@@ -104,7 +104,7 @@ class Engine:
         columns = max(one.most_columns for one in sequences)
         if not self.scheduler.can_ever_fit(columns):
             raise PromptError(
-                f"the prompt and its answer may take {round_columns(columns):,} positions, and the cache has room for "
+                f"the prompt and its answer may take {round_columns(columns):,} positions, and the cache holds "
                 f"{self._positions():,}: ask for fewer tokens, or give the engine more memory (cache_bytes)"
             )
         self._added.extend(sequences)
@@ -126,22 +126,24 @@ class Engine:
 
     def step(self) -> list[RequestOutput]:
         """One more token for every sequence that runs, and a first one for those that may start."""
-        self._take_in()
-        self._drop_unwanted()
-        self._advance(self.runner.sequences)
-        self._start(self.scheduler.admit())
+        self._receive()
+        self._end_unwanted()
+        self._decode(self.runner.sequences)
+        if admitted := self.scheduler.admit():
+            self._encode(admitted)
+            self._prefill(admitted)
         return self._collect_outputs()
 
     def token_limit(self, prompt: Prompt, params: SamplingParams) -> int:
         """The most tokens that an answer to a prompt may have.
 
         Raises:
-            PromptError: if the prompt leaves no room in the model's context.
+            PromptError: if the prompt fills the model's context.
         """
         return token_limit(prompt, self.context, params.max_tokens)
 
     def _positions(self) -> int:
-        """Positions that there is memory for, over all rows."""
+        """Positions that the cache may hold, over all rows."""
         if not self.runner.position_bytes:
             return self.config.max_rows * (self.context or 1 << 30)
         return self._cache_bytes // self.runner.position_bytes
@@ -164,15 +166,15 @@ class Engine:
             for index, tokens in enumerate(forced)
         ]
 
-    def _take_in(self) -> None:
-        """What other threads have asked for since the last step."""
+    def _receive(self) -> None:
+        """What other threads have added and aborted since the last step."""
         aborted = {self._aborted.popleft() for _ in range(len(self._aborted))}  # first: what they name was added before
         self.scheduler.waiting.extend(self._added.popleft() for _ in range(len(self._added)))
         if aborted:
             for one in self.scheduler:
                 one.aborted |= one.request_id in aborted
 
-    def _drop_unwanted(self) -> None:
+    def _end_unwanted(self) -> None:
         """End what was aborted, or is past its deadline."""
         now = self._clock()
         for one in list(self.scheduler):
@@ -181,39 +183,35 @@ class Engine:
             elif one.deadline is not None and now >= one.deadline:
                 self._end(one, FinishReason.TIMEOUT)
 
-    def _advance(self, sequences: list[Sequence]) -> None:
-        """A token more for each; where the pass fails, it is run again for each alone."""
-        together = [list(sequences)] if self.runner.runs_again else [[one] for one in sequences]
+    def _decode(self, running: list[Sequence]) -> None:
+        """One more token for each; where the pass fails, it is run again for each alone."""
+
+        def decode(some: list[Sequence]) -> Sampling:
+            return self._sample(self.runner.decode(some), [one.sampling for one in some])
+
+        together = [list(running)] if self.runner.runs_again else [[one] for one in running]
         for those in together:
-            for some, chosen in self._run(those, self._next_tokens):
-                self._take_tokens(some, *chosen)
+            for some, sampling in self._run(those, decode):
+                self._add_tokens(some, *sampling)
 
-    def _next_tokens(self, sequences: list[Sequence]) -> Chosen:
-        return self._chosen(self.runner.decode(sequences), [one.sampling for one in sequences])
-
-    def _start(self, newcomers: list[Sequence]) -> None:
-        """Encode pictures, run prompts and choose first tokens."""
-        if not newcomers:
-            return
-        self._weights = self._image_encoder.weights_state()
-        self._encode([one for one in newcomers if one.request.pictures is not None])
-        alive = [one for one in newcomers if one.finish_reason is None]
-        leaders, followers = self._shared(self._gathered(alive))
-        self._prefill(leaders)
-        for one in followers:  # whose leader may have ended meanwhile, and another may lead
-            one.leader = None
-        self._prefill(self._led(followers))
-
-    def _encode(self, sequences: list[Sequence]) -> None:
+    def _encode(self, admitted: list[Sequence]) -> None:
         """Run the encoder on pictures that are new, all of a step together."""
+        self._prefixes.weights = self._image_encoder.weights_state()
 
         def encode(some: list[Sequence]) -> list[ImageFeatures | None]:
             shown = [one.request.pictures for one in some if one.request.pictures is not None]
             return self._image_encoder.encode_prepared(shown)
 
-        for some, found in self._run(sequences, encode):
+        for some, found in self._run([one for one in admitted if one.request.pictures is not None], encode):
             for one, pictures in zip(some, found, strict=True):
                 one.pictures = pictures
+
+    def _prefill(self, admitted: list[Sequence]) -> None:
+        """Run prompts and sample first tokens; of prompts that share a prefix, first one, then the others."""
+        alive = [one for one in admitted if one.finish_reason is None]
+        leaders, followers = self._prefixes.split(alive, self.runner)
+        self._run_prompts(leaders)
+        self._run_prompts(self._prefixes.find(followers, self.runner))
 
     def _run(
         self, sequences: list[Sequence], run: Callable[[list[Sequence]], Made]
@@ -235,65 +233,17 @@ class Engine:
         for one in sequences:
             yield from self._run([one], run)
 
-    def _gathered(self, newcomers: list[Sequence]) -> list[Sequence]:
-        """One sequence of each request, with the others beside it: their prompts are the same, and run once."""
-        if not self.runner.shares_prefixes:
-            return newcomers
-        firsts: dict[int, Sequence] = {}
-        for one in newcomers:
-            first = firsts.setdefault(one.request_id, one)
-            if first is not one:
-                first.siblings.append(one)
-        return list(firsts.values())
-
-    def _shared(self, newcomers: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
-        """Those whose prompt is run now, and those who begin with what one of the others leaves."""
-        leaders: list[Sequence] = []
-        followers: list[Sequence] = []
-        leading: dict[Hashable, Sequence] = {}
-        for one in self._led(newcomers):
-            whole = one.leader is not None or one.known_length >= one.prefix_length
-            if not whole and one.prefix in leading:
-                leading[one.prefix].shared = True
-                followers.append(one)
-                continue
-            leaders.append(one)
-            if not whole and self.runner.shares_prefixes:
-                leading[one.prefix] = one
-        return leaders, followers
-
-    def _led(self, newcomers: list[Sequence]) -> list[Sequence]:
-        """Newcomers with what is known of their beginnings: kept, or in the row of one who runs."""
-        if not self.runner.shares_prefixes:
-            return newcomers
-        rows = {one.prefix: one for one in self.runner.sequences}
-        for one in newcomers:
-            if one.states is None and one.prefix_length:
-                one.leader = rows.get(one.prefix)
-                one.shared = one.leader is not None
-                if one.leader is None:
-                    one.states = self._longest_kept(one)
-        return newcomers
-
-    def _longest_kept(self, sequence: Sequence) -> LayerStates | None:
-        """Keys and values before a sequence's last question, or before an earlier one's, that were kept."""
-        for stop in reversed(sequence.request.prompt.question_starts()):
-            if stop and (states := self._prefixes.get(self._prefix_key(sequence, stop))) is not None:
-                kept: LayerStates = states
-                return kept
-        return None
-
-    def _prefill(self, sequences: list[Sequence]) -> None:
+    def _run_prompts(self, sequences: list[Sequence]) -> None:
         """Run prompts; where a pass fails, each of its prompts is run again alone."""
         try:
             for some, logits in self.runner.prefill(sequences):
                 for one in some:
-                    self._keep_prefix(one)
+                    self._prefixes.keep(one, self.runner)
                 joined, logits = self._with_siblings(some, logits)
-                chosen = self._chosen(logits, [one.sampling for one in joined])
+                sampling = self._sample(logits, [one.sampling for one in joined])
                 for one in some:
                     one.siblings = []
-                self._take_tokens(joined, *chosen)
+                self._add_tokens(joined, *sampling)
             return
         except Exception as error:
             failure = error
@@ -308,7 +258,7 @@ class Engine:
                 if held.row != NO_ROW:
                     self.runner.release(held)
         for one in left:
-            self._prefill([one])
+            self._run_prompts([one])
 
     def _with_siblings(self, sequences: list[Sequence], logits: torch.Tensor) -> tuple[list[Sequence], torch.Tensor]:
         """Sequences whose prompt has been run, and after them those of the same requests; logits of all."""
@@ -321,25 +271,11 @@ class Engine:
             rows += [row] * len(one.siblings)
         return joined, logits if len(rows) == len(logits) else logits[rows]
 
-    def _keep_prefix(self, sequence: Sequence) -> None:
-        """Keep keys and values before a sequence's question, if they are new; its pass is over and went well."""
-        if not self.runner.shares_prefixes or not sequence.prefix_length:
-            return
-        if not (sequence.request.keeps_prefix or sequence.shared):
-            return
-        key = self._prefix_key(sequence, sequence.prefix_length)
-        size = sequence.prefix_length * self.runner.position_bytes
-        if size <= self._prefixes.limit and self._prefixes.get(key) is None:
-            self._prefixes.put(key, self.runner.states(sequence, sequence.prefix_length), size)
-
-    def _prefix_key(self, sequence: Sequence, stop: int) -> Hashable:
-        return "prefix", self._weights, sequence.prefix_until(stop)
-
-    def _take_tokens(self, sequences: list[Sequence], sound: list[bool], sampled: list[Sampled | Exception]) -> None:
-        """Give each its token, and end those that have come to their end."""
+    def _add_tokens(self, sequences: list[Sequence], finite: list[bool], sampled: list[Sampled | Exception]) -> None:
+        """Give each its token, and end those that are complete."""
         ended: list[tuple[Sequence, FinishReason, Exception | None]] = []
-        for one, fine, token in zip(sequences, sound, sampled, strict=True):
-            if not fine:
+        for one, is_finite, token in zip(sequences, finite, sampled, strict=True):
+            if not is_finite:
                 ended.append((one, FinishReason.ERROR, self._explained(one)))
             elif isinstance(token, Exception):
                 ended.append((one, FinishReason.ERROR, token))
@@ -348,22 +284,22 @@ class Engine:
         for one, reason, error in ended:  # all have their tokens now: rows may move
             self._end(one, reason, error)
 
-    def _chosen(self, logits: torch.Tensor, states: list[SamplingState]) -> Chosen:
+    def _sample(self, logits: torch.Tensor, states: list[SamplingState]) -> Sampling:
         """Of each sequence, whether its logits are finite, and its token."""
-        sound = [True] * len(states)
-        likeliest = None if self.sampler.needs_logits(states) else self.runner.likeliest(logits)
-        if likeliest is not None:
-            return sound, [Sampled(token) for token in likeliest]
+        finite = [True] * len(states)
+        greedy = None if self.sampler.needs_logits(states) else self.runner.greedy_tokens(logits)
+        if greedy is not None:
+            return finite, [Sampled(token) for token in greedy]
         if not all_finite(logits):
             rows = logits.isfinite().all(dim=-1, keepdim=True)
-            sound = rows[:, 0].tolist()
+            finite = rows[:, 0].tolist()
             logits = torch.where(rows, logits, 0)
-        return sound, self.sampler(logits, states)
+        return finite, self.sampler(logits, states)
 
     def _explained(self, sequence: Sequence) -> Exception:
-        """Where NaN or infinity came from, or why that cannot be told."""
+        """Where NaN or infinity came from, or why that is not known."""
         try:
-            return broken_answer(self._model, sequence.request.prompt, sequence.pictures, sequence.sampling.tokens)
+            return non_finite_answer(self._model, sequence.request.prompt, sequence.pictures, sequence.sampling.tokens)
         except Exception as error:  # the pass that looks for it may fail as any other
             return error
 
@@ -388,7 +324,7 @@ class Engine:
         return text.stopped
 
     def _end(self, sequence: Sequence, reason: FinishReason, error: Exception | None = None) -> None:
-        """Let a sequence go, with its last tokens."""
+        """End a sequence: free its row, and output its last tokens."""
         sequence.finish_reason, sequence.error = reason, error
         states = None
         if sequence.row != NO_ROW:

@@ -26,7 +26,7 @@ import torch
 
 from flashsloth.inference.engine.cuda_graph import Pass, Recordings, StagedInts, Tensors, Watchable, bucket
 from flashsloth.inference.engine.graph_prompts import NOWHERE, PromptInputs, PromptShape, PromptTensors
-from flashsloth.inference.kv_cache import PassCache, StaticKVCache
+from flashsloth.inference.kv_cache import PassCache, StaticKVCache, causal_mask
 from flashsloth.inference.sampling import sampled_ids
 from flashsloth.model.embedded_query import EmbeddedQueryInputs
 from flashsloth.model.modeling_flashsloth import _EMBQ_KWARG, FlashSlothForConditionalGeneration
@@ -102,7 +102,7 @@ class GraphPasses:
         tokens, positions = self.step_inputs.held.view(2, -1)[:, :rows, None]  # [n, 1] each
         output = self._model.model.language_model(
             input_ids=tokens,
-            attention_mask=_mask(positions, width),
+            attention_mask=causal_mask(positions, width),
             position_ids=positions,
             use_cache=True,
             **{self._model.model.cache_argument: PassCache(self._cache, (0, rows), positions, width)},
@@ -115,7 +115,7 @@ class GraphPasses:
         columns = given.start[:, None] + steps  # [n, T]
         output = self._model.model.language_model(
             inputs_embeds=self._embedded(given),
-            attention_mask=None if shape.begins else _mask(columns, shape.width),  # None: what stands before
+            attention_mask=None if shape.begins else causal_mask(columns, shape.width),  # None: what stands before
             position_ids=given.start[:, None] + torch.minimum(steps, given.last[:, None]),
             use_cache=True,
             **{self._model.model.cache_argument: PassCache(self._cache, given.row, columns, shape.width)},
@@ -144,11 +144,6 @@ class GraphPasses:
         logits: torch.Tensor = self._model.lm_head(states)
         likeliest = logits.masked_fill(self._never, -torch.inf).argmax(dim=-1)
         return logits, torch.where(logits.isfinite().all(dim=-1), likeliest, NOT_FINITE)
-
-
-def _mask(columns: torch.Tensor, width: int) -> torch.Tensor:
-    """What positions in `columns`, int64 [n, T], see: bool [n, 1, T, W]."""
-    return (torch.arange(width, device=columns.device) <= columns[..., None])[:, None]
 
 
 def _queries(given: PromptTensors) -> EmbeddedQueryInputs:

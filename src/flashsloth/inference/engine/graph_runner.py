@@ -45,6 +45,7 @@ from flashsloth.inference.engine.graph_prompts import PROMPT_ROWS, SHORT_STEP, W
 from flashsloth.inference.engine.model_runner import BatchedRunner, ModelRunner, SingleRunner, WarmedUp
 from flashsloth.inference.engine.scheduler import Sequence
 from flashsloth.inference.kv_cache import HeadShapes, StaticKVCache, head_shapes
+from flashsloth.inference.picture_cache import WeightsState
 from flashsloth.inference.prompt import Prompt, context_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
@@ -55,8 +56,8 @@ STEP_ROWS = (1, 2, 4, 8, 16, 32, 64)
 class GraphRunner(BatchedRunner):
     """All sequences in one pass, which is replayed where it is recorded.
 
-    One thread at a time calls it. Weights may be written to at any time; where one is replaced, all is recorded anew. A
-    module that is replaced by another needs a new runner.
+    One thread at a time calls it. Weights may be written to at any time; where one is replaced, all is recorded again.
+    A module that is replaced by another needs a new runner.
 
     Args:
         model: what answers.
@@ -86,8 +87,8 @@ class GraphRunner(BatchedRunner):
         self.encode = self._encoder = GraphEncoder(model, self.recordings)
         self._passes = GraphPasses(model, self.cache, self.recordings, pad_token_id)
         self._handed_out: tuple[torch.Tensor, int, torch.Tensor] | None = None  # logits, their version, likeliest
-        self._weights = [(one._parameters, name) for one in model.modules() for name in one._parameters]
-        self._addresses = self._weight_addresses()
+        self._weights = WeightsState(model)
+        self._addresses = self._weights.addresses()
 
     @property
     def watchable(self) -> tuple[nn.Module, nn.Module]:
@@ -113,7 +114,7 @@ class GraphRunner(BatchedRunner):
             self._passes.step_inputs.write(numbers.ravel())
             return self._hand_out(self._passes.step(rows, width), len(sequences))
 
-    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
+    def greedy_tokens(self, logits: torch.Tensor) -> list[int] | None:
         """See :class:`ModelRunner`."""
         if self._handed_out is None:
             return None
@@ -157,8 +158,8 @@ class GraphRunner(BatchedRunner):
             self._encoder.warm_up(rows) if pictures else 0,
         )
 
-    def _make_room(self, newcomers: list[Sequence], longest: int) -> None:
-        """Room for all that newcomers, and those who run, may come to need: nothing grows while answers are made."""
+    def _reserve(self, newcomers: list[Sequence], longest: int) -> None:
+        """Reserve all that newcomers, and those who run, may come to need: nothing grows while answers are made."""
         self._drop_stale()
         everyone = [*self.sequences, *newcomers]
         columns = max(longest, *(one.most_columns for one in everyone))
@@ -166,14 +167,10 @@ class GraphRunner(BatchedRunner):
 
     def _drop_stale(self) -> None:
         """Drop recordings that read weights where none are any more."""
-        addresses = self._weight_addresses()
+        addresses = self._weights.addresses()
         if addresses != self._addresses:
             self._addresses = addresses
             self.recordings.clear()
-
-    def _weight_addresses(self) -> list[int]:
-        weights = [owner[name] for owner, name in self._weights]
-        return [one.data_ptr() for one in weights if one is not None]
 
     @torch.no_grad()
     def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:

@@ -11,21 +11,32 @@ Legend: n sequences of a pass, T positions of a pass, W columns that are seen, K
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
 
 from flashsloth.inference.engine.cuda_graph import RecordingCounts
 from flashsloth.inference.engine.scheduler import NO_ROW, Sequence
-from flashsloth.inference.kv_cache import COLUMN_STEP, HeadShapes, KVCache, LayerStates, PassCache, round_columns
+from flashsloth.inference.kv_cache import (
+    COLUMN_STEP,
+    HeadShapes,
+    KVCache,
+    LayerStates,
+    PassCache,
+    causal_mask,
+    round_columns,
+)
 from flashsloth.inference.prompt import Prompt, pad_right
-from flashsloth.inference.vision import picture_inputs
+from flashsloth.inference.vision import ImageFeatures, picture_inputs
 from flashsloth.model.attention_maps import recording_attention
+from flashsloth.model.loading.finite_weights import describe_non_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.non_finite import NonFiniteError, explained
 from flashsloth.model.outputs import FlashSlothImageFeatures
 
 PADDED_SHARE = 1.25
@@ -40,8 +51,12 @@ class WarmedUp(NamedTuple):
     pictures: int = 0
 
 
-class ModelRunner(Protocol):
+class ModelRunner(ABC):
     """What the engine needs of a model.
+
+    Args:
+        model: what answers.
+        pad_token_id: what stands where nothing does.
 
     Attributes:
         sequences: that have a row; logits come in their order.
@@ -51,16 +66,18 @@ class ModelRunner(Protocol):
         encode: the runner's own way to run the image encoder, as `ImageEncoder.encode`; None for the usual one.
     """
 
-    sequences: list[Sequence]
-    position_bytes: int
-    shares_prefixes: bool
-    runs_again: bool
-    encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None
+    position_bytes = 0
+    shares_prefixes = runs_again = False
+    encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
+
+    def __init__(self, model: FlashSlothForConditionalGeneration, pad_token_id: int) -> None:
+        self._model, self._pad = model, pad_token_id
+        self.sequences: list[Sequence] = []
 
     @property
     def counts(self) -> RecordingCounts:
         """What became of recordings; whether passes run slower than they should, for one."""
-        ...
+        return RecordingCounts()
 
     def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
         """Pay ahead for what is paid once, while nothing runs; where there is nothing of the kind, nothing happens.
@@ -73,37 +90,37 @@ class ModelRunner(Protocol):
         Raises:
             EngineError: while sequences run.
         """
-        ...
+        return WarmedUp()
 
+    @abstractmethod
     def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
         """Give sequences rows and run their prompts: (some of them, logits float [n, K]) a pass."""
-        ...
 
+    @abstractmethod
     def decode(self, sequences: list[Sequence]) -> torch.Tensor:
         """Run the last token of sequences that stand in rows side by side: logits float [n, K]."""
-        ...
 
-    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
+    @abstractmethod
+    def release(self, sequence: Sequence, clean: bool = False) -> None:
+        """Free a sequence's row; with `clean`, NaN or infinity may stand in it."""
+
+    def greedy_tokens(self, logits: torch.Tensor) -> list[int] | None:
         """The likeliest tokens that may be generated, where the pass that made these logits has worked them out.
 
-        None where it has not, where someone has written to the logits, and where some are not finite.
+        None where it has not, where the logits were written to, and where some are not finite.
         """
-        ...
+        return None
 
     def fork(self, sequence: Sequence, others: list[Sequence]) -> None:
         """Give others rows that hold what a sequence's does; only where prefixes are shared are there any."""
-        ...
-
-    def release(self, sequence: Sequence, clean: bool = False) -> None:
-        """Take a sequence's row back; with `clean`, NaN or infinity may stand in it."""
-        ...
+        assert not others
 
     def states(self, sequence: Sequence, stop: int) -> LayerStates | None:
-        """A copy of keys and values of a sequence's first positions."""
-        ...
+        """A copy of keys and values of a sequence's first positions; None where the state is of another kind."""
+        return None
 
 
-class BatchedRunner:
+class BatchedRunner(ModelRunner):
     """All sequences in one pass.
 
     Args:
@@ -114,7 +131,6 @@ class BatchedRunner:
     """
 
     shares_prefixes = runs_again = True
-    encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
 
     def __init__(
         self,
@@ -123,20 +139,10 @@ class BatchedRunner:
         pad_token_id: int,
         cache_bytes: int | None = None,
     ) -> None:
-        self._model, self._pad = model, pad_token_id
+        super().__init__(model, pad_token_id)
         self.cache = KVCache(shapes, model.dtype, model.device)
         self.position_bytes = self.cache.position_bytes
         self._positions = math.inf if cache_bytes is None else cache_bytes // self.position_bytes
-        self.sequences: list[Sequence] = []
-
-    @property
-    def counts(self) -> RecordingCounts:
-        """See :class:`ModelRunner`."""
-        return RecordingCounts()
-
-    def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
-        """See :class:`ModelRunner`."""
-        return WarmedUp()
 
     def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
         """See :class:`ModelRunner`; sequences of about the same length are run together."""
@@ -144,10 +150,10 @@ class BatchedRunner:
             first = len(self.sequences)
             starts = [_start(one) for one in some]
             longest = max(len(one.request.prompt) for one in some)
-            self._make_room(some, longest)
+            self._reserve(some, longest)
             for row, one in enumerate(some, first):
                 self._begin(one, row)
-            with _watched(self._model, some[0]):
+            with _recording(self._model, some[0]):
                 logits = self._run_prompts(some, starts, first)
             yield some, logits
 
@@ -156,12 +162,12 @@ class BatchedRunner:
         """See :class:`ModelRunner`."""
         positions = [one.position for one in sequences]
         width = max(positions) + 1
-        self.cache.make_room(len(self.sequences), width, self._positions)
+        self.cache.reserve(len(self.sequences), width, self._positions)
         device = self._model.device
         tokens = torch.tensor([[one.sampling.tokens[-1]] for one in sequences], device=device)
         place = torch.tensor(positions, device=device)[:, None]  # [n, 1]
         columns: torch.Tensor | int = positions[0] if len(set(positions)) == 1 else place
-        mask = None if isinstance(columns, int) else self._mask(place, width)
+        mask = None if isinstance(columns, int) else causal_mask(place, width)
         cache = PassCache(self.cache, (sequences[0].row, len(sequences)), columns, width)
         outputs = self._model.model(
             input_ids=tokens, attention_mask=mask, position_ids=place, cache=cache, use_cache=True
@@ -169,14 +175,10 @@ class BatchedRunner:
         logits: torch.Tensor = self._model.lm_head(outputs.last_hidden_state[:, -1])
         return logits
 
-    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
-        """See :class:`ModelRunner`."""
-        return None
-
     def fork(self, sequence: Sequence, others: list[Sequence]) -> None:
         """See :class:`ModelRunner`."""
         if others:
-            self._make_room(others, len(sequence.request.prompt))
+            self._reserve(others, len(sequence.request.prompt))
         for one in others:
             one.row = len(self.sequences)
             self.sequences.append(one)
@@ -200,15 +202,15 @@ class BatchedRunner:
         """See :class:`ModelRunner`."""
         return self.cache.states(sequence.row, stop)
 
-    def _make_room(self, newcomers: list[Sequence], longest: int) -> None:
-        """Room for newcomers' prompts and some tokens; rows are made ahead, since more make the block move."""
+    def _reserve(self, newcomers: list[Sequence], longest: int) -> None:
+        """Reserve columns for newcomers' prompts and some tokens, and rows ahead: more rows make the block move."""
         rows = len(self.sequences) + len(newcomers)
         most = max(one.most_columns for one in newcomers)
         columns = max(longest, min(longest + COLUMN_STEP, most), *(one.length for one in self.sequences))
         ahead = 2 * self.cache.rows
         if rows > self.cache.rows > 0 and ahead * round_columns(columns) <= self._positions:
             rows = max(rows, ahead)
-        self.cache.make_room(rows, columns, self._positions)
+        self.cache.reserve(rows, columns, self._positions)
 
     def _begin(self, sequence: Sequence, row: int) -> None:
         if sequence.states is not None:
@@ -236,7 +238,7 @@ class BatchedRunner:
         outputs = self._model.model(
             **pad_right(rests, self._pad, device),
             **picture_inputs([one.pictures for one in sequences], device),
-            attention_mask=self._mask(columns, width) if any(starts) else None,
+            attention_mask=causal_mask(columns, width) if any(starts) else None,
             position_ids=start + torch.minimum(steps, last),  # padding has no position of its own
             cache=cache,
             use_cache=True,
@@ -245,12 +247,8 @@ class BatchedRunner:
         logits: torch.Tensor = self._model.lm_head(outputs.last_hidden_state[rows, last[:, 0]])
         return logits
 
-    def _mask(self, columns: torch.Tensor, width: int) -> torch.Tensor:
-        """What positions in `columns`, int64 [n, T], see: bool [n, 1, T, W]."""
-        return (torch.arange(width, device=columns.device) <= columns[..., None])[:, None]
 
-
-class SingleRunner:
+class SingleRunner(ModelRunner):
     """A sequence at a time, each with a state of its own, whatever that is.
 
     Args:
@@ -258,24 +256,10 @@ class SingleRunner:
         pad_token_id: what stands where nothing does.
     """
 
-    shares_prefixes = runs_again = False
-    position_bytes = 0
-    encode: Callable[[torch.Tensor], FlashSlothImageFeatures] | None = None
-
     def __init__(self, model: FlashSlothForConditionalGeneration, pad_token_id: int) -> None:
-        self._model, self._pad = model, pad_token_id
+        super().__init__(model, pad_token_id)
         self._caches: dict[int, DynamicCache] = {}
         self._rows = count()
-        self.sequences: list[Sequence] = []
-
-    @property
-    def counts(self) -> RecordingCounts:
-        """See :class:`ModelRunner`."""
-        return RecordingCounts()
-
-    def warm_up(self, rows: int, columns: int, prompts: Iterable[Prompt] = ()) -> WarmedUp:
-        """See :class:`ModelRunner`."""
-        return WarmedUp()
 
     @torch.no_grad()
     def prefill(self, sequences: list[Sequence]) -> Iterator[tuple[list[Sequence], torch.Tensor]]:
@@ -286,7 +270,7 @@ class SingleRunner:
             self._caches[one.row] = DynamicCache(config=self._model.config.text_config)
             device = self._model.device
             inputs = pad_right([one.request.prompt], self._pad, device)
-            with _watched(self._model, one):
+            with _recording(self._model, one):
                 logits = self._run(one, **inputs, **picture_inputs([one.pictures], device))
             yield [one], logits
 
@@ -296,22 +280,11 @@ class SingleRunner:
         tokens = (torch.tensor([[one.sampling.tokens[-1]]], device=self._model.device) for one in sequences)
         return torch.cat([self._run(one, input_ids=token) for one, token in zip(sequences, tokens, strict=True)])
 
-    def likeliest(self, logits: torch.Tensor) -> list[int] | None:
-        """See :class:`ModelRunner`."""
-        return None
-
-    def fork(self, sequence: Sequence, others: list[Sequence]) -> None:
-        """See :class:`ModelRunner`: nobody shares a prompt here."""
-        assert not others
-
     def release(self, sequence: Sequence, clean: bool = False) -> None:
         """See :class:`ModelRunner`."""
         self.sequences.remove(sequence)
         del self._caches[sequence.row]
         sequence.row = NO_ROW
-
-    def states(self, sequence: Sequence, stop: int) -> None:
-        """None: the state of one position cannot be told from that of another."""
 
     def _run(self, sequence: Sequence, **inputs: Any) -> torch.Tensor:
         """Logits [1, K] of a pass."""
@@ -327,8 +300,8 @@ def _start(sequence: Sequence) -> int:
 
 
 @contextmanager
-def _watched(model: FlashSlothForConditionalGeneration, sequence: Sequence) -> Iterator[None]:
-    """Keep where the model looks in a pass over one prompt, if its request asks for it."""
+def _recording(model: FlashSlothForConditionalGeneration, sequence: Sequence) -> Iterator[None]:
+    """Record attention in a pass over one prompt, if its request asks for it."""
     if not sequence.request.attention:
         yield
         return
@@ -356,4 +329,30 @@ def _alike(sequences: list[Sequence]) -> Iterator[list[Sequence]]:
         yield some
 
 
-__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "WarmedUp"]
+def non_finite_answer(
+    model: FlashSlothForConditionalGeneration, prompt: Prompt, pictures: ImageFeatures | None, tokens: list[int]
+) -> NonFiniteError:
+    """The error of an answer with logits that are not finite: it is run again, alone and uncached, to find the layer.
+
+    Args:
+        model: that made NaN or infinity of it.
+        prompt: what was asked.
+        pictures: what the model sees in its pictures; None without.
+        tokens: of the answer so far.
+    """
+    if pictures is not None:
+        features = pictures.features
+        for part, tensor in (("vision encoder", features.last_hidden_state), ("projector", features.pooler_output)):
+            if describe_non_finite(tensor):
+                return NonFiniteError(
+                    f"the model computed NaN or infinity in {model.dtype}: the first such output is the {part}'s, for "
+                    f"this picture; load the model in float32; if it stays, the checkpoint is damaged"
+                )
+    inputs = {
+        **pad_right([prompt.followed_by(tokens)], 0, model.device),  # one row: nothing is padded
+        **picture_inputs([pictures], model.device),
+    }
+    return explained(model, lambda: model(**inputs, use_cache=False, logits_to_keep=1))
+
+
+__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "WarmedUp", "non_finite_answer"]
