@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from flashsloth.benchmark import timing
-from flashsloth.benchmark.timing import CpuContention, Patience, busy_seconds, is_disturbed
+from flashsloth.benchmark.timing import CpuContention, Patience, is_disturbed, machine_seconds
 
 STAT = """cpu  1000 20 300 9000 50 3 7 70 400 10
 cpu0 500 10 150 4500 25 1 3 35 200 5
@@ -46,12 +50,17 @@ def test_no_time_at_all_is_no_disturbance() -> None:
     assert share(wall=0.0, machine=1.0, own=0.0) == 0.0
 
 
-def test_proc_stat_counts_everything_but_idling_and_guests_twice() -> None:
-    assert busy_seconds(STAT, ticks_per_second=100) == pytest.approx((1000 + 20 + 300 + 3 + 7 + 70) / 100)
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="this system has no /proc")
+def test_everything_counts_but_idling_and_guests_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stat").write_text(STAT, encoding="ascii")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    ticks_per_second = os.sysconf("SC_CLK_TCK")
+    assert machine_seconds() == pytest.approx((1000 + 20 + 300 + 3 + 7 + 70) / ticks_per_second)
 
 
-def test_an_old_kernels_shorter_line_is_read_too() -> None:
-    assert busy_seconds("cpu  1000 20 300 9000\n", ticks_per_second=100) == pytest.approx(13.2)
+def test_a_system_that_tells_less_is_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(user=10.0, nice=0.2, system=3.0, idle=90.0))
+    assert machine_seconds() == pytest.approx(13.2)
 
 
 def test_the_real_clocks_move_with_our_work() -> None:

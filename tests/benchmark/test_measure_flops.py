@@ -7,10 +7,11 @@ import tiny_shapes
 import torch
 import torch.nn.functional as F
 
-from flashsloth.benchmark.measure import STEP, count_flops, counting
+from flashsloth.benchmark.measure import STEP, count_flops
 from flashsloth.benchmark.models.flashsloth import make_published_size
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, OTHER, POOLING, PREPARE, PROJECTOR, QUERY
 from flashsloth.benchmark.workload import StandardJob
+from flashsloth.planning.flops import counting
 
 CPU = torch.device("cpu")
 JOB = StandardJob(text_tokens=16, new_tokens=4)

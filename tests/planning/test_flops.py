@@ -115,7 +115,9 @@ def test_flops_are_those_that_torch_counts(
     counted = counted_parts(model, work)
     assert look == pytest.approx(counted["look"], rel=COUNTED)
     assert sum(prompt.values()) == pytest.approx(counted["prompt"], rel=COUNTED)
-    assert cost.answer_flops(work) == pytest.approx(sum(counted.values()), rel=COUNTED)
+    first, steps = cost.positions(work) + 1, work.new_tokens - 1
+    answer = look + sum(prompt.values()) + steps * cost.step_flops(first + (steps - 1) / 2, work.batch)
+    assert answer == pytest.approx(sum(counted.values()), rel=COUNTED)
 
 
 @pytest.mark.parametrize("vision", VISIONS)
@@ -180,7 +182,7 @@ def test_what_the_published_size_reads_and_keeps() -> None:
     for cost, features, keys_and_values in ((standard, 1.68e6, 37e6), (hd, 8.4e6, 143e6)):
         visual_tokens = cost.config.num_image_tokens * 2560 * BFLOAT16.itemsize
         assert cost.feature_bytes(BFLOAT16, 1) - visual_tokens == pytest.approx(features, rel=0.01)
-        kept = cost.cached_picture_bytes(BFLOAT16, text_before=32) - cost.feature_bytes(BFLOAT16, 1)
+        kept = (32 + cost.config.num_image_tokens) * cost.key_value_bytes(BFLOAT16)
         assert kept == pytest.approx(keys_and_values, rel=0.01)
 
 

@@ -125,7 +125,8 @@ def test_memory_by_part() -> None:
     memory = plan_of(batch=2, new_tokens=100).memory
     assert memory.weights == 2 * sum(cost.parameters.values())
     assert memory.keys_and_values == 2 * 256 * 327_680  # 154 + 100 - 1 positions, in columns of the cache
-    assert memory.pictures == 2 * cost.cached_picture_bytes(precision, text_before=35)
+    kept = (35 + cost.config.num_image_tokens) * cost.key_value_bytes(precision)
+    assert memory.pictures == 2 * (cost.feature_bytes(precision, 1) + kept)
     assert memory.process == PROCESS_BYTES["cpu"]
     assert memory.total == sum(dataclasses.asdict(memory).values())
     assert plan_of(quantize="int4").memory.total < plan_of(quantize="int8").memory.total < plan_of().memory.total

@@ -52,7 +52,7 @@ def test_a_machine_is_measured_and_survives_json() -> None:
     assert found.cores >= 1
     assert found.memory_bytes > 1 << 28
     assert found.torch == torch.__version__
-    assert Machine.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert Machine.from_dict(json.loads(json.dumps(dataclasses.asdict(found)))) == found
 
 
 @pytest.mark.usefixtures("small")
@@ -85,5 +85,5 @@ def test_other_devices_are_refused() -> None:
 def test_a_damaged_machine_is_refused() -> None:
     fields = dict.fromkeys((field.name for field in dataclasses.fields(Machine)), 1)
     fields.pop("cores")
-    with pytest.raises(BenchmarkError, match="measure it anew"):
+    with pytest.raises(BenchmarkError, match="measure it again"):
         Machine.from_dict(fields)

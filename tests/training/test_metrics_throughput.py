@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny import TinyModelMaker, assistant, encode, picture, user
 
-from flashsloth.benchmark.measure import counting
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.planning.flops import counting
 from flashsloth.training.metrics import (
     CountingCollator,
     Meter,

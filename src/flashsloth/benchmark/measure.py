@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from flashsloth.benchmark.models import BASELINES, make_baseline
 from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth, load_shipped, make_published_size
@@ -28,11 +27,11 @@ from flashsloth.benchmark.timing import CpuContention, Operations, StageClock, s
 from flashsloth.benchmark.workload import BenchmarkModel, ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
+from flashsloth.planning.flops import counting
 from flashsloth.planning.machine import peak_bytes, read_bandwidth_now, reset_peak
 
 STEP = "step"
 """One more token."""
-FLOPS_PER_WEIGHT = 2
 
 
 def count_flops(model: BenchmarkModel, job: StandardJob) -> dict[str, float]:
@@ -43,25 +42,6 @@ def count_flops(model: BenchmarkModel, job: StandardJob) -> dict[str, float]:
             model.answer(job.picture(0), question=0, new_tokens=2, clock=clock)
     first, second = clock.tokens()
     return {**clock.stages(), STEP: second - first}
-
-
-def counting() -> FlopCounterMode:
-    """Torch's counter, taught the one operator of a processor's attention that it lacks."""
-    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={operator: _attention_flops})
-
-
-def _attention_flops(
-    query: tuple[int, ...],
-    key: tuple[int, ...],
-    value: tuple[int, ...],
-    *arguments: Any,  # what else the operator takes; it changes nothing
-    out_shape: Any = None,
-    **options: Any,
-) -> int:
-    """Of shapes [B, heads, N, width]: queries with keys, weights with values; heads as the queries have."""
-    batch, heads, positions, width = query
-    return FLOPS_PER_WEIGHT * batch * heads * positions * key[2] * (width + value[3])
 
 
 WARM_UP_PICTURE = 0

@@ -1,18 +1,14 @@
-"""Where the time of a run goes: stamps at the borders of its stages and at every token.
+"""Where the time of a run goes, and whether it had the machine to itself.
 
 In: the modules of a model by stage, and what "now" is: a processor's clock, an accelerator's events, or a counter of
-operations, so that FLOPs are split as seconds are. Out: what each stage took up to the first token, and when each token
-came.
+operations, so that FLOPs are split as seconds are. Out: a :class:`StageClock`: what each stage took up to the first
+token, and when each token came.
 
 Stages may lie inside one another (the merger inside Qwen2-VL's encoder, EmbQ inside the language model): each gets what
 passed in it and in no stage within. What passed in none is "other": what the loop around the model costs.
 
-Whether a measurement had the machine to itself.
-
-In: the processor time that everything on this machine used while something was measured, and what the measured process
-used of it. Out: the share of the machine that others took; and whether a measurement is thrown away and repeated.
-
-Time that a hypervisor gave to other machines ("steal") counts as others' too.
+:class:`CpuContention` tells what share of the machine's processor time others took meanwhile; :class:`Patience` says
+whether a measurement is thrown away for it. Time that a hypervisor gave to other machines ("steal") is others' too.
 """
 
 from __future__ import annotations
@@ -22,9 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+import psutil
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -181,16 +177,25 @@ DISTURBED_SHARE = 0.03
 """A measurement is disturbed if others took more of the machine's processor time than this."""
 TOLERATED_SECONDS = 0.03
 """Others' seconds that do not count: both clocks tick in hundredths, and are not read at the same moment."""
-PROC_STAT = Path("/proc/stat")
 BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq", "steal")
-FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-"""The first columns of /proc/stat, in its order; guests' time, which follows, is part of user's."""
+"""Of psutil's times of all processors, as far as a system has them; guests' time is part of user's."""
 
 Clock = Callable[[], float]
 
 
+def machine_seconds() -> float:
+    """Processor seconds that everything on this machine has used since it was started."""
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in BUSY_FIELDS)
+
+
+def own_seconds() -> float:
+    """Processor seconds of this process, all its threads, and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 @dataclass(frozen=True)
-class Reading:
+class CpuReading:
     """All clocks at one moment, in seconds: on the wall, of everything on this machine, and of this process."""
 
     wall: float
@@ -203,26 +208,24 @@ class CpuContention:
 
     Args:
         cores: processor cores of this machine.
-        wall, machine, own: the clocks of :class:`Reading`.
+        wall, machine, own: the clocks of :class:`CpuReading`.
     """
 
     def __init__(
         self,
         cores: int | None = None,
         wall: Clock = time.perf_counter,
-        machine: Clock | None = None,
-        own: Clock | None = None,
+        machine: Clock = machine_seconds,
+        own: Clock = own_seconds,
     ) -> None:
         self._cores = (os.cpu_count() or 1) if cores is None else cores
-        self._wall = wall
-        self._machine = machine_seconds if machine is None else machine
-        self._own = own_seconds if own is None else own
+        self._wall, self._machine, self._own = wall, machine, own
 
-    def read(self) -> Reading:
+    def read(self) -> CpuReading:
         """The clocks now."""
-        return Reading(self._wall(), self._machine(), self._own())
+        return CpuReading(self._wall(), self._machine(), self._own())
 
-    def others_share(self, since: Reading) -> float:
+    def others_share(self, since: CpuReading) -> float:
         """What others took of the machine's processor time since a reading: 0 to 1."""
         now = self.read()
         wall = now.wall - since.wall
@@ -249,25 +252,3 @@ class Patience:
 def is_disturbed(share: float) -> bool:
     """Whether others took too much for a measurement to count as undisturbed."""
     return share > DISTURBED_SHARE
-
-
-def machine_seconds() -> float:
-    """Processor seconds that everything on this machine has used since it was started."""
-    if PROC_STAT.is_file():
-        return busy_seconds(PROC_STAT.read_text(encoding="ascii"), os.sysconf("SC_CLK_TCK"))
-    import psutil
-
-    times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in BUSY_FIELDS)
-
-
-def busy_seconds(proc_stat: str, ticks_per_second: int) -> float:
-    """The same from the text of /proc/stat, whose first line adds up all processors."""
-    ticks = dict(zip(FIELDS, map(int, proc_stat.splitlines()[0].split()[1:]), strict=False))
-    return sum(ticks.get(name, 0) for name in BUSY_FIELDS) / ticks_per_second
-
-
-def own_seconds() -> float:
-    """Processor seconds of this process, all its threads, and of its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system

@@ -13,6 +13,7 @@ or `{"error": "one line"}`. It ends when stdin does. What libraries print goes t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -55,7 +56,7 @@ class Worker:
         since = self._watch.read()
         machine = measure_machine(torch.device(device), [DTYPES[name] for name in dtypes])
         share = self._watch.others_share(since)
-        return {"machine": machine.to_dict(), "others_share": share, "threads": torch.get_num_threads()}
+        return {"machine": dataclasses.asdict(machine), "others_share": share, "threads": torch.get_num_threads()}
 
     def build(self, spec: dict[str, Any], job: dict[str, Any], device: str) -> dict[str, Any]:
         """Make a model."""

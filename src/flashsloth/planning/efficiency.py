@@ -73,6 +73,3 @@ def efficiency_of(device_type: str, stored: str) -> tuple[Efficiency, FixedCost]
     """What is known of a kind of device; None if nothing is."""
     efficiency, fixed = EFFICIENCIES.get((device_type, stored)), FIXED_COSTS.get(device_type)
     return None if efficiency is None or fixed is None else (efficiency, fixed)
-
-
-__all__ = ["EFFICIENCIES", "FIXED_COSTS", "Efficiency", "FixedCost", "efficiency_of"]

@@ -1,38 +1,41 @@
 """How much work a FlashSloth is, told from its configuration alone: no weights, no model in memory.
 
-In: a :class:`FlashSlothConfig` and a :class:`Workload`. Out: a :class:`Cost` that counts parameters, floating-point
-operations (FLOPs) of each part, bytes that a generated token reads, and bytes that must be held. FLOPs are those that
-torch's own counter finds in the plain model: products of matrices, two for each multiplication, masked attention too.
+In: a :class:`FlashSlothConfig`, a :class:`Workload`, and the :class:`Precision` that numbers are stored in. Out: a
+:class:`Cost`: parameters, floating-point operations (FLOPs) of each part, bytes that a generated token reads, and bytes
+that must be held.
 
-The encoder and the language model are transformers', of any family: their shapes are read off the meta device
-(`tower.py`). What stands between them is ours, and has formulas here.
+FLOPs are counted by formula, in less than a millisecond: products of matrices, two operations for each multiplication,
+masked attention too. That is what torch's counter finds (:func:`counting`, for models that have no formula here), but
+the counter has to run the model, and takes about two seconds for the published size even without numbers. The encoder
+and the language model are transformers', of any family: their shapes are read off the model on the meta device (see
+`model_shape.py`). What stands between them is ours, and has formulas here.
 
 Legend: W views a picture, P patches and R windows a view, V vision width, D language-model width, E query width,
 Q query tokens, K patches of all pictures of a prompt, L tokens of its question.
-
-How a model's numbers are stored, and so how many bytes a pass reads.
-
-In: the type that is computed in, and the language model's quantization if any (see `flashsloth.kernels`). Out: a
-:class:`Precision` that weighs matrices, scales included.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
+from flashsloth.checkpoint.inspect import PARTS
 from flashsloth.errors import BenchmarkError
 from flashsloth.kernels.cpu_linear import GROUP_SIZE, INT4_OUTPUTS_STEP
 from flashsloth.media.limits import cause
-from flashsloth.model.backbones import make_vision_tower
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.planning import NEW_TOKENS, TEXT_TOKENS
 from flashsloth.planning.model_shape import FLOPS_PER_WEIGHT, Matrix, Tower, read_tower
 
+ENCODER, SAP, PROJECTOR, QUERIES, EMBQ, LANGUAGE_MODEL, HEAD = PARTS
+COLOR_CHANNELS = 3
 INT4_A_BYTE = 2
 INT4_SCALES = 2
 """A scale and a zero for each group."""
@@ -82,11 +85,6 @@ class Precision:
         return matrix.size + matrix.outputs * self.itemsize  # one scale an output
 
 
-ENCODER, SAP, PROJECTOR, QUERIES = "vision encoder", "SAP", "projector", "query tokens"
-EMBQ, LANGUAGE_MODEL, HEAD = "EmbQ", "language model", "head"
-COLOR_CHANNELS = 3
-
-
 @dataclass(frozen=True)
 class Workload:
     """What is asked.
@@ -122,11 +120,14 @@ class Cost:
 
     Attributes:
         config: its configuration.
+        parameters: part -> numbers, named as `flashsloth info` names them; a head that is tied counts with the
+            embeddings.
         encoder, language_model: what is read off transformers' models.
         sequence: positions of a view in the encoder: its patches, and a class token where there is one.
     """
 
     config: FlashSlothConfig
+    parameters: dict[str, int]
     encoder: Tower
     language_model: Tower
     sequence: int
@@ -140,39 +141,20 @@ class Cost:
         """
         try:
             with torch.device("meta"):
-                encoder = make_vision_tower(config)
-                language_model = AutoModel.from_config(config.text_config)
+                made = FlashSlothForConditionalGeneration._from_config(copy.deepcopy(config))
         except Exception as error:  # sizes that do not go together meet an error of any kind, somewhere in a layer
             raise BenchmarkError(f"no model can be made of this configuration ({cause(error)})") from error
+        parameters = dict.fromkeys(PARTS, 0)
+        for name, parameter in made.named_parameters():
+            parameters[next(part for part, prefix in PARTS.items() if name.startswith(prefix))] += parameter.numel()
+        language_model = made.model.language_model
         return cls(
             config,
-            read_tower(encoder, config.vision_tower_config()),
+            parameters,
+            read_tower(made.model.vision_tower, config.vision_tower_config()),
             read_tower(language_model, language_model.config),
             _encoder_sequence(config),
         )
-
-    # What there is
-
-    @property
-    def parameters(self) -> dict[str, int]:
-        """Part -> numbers, named as `flashsloth info` names them; a head that is tied counts with the embeddings."""
-        vision, text, query = self.widths
-        head = self.head.size * (not self.config.tie_word_embeddings) + _head_bias(self.config)
-        return {
-            ENCODER: self.encoder.parameters,
-            SAP: _linear(vision, vision) + _linear(vision, 1),
-            PROJECTOR: _linear(vision, text) + _linear(text, text),
-            QUERIES: self.config.num_query_tokens * text,
-            EMBQ: _linear(text, query)
-            + _linear(vision, query)
-            + 3 * 2 * query  # three norms
-            + 3 * _linear(query, query)  # the question's queries, keys and values
-            + 2 * _linear(query, query)  # the picture's queries and keys
-            + _linear(vision, vision)  # and its values
-            + _linear(vision, text),
-            LANGUAGE_MODEL: self.language_model.parameters,
-            HEAD: head,
-        }
 
     @property
     def head(self) -> Matrix:
@@ -184,7 +166,7 @@ class Cost:
         """Bytes of all weights; `copies_head` where a head tied to the embeddings is stored once more."""
         counts = self.parameters
         stored_head = copies_head or not self.config.tie_word_embeddings
-        others = sum(counts.values()) - counts[LANGUAGE_MODEL] - counts[HEAD] + _head_bias(self.config)
+        others = sum(counts.values()) - counts[LANGUAGE_MODEL] - counts[HEAD] + self._head_bias
         return (
             others * precision.itemsize
             + self.language_model.looked_up * precision.itemsize
@@ -230,22 +212,12 @@ class Cost:
         attention = self.language_model.flops(1, 1) - self.language_model.flops(1, 0)
         return int(batch * (per_row + attention * attended))
 
-    def answer_flops(self, work: Workload) -> int:
-        """FLOPs of everything: the prompt, and each token after the first."""
-        first, steps = self.positions(work) + 1, work.new_tokens - 1
-        per_token = self.step_flops(first + (steps - 1) / 2, work.batch)
-        return sum(self.prompt_flops(work).values()) + steps * per_token
-
     # What it reads and holds
 
     def step_bytes(self, precision: Precision) -> int:
         """Bytes of weights that one generated token reads, whatever the batch; keys and values not counted."""
-        bias = _head_bias(self.config) * precision.itemsize
+        bias = self._head_bias * precision.itemsize
         return self._layer_bytes(precision) + precision.head_bytes(self.head) + bias
-
-    def encoder_bytes(self, precision: Precision) -> int:
-        """Bytes of weights that one pass of the encoder reads."""
-        return self.encoder.parameters * precision.itemsize
 
     def key_value_bytes(self, precision: Precision) -> int:
         """Bytes of keys and values a position."""
@@ -257,16 +229,6 @@ class Cost:
         numbers = config.num_patches * vision + config.num_windows * text
         return pictures * config.num_views * numbers * precision.itemsize
 
-    def cached_picture_bytes(self, precision: Precision, text_before: int) -> int:
-        """Bytes of a picture that is kept for more questions: as above, and keys and values up to its end.
-
-        Args:
-            precision: of features, keys and values.
-            text_before: tokens that stand before the picture (system text, `USER:`).
-        """
-        positions = text_before + self.config.num_image_tokens
-        return self.feature_bytes(precision, 1) + positions * self.key_value_bytes(precision)
-
     # What the above has in common
 
     @property
@@ -274,6 +236,11 @@ class Cost:
         """V, D, E."""
         config = self.config
         return config.vision_config.hidden_size, config.text_config.hidden_size, config.query_size
+
+    @property
+    def _head_bias(self) -> int:
+        """Numbers of the head's bias."""
+        return self.config.text_config.vocab_size if self.config.lm_head_bias else 0
 
     def _layer_bytes(self, precision: Precision) -> int:
         """Bytes of the language model without its embeddings."""
@@ -307,19 +274,10 @@ def _encoder_sequence(config: FlashSlothConfig) -> int:
     tower_config.num_hidden_layers = 1
     side = config.vision_config.image_size
     with torch.device("meta"), torch.no_grad():
-        encoder = AutoModel.from_config(tower_config)
-        output = encoder(pixel_values=torch.zeros(1, COLOR_CHANNELS, side, side), return_dict=True)
+        output = AutoModel.from_config(tower_config)(
+            pixel_values=torch.zeros(1, COLOR_CHANNELS, side, side), return_dict=True
+        )
     return output.last_hidden_state.shape[1]
-
-
-def _head_bias(config: FlashSlothConfig) -> int:
-    """Numbers of the head's bias."""
-    return config.text_config.vocab_size if config.lm_head_bias else 0
-
-
-def _linear(inputs: int, outputs: int) -> int:
-    """Parameters of a linear layer with a bias."""
-    return inputs * outputs + outputs
 
 
 def _product(rows: int, inner: int, columns: int) -> int:
@@ -327,4 +285,20 @@ def _product(rows: int, inner: int, columns: int) -> int:
     return FLOPS_PER_WEIGHT * rows * inner * columns
 
 
-__all__ = ["EMBQ", "ENCODER", "HEAD", "LANGUAGE_MODEL", "PROJECTOR", "QUERIES", "SAP", "Cost", "Precision", "Workload"]
+def counting() -> FlopCounterMode:
+    """Torch's counter of what runs in a `with` block, taught the one operator of a processor's attention it lacks."""
+    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={operator: _attention_flops})
+
+
+def _attention_flops(
+    query: tuple[int, ...],
+    key: tuple[int, ...],
+    value: tuple[int, ...],
+    *arguments: Any,  # what else the operator takes; it changes nothing
+    out_shape: Any = None,
+    **options: Any,
+) -> int:
+    """Of shapes [B, heads, N, width]: queries with keys, weights with values; heads as the queries have."""
+    batch, heads, positions, width = query
+    return FLOPS_PER_WEIGHT * batch * heads * positions * key[2] * (width + value[3])

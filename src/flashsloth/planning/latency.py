@@ -1,18 +1,14 @@
 """What an answer takes on a machine, before anything is loaded: memory, time to the first token, tokens a second.
 
-In: a configuration, a machine's limits (`machine.py`), a precision, and what is asked. Out: a :class:`Plan`: each part
-of an answer with its limit, how long it is expected to take and what that rests on; and the memory, by part.
-
-    work (`cost.py`, `activations.py`)  x  limits (`machine.py`)  x  shares reached of them (`efficiency.py`)
-
-Where nobody has measured what is reached of a device's limits, only the limits are told.
-
-The parts of an answer, one after the other: how long a machine needs for each, at least and as expected.
-
-In: a :class:`Cost`, a workload, and a :class:`Clock` that knows the machine. Out: :class:`Stage` objects:
+In: a configuration, a machine's limits, a precision, and what is asked. Out: a :class:`Plan`: the memory by part, and
+each :class:`Stage` of an answer with its limit, how long it is expected to take, and what that rests on:
 
     picture preparation -> encoder -> SAP + projector -> prefill -> token, token, ...
                                                     another question -> token, ...    (about pictures that are kept)
+
+    work (`flops.py`, `memory.py`)  x  limits (`machine.py`)  x  shares reached of them (`efficiency.py`)
+
+Where nobody has measured what is reached of a device's limits, only the limits are told.
 """
 
 from __future__ import annotations
@@ -125,22 +121,12 @@ def encode_stages(clock: Clock, cost: Cost, work: Workload) -> tuple[Stage, ...]
     flops = cost.encode_flops(pictures)
     passes = -(-pictures // PICTURES_AT_A_TIME)
     between = (cost.parameters[SAP] + cost.parameters[PROJECTOR]) * clock.precision.itemsize
-    encoder = passes * cost.encoder_bytes(clock.precision)
+    encoder = passes * cost.encoder.parameters * clock.precision.itemsize
     return (
         clock.time_preparation(pictures, config.num_views, config.vision_config.image_size),
         clock.time(ENCODE, flops[ENCODER], encoder, "encoder", layers=passes * cost.encoder.layers),
         clock.time(POOLING, flops[SAP] + flops[PROJECTOR], passes * between, "pooling", layers=passes),
     )
-
-
-def prefill_stage(clock: Clock, cost: Cost, work: Workload) -> Stage:
-    """The pass over the prompts, which ends in the first token of every answer."""
-    return _read(clock, cost, work, PREFILL, kept=0)
-
-
-def next_question_stage(clock: Clock, cost: Cost, work: Workload) -> Stage | None:
-    """The pass over another question about pictures that are kept; None without pictures."""
-    return _read(clock, cost, work, NEXT_QUESTION, kept=kept_positions(cost, work)) if work.pictures else None
 
 
 def decode_stage(clock: Clock, cost: Cost, work: Workload) -> Stage:
@@ -158,7 +144,8 @@ def kept_positions(cost: Cost, work: Workload) -> int:
     return round(work.text_tokens * OPENING_SHARE) + work.pictures * cost.config.num_image_tokens
 
 
-def _read(clock: Clock, cost: Cost, work: Workload, name: str, *, kept: int) -> Stage:
+def prefill_stage(clock: Clock, cost: Cost, work: Workload, name: str = PREFILL, *, kept: int = 0) -> Stage:
+    """The pass over the prompts, of which so many positions are kept already; it ends in every answer's first token."""
     positions = cost.positions(work)
     flops = cost.prompt_flops(work)
     layers = work.batch * cost.language_model.flops(positions - kept, positions)
@@ -265,7 +252,7 @@ class Plan:
         """Everything, as JSON can hold it."""
         totals = ("first_token_seconds", "first_token_limit", "tokens_per_second", "tokens_per_second_limit")
         return {
-            "machine": self.machine.to_dict(),
+            "machine": dataclasses.asdict(self.machine),
             "dtype": self.precision.computed,
             "quantize": self.precision.quantize,
             **dataclasses.asdict(self.work),
@@ -335,9 +322,9 @@ def make_plan(cost: Cost, precision: Precision, work: Workload, machine: Machine
     if precision.computed not in machine.matrix_rate:
         raise BenchmarkError(
             f"{machine.name} was measured in {', '.join(machine.matrix_rate)}, not in {precision.computed}: "
-            f"measure it anew"
+            f"measure it again"
         )
-    clock = Clock(machine, precision)
+    clock, kept = Clock(machine, precision), kept_positions(cost, work)
     return Plan(
         machine=machine,
         precision=precision,
@@ -348,7 +335,7 @@ def make_plan(cost: Cost, precision: Precision, work: Workload, machine: Machine
         memory=_memory(cost, work, precision, machine),
         stages=(*encode_stages(clock, cost, work), prefill_stage(clock, cost, work)),
         step=decode_stage(clock, cost, work),
-        next_question=next_question_stage(clock, cost, work),
+        next_question=prefill_stage(clock, cost, work, NEXT_QUESTION, kept=kept) if work.pictures else None,
     )
 
 
@@ -374,25 +361,3 @@ def _sum(values: Iterable[float | None]) -> float | None:
     """None if any is unknown."""
     known = list(values)
     return None if None in known else sum(value for value in known if value is not None)
-
-
-__all__ = [
-    "ENCODE",
-    "NEXT_QUESTION",
-    "POOLING",
-    "PREFILL",
-    "PREPARATION",
-    "STEP",
-    "Clock",
-    "Memory",
-    "Plan",
-    "Stage",
-    "check",
-    "decode_stage",
-    "encode_stages",
-    "kept_positions",
-    "make_plan",
-    "next_question_stage",
-    "plan",
-    "prefill_stage",
-]

@@ -1,20 +1,12 @@
-"""What a machine can do at most: the limits that every result is held against.
+"""What a machine can do at most, the limits that every result is held against; and what a process holds of its memory.
 
-In: a device and the precisions of interest. Out: a :class:`Machine`, in bytes and in operations a second; and back and
-forth between it and JSON.
+In: a device and the precisions of interest. Out: a :class:`Machine`, in bytes and in operations a second; bytes that a
+process held at most, and that are left; and amounts as people read them, such as "642 GFLOP" or "1.44 s".
 
-Each figure is the best of several ways and repetitions, because it stands for a limit. A matrix product counts two
-operations for each multiplication and addition.
+Each limit is the best of several ways and repetitions. A matrix product counts two operations for each multiplication
+and addition.
 
 Legend: N rows, I inputs and O outputs of a matrix product.
-
-How much memory a process held at most, and how much is left.
-
-In: a device. Out: bytes: on a processor the resident set's high-water mark, on an accelerator what torch allocated.
-
-Amounts for people: three digits and a prefix.
-
-In: a number and its unit. Out: a text such as "642 GFLOP", "7.38 GB" or "1.44 s".
 """
 
 from __future__ import annotations
@@ -31,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
@@ -55,6 +48,9 @@ WAY_SECONDS = 0.2
 """How long each way of doing a thing is repeated."""
 CPU_INFO = Path("/proc/cpuinfo")
 CPU_NAME_KEY = "model name"
+PROC_STATUS, PROC_CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_HIGH_WATER = "5"
+"""Written to `clear_refs`, it sets the high-water mark of the resident memory to the present size."""
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -83,13 +79,9 @@ class Machine:
     torch: str
     transformers: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Machine:
-        """What :meth:`to_dict` made.
+        """What `dataclasses.asdict` made.
 
         Raises:
             BenchmarkError: if a field is missing or unknown.
@@ -97,7 +89,7 @@ class Machine:
         names = {field.name for field in dataclasses.fields(cls)}
         if names != set(stored):
             raise BenchmarkError(
-                f"a machine has the fields {sorted(stored)}; expected {sorted(names)}: measure it anew"
+                f"a machine has the fields {sorted(stored)}; expected {sorted(names)}: measure it again"
             )
         return cls(**stored)
 
@@ -186,7 +178,7 @@ def describe_device(device: torch.device) -> dict[str, Any]:
             "cores": properties.multi_processor_count,
             "memory_bytes": properties.total_memory,
         }
-    return {"name": cpu_name(), "cores": usable_cores(), "memory_bytes": total_memory()}
+    return {"name": cpu_name(), "cores": usable_cores(), "memory_bytes": psutil.virtual_memory().total}
 
 
 def cpu_name() -> str:
@@ -201,18 +193,7 @@ def cpu_name() -> str:
 
 def usable_cores() -> int:
     """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def total_memory() -> int:
-    """Bytes of memory that this machine has."""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    import psutil
-
-    return psutil.virtual_memory().total
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _seconds(run: Product, argument: torch.Tensor, device: torch.device) -> float:
@@ -228,42 +209,30 @@ def _seconds(run: Product, argument: torch.Tensor, device: torch.device) -> floa
     return time.perf_counter() - start
 
 
-PROC_STATUS, PROC_CLEAR, PROC_MEMORY = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
-RESET_HIGH_WATER = "5"
-"""What `clear_refs` wants to hear to forget the high-water mark so far."""
-KIB = 1024
-
-
 def reset_peak(device: torch.device) -> None:
-    """Begin anew: what building a model took is not counted. Where that cannot be had, it is."""
+    """Forget the most that was held so far, such as what building a model took; where a system keeps it, it counts."""
     if device.type == "cuda":
-        import torch
-
         torch.cuda.reset_peak_memory_stats(device)
     elif PROC_CLEAR.exists():
         PROC_CLEAR.write_text(RESET_HIGH_WATER, encoding="ascii")
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most that was held since then."""
+    """The most that was held since then: memory of this process, or what torch allocated on an accelerator."""
     if device.type == "cuda":
-        import torch
-
         return torch.cuda.max_memory_allocated(device)
-    if PROC_STATUS.is_file():
+    if PROC_STATUS.is_file():  # psutil has no high-water mark on Linux, and getrusage counts that of the parent process
         return kibibytes(PROC_STATUS.read_text(encoding="utf-8"), "VmHWM")
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # on Windows
+        return memory.peak_wset
     import resource
 
-    unit = 1 if sys.platform == "darwin" else KIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def available_bytes() -> int:
     """Memory of this machine that a new process could have."""
-    if PROC_MEMORY.is_file():
-        return kibibytes(PROC_MEMORY.read_text(encoding="utf-8"), "MemAvailable")
-    import psutil
-
     return psutil.virtual_memory().available
 
 
@@ -271,7 +240,7 @@ def kibibytes(text: str, name: str) -> int:
     """The bytes in a line such as "VmHWM:   1234 kB"."""
     found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
     assert found is not None, f"the kernel says nothing about {name}"
-    return int(found[1]) * KIB
+    return int(found[1]) * 1024
 
 
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
@@ -293,6 +262,3 @@ def readable(amount: float, unit: str) -> str:
     value = amount / size
     whole_digits = len(f"{abs(value):.0f}")
     return f"{value:,.{max(0, DIGITS - whole_digits)}f} {prefix}{unit}"
-
-
-__all__ = ["readable"]

@@ -1,15 +1,13 @@
-"""What a pass of a FlashSloth holds for a moment, beside its weights, features, keys and values: an estimate.
+"""What a pass of a FlashSloth holds for a moment, beside its weights, features, keys and values.
 
-In: a :class:`Cost`, a workload and a precision. Out: bytes, of the layer that holds most. Layers come one after the
-other and each lets its own go, so the depth does not matter.
+In: a :class:`Cost`, a workload and a precision. Out: an estimate in bytes, of the layer that holds most: layers come
+one after the other and each lets its own go, so the depth does not matter.
 
-Legend: W views a picture, N positions of a view in the encoder, T of a prompt, V and D widths of encoder and language
-model, I inside an MLP, E query width, P patches, h heads.
+:class:`LiveMemory` counts instead of estimating: the bytes of all tensors that are alive while a block runs, on any
+device; on the meta device, or with fake tensors, what a model of any size would hold.
 
-Counts the bytes of all tensors that are alive while a block runs: what a pass holds, to the byte, on any device.
-
-In: a model whose weights do not count. Out: the most that was alive at once. On the meta device, or with fake tensors,
-what a model of any size would hold.
+Legend: N positions of a view in the encoder, T of a prompt, V and D widths of encoder and language model, I inside an
+MLP, E query width, P patches, h heads.
 """
 
 from __future__ import annotations
@@ -112,6 +110,3 @@ class LiveMemory(TorchDispatchMode):
 
     def _forget(self, size: int) -> None:
         self.held -= size
-
-
-__all__ = ["LiveMemory", "activation_bytes", "encode_bytes", "prompt_bytes"]

@@ -1,15 +1,13 @@
-"""What of a transformer decides its work: how large its matrices are, and what its attention spans.
-
-In: a model of transformers on the meta device, where it has shapes and takes no memory, so that any family can be read;
-and its configuration. Out: a :class:`Tower` that counts parameters and floating-point operations (FLOPs).
-
-Legend: N positions of a pass, S positions that they attend to, h heads, d width of a head.
-
-From what a user calls a model to its configuration, with nothing loaded.
+"""From what a user calls a model to its configuration and its shape, with nothing loaded.
 
 In: a published size's name, a folder, a name on the hub, or nothing for the small model inside the package. Out: a
 :class:`KnownModel`. Of a published checkpoint, whose configuration is read off its tensors' shapes, only the files'
 headers are read, on the hub too.
+
+Of a model of transformers on the meta device, where it has shapes and takes no memory, so that any family can be read:
+a :class:`Tower`, which is what decides its work: how large its matrices are, and what its attention spans.
+
+Legend: N positions of a pass, S positions that they attend to, h heads, d width of a head.
 """
 
 from __future__ import annotations
@@ -239,6 +237,3 @@ def _headers(folder: Path, name: str | None) -> dict[str, StoredTensor]:
             start, stop = entry.data_offsets
             tensors[tensor] = StoredTensor(tensor, folder / file, entry.dtype, tuple(entry.shape), start, stop - start)
     return tensors
-
-
-__all__ = ["FLOPS_PER_WEIGHT", "PUBLISHED_SIZES", "KnownModel", "Matrix", "Tower", "find_model", "read_tower"]
