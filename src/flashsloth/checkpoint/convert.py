@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors.torch import save_file
 
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 from flashsloth.media.limits import cause
@@ -48,12 +50,12 @@ from flashsloth.model.loading.safetensors_files import (
     WEIGHTS,
     CheckpointError,
     StoredTensor,
+    load_tensors,
     read_header,
     read_json,
     stored_dtype,
     stored_tensors,
     weight_map,
-    write_weights,
 )
 
 if TYPE_CHECKING:
@@ -63,8 +65,6 @@ logger = logging.getLogger(__name__)
 
 OURS, PUBLISHED = "flashsloth", "published"
 _MODEL_CLASS = "FlashSlothForConditionalGeneration"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BIN_INDEX = "pytorch_model.bin.index.json"
 _BIN_SCRATCH = "bin"
 
@@ -175,55 +175,42 @@ def _write_shards(
     folder: Path, work: Path, named: Mapping[str, StoredTensor], max_shard_size: int | str | None
 ) -> None:
     """The weights, and the index where there are several files."""
-    shards = _as_in_source(named) if max_shard_size is None else _by_size(named, _bytes(max_shard_size))
-    for file, tensors in shards.items():
-        write_weights(work / file, tensors)
+    if max_shard_size is None:
+        groups: dict[Path, list[str]] = {}
+        for name, tensor in named.items():
+            groups.setdefault(tensor.file, []).append(name)
+        count = len(groups)
+        files = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+        shards = dict(zip(files if count > 1 else [WEIGHTS], groups.values(), strict=True))
+    else:
+        shards = _by_size(named, max_shard_size)
+    for file, names in shards.items():
+        loaded = load_tensors(named[name] for name in names)
+        save_file({name: loaded[named[name].name] for name in names}, work / file, metadata={"format": "pt"})
     if len(shards) > 1:
         metadata = read_json(folder / INDEX).get("metadata", {}) if (folder / INDEX).is_file() else {}
         metadata["total_size"] = sum(tensor.nbytes for tensor in named.values())
-        files = {name: file for file, tensors in shards.items() for name in tensors}
-        index = {"metadata": metadata, "weight_map": dict(sorted(files.items()))}
+        places = {name: file for file, names in shards.items() for name in names}
+        index = {"metadata": metadata, "weight_map": dict(sorted(places.items()))}
         (work / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _as_in_source(named: Mapping[str, StoredTensor]) -> dict[str, dict[str, StoredTensor]]:
-    """The source's own shards, by the names files of that number have."""
-    groups: dict[Path, dict[str, StoredTensor]] = {}
-    for name, tensor in named.items():
-        groups.setdefault(tensor.file, {})[name] = tensor
-    return _file_names(list(groups.values()))
-
-
-def _by_size(named: Mapping[str, StoredTensor], most: int) -> dict[str, dict[str, StoredTensor]]:
-    """Shards of at most `most` bytes, in order; a tensor larger than that has one of its own."""
-    groups: list[dict[str, StoredTensor]] = []
-    filled = most
-    for name, tensor in named.items():
-        if not groups or filled + tensor.nbytes > most:
-            groups.append({})
-            filled = 0
-        groups[-1][name] = tensor
-        filled += tensor.nbytes
-    return _file_names(groups)
-
-
-def _file_names(groups: list[dict[str, StoredTensor]]) -> dict[str, dict[str, StoredTensor]]:
-    if len(groups) == 1:
-        return {WEIGHTS: groups[0]}
-    stem, suffix = WEIGHTS.split(".")
-    return {f"{stem}-{i:05d}-of-{len(groups):05d}.{suffix}": group for i, group in enumerate(groups, start=1)}
-
-
-def _bytes(size: int | str) -> int:
-    """5_000_000_000 of "5GB"."""
-    if isinstance(size, str):
-        match = _SIZE.fullmatch(size.strip())
-        if match is None:
-            raise CheckpointError(f"max_shard_size is {size!r}, expected a number of bytes, or one such as '2GB'")
-        size = int(float(match[1]) * _UNITS[match[2].upper()])
-    if size < 1:
-        raise CheckpointError(f"max_shard_size is {size}, expected at least 1")
-    return size
+def _by_size(named: Mapping[str, StoredTensor], most: int | str) -> dict[str, list[str]]:
+    """File -> names, in shards of at most so many bytes; a tensor larger than that has one of its own."""
+    try:
+        if isinstance(most, int) and most < 1:
+            raise ValueError("it is less than 1")
+        split = split_state_dict_into_shards_factory(
+            dict(named),
+            get_storage_size=lambda tensor: tensor.nbytes,
+            filename_pattern="model{suffix}.safetensors",
+            max_shard_size=most,
+        )
+    except ValueError as error:
+        raise CheckpointError(
+            f"max_shard_size is {most!r}, expected a number of bytes, 1 or more, or one such as '2GB'"
+        ) from error
+    return split.filename_to_tensors
 
 
 def _safetensors_of(folder: Path, work: Path) -> dict[str, StoredTensor]:
@@ -231,8 +218,6 @@ def _safetensors_of(folder: Path, work: Path) -> dict[str, StoredTensor]:
     bins = sorted(folder.glob("pytorch_model*.bin"))
     if any(folder.glob("*.safetensors")) or not bins:
         return stored_tensors(folder)
-    from safetensors.torch import save_file
-
     if (folder / _BIN_INDEX).is_file():
         listed = set(weight_map(folder / _BIN_INDEX).values())
         missing = sorted(listed - {file.name for file in bins})
@@ -267,6 +252,3 @@ def _bin_state(file: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise CheckpointError(f"{file} holds something else than tensors by name")
     return state
-
-
-__all__ = ["OURS", "PUBLISHED", "convert"]

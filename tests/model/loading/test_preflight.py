@@ -50,21 +50,30 @@ def header(**entries: Any) -> bytes:
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 WEIGHT_DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda old: b"", "empty"),
-    "cut in the header": (lambda old: old[:100], r"cut short \(100 bytes\)"),
-    "cut in the weights": (lambda old: old[:-1], r"cut short, \d+ bytes found, \d+ expected"),
-    "too long": (lambda old: old + b"x", "too long"),
+    "empty": (lambda old: b"", r"cut short \(0 bytes: header too small\)"),
+    "cut in the header": (lambda old: old[:100], r"cut short \(100 bytes: invalid header length\)"),
+    "cut in the weights": (lambda old: old[:-1], r"cut short \([\d,]+ bytes: .*file not fully covered\)"),
+    "too long": (lambda old: old + b"x", r"\([\d,]+ bytes: .*file not fully covered\)"),
     "garbage": (lambda old: b"\x93" * 5000, "not a safetensors file"),
     "zeros": (lambda old: bytes(5000), "not a safetensors file"),
     "a pointer": (lambda old: POINTER, re.escape(LFS_POINTER)),
-    "a list": (lambda old: (2).to_bytes(LENGTH_BYTES, "little") + b"[]", "header is a list"),
-    "not JSON": (lambda old: (2).to_bytes(LENGTH_BYTES, "little") + b"\xff\xff", "header is not JSON"),
-    "no entry": (lambda old: header(a=3), "a is written down as"),
-    "texts for numbers": (lambda old: header(a={**ENTRY, "data_offsets": [0, "8"]}) + bytes(8), "a is written down"),
-    "negative sizes": (lambda old: header(a={**ENTRY, "shape": [-2]}) + bytes(8), "a is written down as"),
-    "unknown type": (lambda old: header(a={**ENTRY, "dtype": "Q9"}) + bytes(8), "a is written down as"),
-    "bytes that do not fit": (lambda old: header(a={**ENTRY, "shape": [3]}) + bytes(8), r"8 bytes, expected 12"),
-    "a hole": (lambda old: header(a={**ENTRY, "data_offsets": [8, 16]}) + bytes(16), "starts at byte"),
+    "a list": (
+        lambda old: (2).to_bytes(LENGTH_BYTES, "little") + b"[]",
+        "invalid JSON in header: invalid type: sequence",
+    ),
+    "not JSON": (lambda old: (2).to_bytes(LENGTH_BYTES, "little") + b"\xff\xff", "invalid UTF-8 in header"),
+    "no entry": (lambda old: header(a=3), "invalid type: integer `3`"),
+    "texts for numbers": (
+        lambda old: header(a={**ENTRY, "data_offsets": [0, "8"]}) + bytes(8),
+        "invalid type: string .8.",
+    ),
+    "negative sizes": (lambda old: header(a={**ENTRY, "shape": [-2]}) + bytes(8), "invalid value: integer `-2`"),
+    "unknown type": (lambda old: header(a={**ENTRY, "dtype": "Q9"}) + bytes(8), "unknown variant `Q9`"),
+    "bytes that do not fit": (
+        lambda old: header(a={**ENTRY, "shape": [3]}) + bytes(8),
+        "invalid shape, data type, or offset",
+    ),
+    "a hole": (lambda old: header(a={**ENTRY, "data_offsets": [8, 16]}) + bytes(16), "invalid offset for tensor `a`"),
 }
 
 

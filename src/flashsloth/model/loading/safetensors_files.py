@@ -12,40 +12,23 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.files import LFS_POINTER
 from flashsloth.files import SIGNATURE as LFS_SIGNATURE
-from flashsloth.media.limits import shown
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-METADATA_KEY = "__metadata__"
-METADATA = {"format": "pt"}
 _LENGTH = struct.Struct("<Q")
-_HEADER_ALIGNMENT = 8
-_MAX_HEADER_BYTES = 100_000_000
-"""What the safetensors library itself allows."""
-_CHUNK_BYTES = 1 << 24
-
-
 _AGAIN = "copy or download it again"
-BITS = {
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
-    **dict.fromkeys(("F32", "I32", "U32"), 32),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
-    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "F4": 4,
-}
-"""safetensors' name of a type -> bits of one number."""
 TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """safetensors' name of a floating-point type -> torch's."""
 
@@ -125,74 +108,38 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_header(file: Path) -> list[StoredTensor]:
-    """What a safetensors file holds, in the order of its bytes.
+    """What a safetensors file holds, in the order of its bytes; the safetensors library holds it against the file.
 
     Raises:
         CheckpointError: if the file is no safetensors file, or has fewer or more bytes than its header says.
     """
-    header, base, size = _header(file)
-    tensors = [_stored_tensor(file, name, entry, base) for name, entry in header.items() if name != METADATA_KEY]
-    tensors.sort(key=lambda tensor: tensor.start)
-    end = base
-    for tensor in tensors:
-        if tensor.start != end:
-            raise CheckpointError(f"{file}: {tensor.name} starts at byte {tensor.start}, expected {end}: {_AGAIN}")
-        end += tensor.nbytes
-    if size != end:
-        what = "cut short" if size < end else "too long"
-        raise CheckpointError(f"{file}: {what}, {size} bytes found, {end} expected: {_AGAIN}")
-    return tensors
-
-
-def _header(file: Path) -> tuple[dict[str, Any], int, int]:
-    """The header of a file, where the bytes after it start, and the file's size."""
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
             start = stream.read(max(_LENGTH.size, len(LFS_SIGNATURE)))
             if start.startswith(LFS_SIGNATURE):
                 raise CheckpointError(f"{file} is {LFS_POINTER}")
-            length = _LENGTH.unpack(start[: _LENGTH.size])[0] if len(start) >= _LENGTH.size else 0
-            if not 0 < length <= min(_MAX_HEADER_BYTES, size - _LENGTH.size):
-                found = "empty" if size == 0 else f"not a safetensors file, or cut short ({size} bytes)"
-                raise CheckpointError(f"{file}: {found}: {_AGAIN}")
+            with safe_open(file, framework="numpy"):
+                (length,) = _LENGTH.unpack(start[: _LENGTH.size])
             stream.seek(_LENGTH.size)
-            content = stream.read(length)
+            header = json.loads(stream.read(length))
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({error.strerror or error})") from error
-    try:
-        header = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: its safetensors header is not JSON: {_AGAIN}") from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{file}: its safetensors header is {_kind(header)}, expected an object: {_AGAIN}")
-    return header, _LENGTH.size + length, size
-
-
-def _stored_tensor(file: Path, name: str, entry: Any, base: int) -> StoredTensor:
-    """One entry of a header, checked: a type that safetensors has, sizes of 0 or more, as many bytes as they need."""
-    entry = entry if isinstance(entry, dict) else {}
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    whole = _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
-    if not whole or not isinstance(dtype, str) or dtype not in BITS:
-        raise CheckpointError(
-            f"{file}: {name} is written down as {shown(json.dumps(entry))}, expected dtype, shape, data_offsets"
-        )
-    nbytes = offsets[1] - offsets[0]
-    if nbytes * 8 != math.prod(shape) * BITS[dtype]:
-        needed = math.prod(shape) * BITS[dtype] // 8
-        raise CheckpointError(f"{file}: {name}, {dtype} {shape}, has {nbytes} bytes, expected {needed}: {_AGAIN}")
-    return StoredTensor(name, file, dtype, tuple(shape), base + offsets[0], nbytes)
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
+    except SafetensorError as error:
+        said = str(error).rpartition("deserializing header: ")[2]
+        found = f"{file.stat().st_size:,} bytes: {said}"
+        raise CheckpointError(f"{file}: not a safetensors file, or cut short ({found}): {_AGAIN}") from error
+    header.pop("__metadata__", None)
+    base = _LENGTH.size + length
+    tensors = [
+        StoredTensor(name, file, entry["dtype"], tuple(entry["shape"]), base + first, last - first)
+        for name, entry in header.items()
+        for first, last in [entry["data_offsets"]]
+    ]
+    return sorted(tensors, key=lambda tensor: tensor.start)
 
 
 def load_tensors(tensors: Iterable[StoredTensor]) -> dict[str, torch.Tensor]:
     """The tensors themselves, on the CPU, mapped from their files and read when touched."""
-    from safetensors import safe_open
-
     by_file: dict[Path, list[str]] = {}
     for tensor in tensors:
         by_file.setdefault(tensor.file, []).append(tensor.name)
@@ -202,33 +149,6 @@ def load_tensors(tensors: Iterable[StoredTensor]) -> dict[str, torch.Tensor]:
             for name in names:
                 loaded[name] = stream.get_tensor(name)
     return loaded
-
-
-def write_weights(file: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """Write a safetensors file: new name -> a tensor of another file, its bytes copied a piece at a time."""
-    # Wide types first, then by name, as the safetensors library does: every tensor starts at a multiple of its width.
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].nbytes // max(item[1].size, 1), item[0]))
-    header: dict[str, Any] = {METADATA_KEY: METADATA}
-    place = 0
-    for name, tensor in ordered:
-        end = place + tensor.nbytes
-        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [place, end]}
-        place = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _HEADER_ALIGNMENT)
-    with file.open("wb") as target:
-        target.write(_LENGTH.pack(len(text)))
-        target.write(text)
-        for _, tensor in ordered:
-            with tensor.file.open("rb") as source:
-                source.seek(tensor.start)
-                left = tensor.nbytes
-                while left:
-                    chunk = source.read(min(left, _CHUNK_BYTES))
-                    if not chunk:
-                        raise CheckpointError(f"{tensor.file}: ended {left} bytes before {tensor.name} did")
-                    target.write(chunk)
-                    left -= len(chunk)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -288,20 +208,3 @@ def _some(names: list[str], most: int = 5) -> str:
     """A few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-__all__ = [
-    "INDEX",
-    "TORCH_DTYPES",
-    "WEIGHTS",
-    "CheckpointError",
-    "StoredTensor",
-    "load_tensors",
-    "read_header",
-    "read_json",
-    "stored_dtype",
-    "stored_tensors",
-    "weight_files",
-    "weight_map",
-    "write_weights",
-]
