@@ -32,7 +32,7 @@ from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed
 from flashsloth.training.checkpoints import PREFIX, SaveError, changed, shares_read
 from flashsloth.training.data.sample import DataError
-from flashsloth.training.data.worker_process import travelling
+from flashsloth.training.data.worker_process import picklable
 from flashsloth.training.data.workers import DataWorkerError, StoppedWaiting, WorkerPool
 from flashsloth.training.dataloader import BatchMaker, PooledLoader, Supply, step_loader
 from flashsloth.training.guards import (
@@ -165,7 +165,7 @@ class SuppliedTrainer(Trainer):
         mine = [float(self.stop_request.is_asked), float(trouble is not None)]
         if not any(distributed.all_reduce_sum(mine, self.args.device)):
             return False
-        told = distributed.all_gather((self.stop_request.signal_number, trouble and travelling(trouble)))
+        told = distributed.all_gather((self.stop_request.signal_number, trouble and picklable(trouble)))
         self._trouble = next((theirs for _, theirs in told if theirs is not None), None)
         self.leave(max(signal for signal, _ in told))
         return True

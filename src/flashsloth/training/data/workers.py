@@ -7,15 +7,16 @@ torch's own workers hand batches over in shared memory, which hangs where /dev/s
 give up when one of them dies, and while one is waited for nobody hears a signal. Here nothing lies in shared memory, so
 little can be killed that others need: a socket ends with the process that wrote to it.
 
-A thread reads what workers send, so that they go on to their next batch while the device computes.
+A thread for each worker asks it for a batch and reads its answer, so that it goes on to the next one while the device
+computes. Only who waits for batches starts processes: a fork in the midst of a step could copy a lock that is held.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import multiprocessing.util
+import queue
 import signal
 import socket
 import sys
@@ -23,26 +24,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from typing import Any
 
 from flashsloth.errors import FlashSlothError
-from flashsloth.training.data.worker_process import Failure, affordable, receive, send, work
+from flashsloth.training.data.worker_process import affordable, receive, send, work
 
 logger = logging.getLogger(__name__)
 
 Numbers = list[int]
 AHEAD = 2
-"""Batches that a worker is asked for before its first one is taken."""
+"""Batches that are asked for, for each worker, before the first one is taken."""
 ATTEMPTS = 3
 """Workers that may die of the same batch."""
 POLL_SECONDS = 0.2
 """How long a signal waits to be heard while a batch is waited for."""
 PATIENCE_SECONDS = 1200.0
 NUMBERS_SHOWN = 8
-_FORGOTTEN = -1
-"""The number of a task whose answer nobody wants any more."""
+_REMEDY = (
+    "a system that is short of memory kills them (see `dmesg`); set a lower workers or micro_batch_size, or free memory"
+)
 
 
 class DataWorkerError(FlashSlothError, ValueError):
@@ -55,33 +55,50 @@ class StoppedWaiting(Exception):  # noqa: N818 - it is no error
     """The run was asked to stop while it waited for a batch."""
 
 
-@dataclass
 class _Task:
-    """A batch that was asked for."""
+    """A batch that was asked for; `answer` is the batch, or the error that it came to, once `done` is set."""
 
-    number: int
-    samples: Numbers
-    deaths: int = 0
+    def __init__(self, samples: Numbers) -> None:
+        self.samples, self.deaths, self.is_wanted = samples, 0, True
+        self.answer: Any = None
+        self.done = threading.Event()
 
 
-@dataclass
-class _Worker:
-    """A worker, as the process that it works for knows it."""
+class _Worker(threading.Thread):
+    """A worker, as the process that it works for knows it: a thread that ends when its process does.
 
-    number: int
-    process: Any
-    channel: socket.socket
-    tasks: deque[_Task] = field(default_factory=deque)
-    """Not answered yet; it works on the first."""
-    is_gone: bool = False
+    Attributes:
+        task: what it prepares; None while it has nothing to do.
+    """
 
-    @property
-    def wanted(self) -> int:
-        """Batches that it was asked for and that somebody still waits for."""
-        return sum(task.number != _FORGOTTEN for task in self.tasks)
+    def __init__(
+        self, number: int, process: Any, channel: socket.socket, tasks: queue.SimpleQueue, pinned: bool
+    ) -> None:
+        super().__init__(name=f"data worker {number}", daemon=True)
+        self.process, self.channel, self.tasks, self.pinned = process, channel, tasks, pinned
+        self.task: _Task | None = None
+
+    def run(self) -> None:
+        stream = self.channel.makefile("rwb")
+        while (task := self.tasks.get()) is not None:
+            if not task.is_wanted:
+                continue
+            if not self.process.is_alive():  # it died with nothing to do
+                self.tasks.put(task)
+                return
+            self.task = task
+            try:
+                send(stream, task.samples)
+                task.answer = receive(stream, self.pinned)
+            except (EOFError, OSError):
+                return
+            except Exception as error:  # raised where the batch is waited for
+                task.answer = error
+            self.task = None
+            task.done.set()
 
     def __str__(self) -> str:
-        return f"data worker {self.number} (process {self.process.pid})"
+        return f"{self.name} (process {self.process.pid})"
 
 
 class WorkerPool:
@@ -106,21 +123,19 @@ class WorkerPool:
     ) -> None:
         self.make, self.patience, self.pinned, self.is_asked_to_stop = make, patience, pinned, is_asked_to_stop
         self._context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-        self._changed = threading.Condition()
-        """Held while `_answers`, or a worker's `tasks` and `is_gone`, are looked at or changed."""
-        self._answers: dict[int, Any] = {}
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._asked: deque[_Task] = deque()
+        """In the order in which they are wanted, the first one not taken yet."""
         self._workers: list[_Worker] = []
-        self._closing = False
-        self._asked = 0
         self._count = 0
         for _ in range(affordable(workers)):
             if not self._start():
                 break
-        self._reader = threading.Thread(target=self._read, name="batches", daemon=True)
+        for worker in self._workers:  # once all are forked: a process that has threads had better not
+            worker.start()
         if self._workers:
-            # before multiprocessing's own end, which asks workers to end and would wait for ever: they are deaf to it
-            self._end = multiprocessing.util.Finalize(self, _kill, (self._workers,), exitpriority=100)
-            self._reader.start()
+            # before multiprocessing's own end, which asks workers to end and would wait for ever: they ignore it
+            multiprocessing.util.Finalize(self, _kill, (self._workers,), exitpriority=100)
 
     def batches(self, wanted: Iterable[Numbers]) -> Iterator[Any]:
         """The wanted batches, in order. One such iterator at a time.
@@ -133,181 +148,113 @@ class WorkerPool:
         left = iter(wanted)
         if not self._workers:
             for samples in left:
-                yield self._made_here(samples)
+                if self.is_asked_to_stop():
+                    raise StoppedWaiting
+                yield self.make(samples)
             return
-        self._forget()
-        next_number = self._asked
-        while True:
-            all_asked = self._ask(left)
-            if next_number == self._asked:
-                if all_asked:
-                    return
-                self._mend()  # nobody was there to be asked
-                continue
-            answer = self._take(next_number)
-            next_number += 1
+        for task in self._asked:  # of an iterator that nobody reads any more
+            task.is_wanted = False
+        self._asked.clear()
+        self._ask(left)
+        while self._asked:
+            answer = self._take(self._asked[0])
+            self._asked.popleft()
             self._ask(left)  # at once: the caller may take long to come back
-            if isinstance(answer, Failure):
-                raise answer.error
+            if isinstance(answer, Exception):
+                raise answer
             yield answer
 
     def close(self) -> None:
         """End all workers."""
-        self._closing = True
+        for _ in self._workers:
+            self._tasks.put(None)
         _kill(self._workers)
-        if self._reader.is_alive():
-            self._reader.join()
         for worker in self._workers:
+            worker.join()
             worker.channel.close()
         self._workers.clear()
 
-    def _made_here(self, samples: Numbers) -> Any:
-        if self.is_asked_to_stop():
-            raise StoppedWaiting
-        return self.make(samples)
-
     def _start(self) -> bool:
         """One more worker, if the system lets us have it."""
-        ours: socket.socket | None = None
         try:
             ours, theirs = socket.socketpair()
-            others = [worker.channel for worker in self._workers] + [ours]
-            inherited = others if self._context.get_start_method() == "fork" else []
-            process: Any = self._context.Process(target=work, args=(theirs, inherited, self.make), daemon=True)
+        except OSError as error:
+            return self._refused(error)
+        is_forked = self._context.get_start_method() == "fork"
+        inherited = [*(worker.channel for worker in self._workers), ours] if is_forked else []
+        process: Any = self._context.Process(target=work, args=(theirs, inherited, self.make), daemon=True)
+        try:
             process.start()
         except OSError as error:
-            if ours is not None:
-                ours.close()
-                theirs.close()
-            logger.warning(
-                "a data worker could not be started (%s): going on with %s", error.strerror, self._words(self._workers)
-            )
-            return False
-        theirs.close()
-        with self._changed:
-            self._workers.append(_Worker(self._count, process, ours))
+            ours.close()
+            return self._refused(error)
+        finally:
+            theirs.close()
+        self._workers.append(_Worker(self._count, process, ours, self._tasks, self.pinned))
         self._count += 1
         return True
 
-    @staticmethod
-    def _words(workers: list[_Worker]) -> str:
-        return f"{len(workers)} of them" if workers else "none, batches are made by the run itself"
+    def _refused(self, error: OSError) -> bool:
+        left = f"{len(self._workers)} of them" if self._workers else "none, batches are made by the run itself"
+        logger.warning("a data worker could not be started (%s): going on with %s", error.strerror, left)
+        return False
 
-    def _ask(self, left: Iterator[Numbers]) -> bool:
-        """Have every worker busy, those first who have least to do; returns whether nothing is left to ask for."""
-        while True:
-            free = [worker for worker in self._workers if worker.wanted < AHEAD and not worker.is_gone]
-            if not free:
-                return False
-            samples = next(left, None)
-            if samples is None:
-                return True
-            self._give(min(free, key=lambda worker: worker.wanted), _Task(self._asked, samples))
-            self._asked += 1
+    def _ask(self, left: Iterator[Numbers]) -> None:
+        """Have all workers busy."""
+        while len(self._asked) < AHEAD * len(self._workers) and (samples := next(left, None)) is not None:
+            self._asked.append(_Task(samples))
+            self._tasks.put(self._asked[-1])
 
-    def _give(self, worker: _Worker, task: _Task) -> None:
-        with self._changed:
-            worker.tasks.append(task)
-        with contextlib.suppress(OSError):  # it is gone: found where its answer is waited for
-            send(worker.channel, (task.number, task.samples))
-
-    def _take(self, number: int) -> Any:
+    def _take(self, task: _Task) -> Any:
         """The answer to a task, once it is there."""
         end = time.monotonic() + self.patience
-        while True:
-            with self._changed:
-                if number not in self._answers and not any(worker.is_gone for worker in self._workers):
-                    self._changed.wait(POLL_SECONDS)
-                if number in self._answers:
-                    return self._answers.pop(number)
+        while not task.done.wait(POLL_SECONDS):
             if self.is_asked_to_stop():
                 raise StoppedWaiting
-            self._mend()
+            for worker in [worker for worker in self._workers if not worker.is_alive()]:
+                self._replace(worker)
             if time.monotonic() > end:
-                self._give_up(number)
-
-    def _mend(self) -> None:
-        for worker in [worker for worker in self._workers if worker.is_gone]:
-            self._replace(worker)
+                self._give_up(task)
+        return task.answer
 
     def _replace(self, worker: _Worker) -> None:
         """Have another worker do what one that is gone was asked for."""
         worker.process.join()
-        with self._changed:
-            self._workers.remove(worker)
         worker.channel.close()
-        how = _how_it_ended(worker.process.exitcode)
-        if worker.tasks:
-            first = worker.tasks[0]
-            first.deaths += 1
-            if first.deaths == ATTEMPTS:
+        self._workers.remove(worker)
+        how, task = _how_it_ended(worker.process.exitcode), worker.task
+        if task is not None:
+            task.deaths += 1
+            if task.deaths == ATTEMPTS:
                 raise DataWorkerError(
                     f"{ATTEMPTS} data workers were {how} one after the other, each while it prepared the batch of "
-                    f"{_named(first.samples)}: {_REMEDY}"
+                    f"{_named(task.samples)}: {_REMEDY}"
                 )
         logger.warning("%s was %s: another one does its work, and nothing is lost", worker, how)
-        self._start()
+        if self._start():
+            self._workers[-1].start()
         if not self._workers:
             raise DataWorkerError(f"all data workers were {how}, and no other could be started: {_REMEDY}")
-        for task in worker.tasks:
-            if task.number != _FORGOTTEN:
-                self._give(min(self._workers, key=lambda other: other.wanted), task)
+        if task is not None:
+            self._tasks.put(task)
 
-    def _give_up(self, number: int) -> None:
-        for worker in self._workers:
-            for task in worker.tasks:
-                if task.number == number:
-                    raise DataWorkerError(
-                        f"{worker} has not answered for {self.patience:g} s: it prepares the batch of "
-                        f"{_named(worker.tasks[0].samples)}, perhaps from a disk or a server that hangs; see to that, "
-                        f"or raise worker_timeout"
-                    )
-        raise AssertionError(f"nobody was asked for batch {number}")
-
-    def _forget(self) -> None:
-        """What was asked for an iterator that nobody reads any more; answers that still come are dropped."""
-        with self._changed:
-            self._answers.clear()
-            for worker in self._workers:
-                for task in worker.tasks:
-                    task.number = _FORGOTTEN
-
-    def _read(self) -> None:
-        """The thread: answers, as they come, and who is gone."""
-        while not self._closing:
-            there = {worker.channel: worker for worker in list(self._workers) if not worker.is_gone}
-            for channel in wait(list(there), timeout=POLL_SECONDS) if there else _pause():
-                worker = there[channel]  # type: ignore[index]
-                try:
-                    answer = receive(worker.channel, self.pinned)
-                except (EOFError, OSError):
-                    with self._changed:
-                        worker.is_gone = True
-                        self._changed.notify_all()
-                    continue
-                with self._changed:
-                    task = worker.tasks.popleft()
-                    if task.number != _FORGOTTEN:
-                        self._answers[task.number] = answer
-                    self._changed.notify_all()
-
-
-_REMEDY = (
-    "a system that is short of memory kills them (see `dmesg`); set a lower workers or micro_batch_size, or free memory"
-)
+    def _give_up(self, task: _Task) -> None:
+        busy = [(worker, worker.task) for worker in self._workers if worker.task is not None]
+        busy.sort(key=lambda pair: pair[1] is not task)  # who prepares it first, or who keeps it from being prepared
+        worker, prepared = (busy or [(self._workers[0], task)])[0]
+        raise DataWorkerError(
+            f"{worker} has not answered for {self.patience:g} s: it prepares the batch of "
+            f"{_named(prepared.samples)}, perhaps from a disk or a server that hangs; see to that, or raise "
+            f"worker_timeout"
+        )
 
 
 def _kill(workers: list[_Worker]) -> None:
-    """By number: they are deaf to what asks."""
+    """By number: they ignore what asks."""
     for worker in workers:
         worker.process.kill()
     for worker in workers:
         worker.process.join()
-
-
-def _pause() -> list[Any]:
-    time.sleep(POLL_SECONDS)
-    return []
 
 
 def _how_it_ended(code: int | None) -> str:
