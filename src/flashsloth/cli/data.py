@@ -155,7 +155,7 @@ def _number_of(data: RecordData, identity: str, file: str) -> int:
     """The first sample of this id."""
     from flashsloth.media.limits import shown
     from flashsloth.training.data import BadSampleError
-    from flashsloth.training.data.layouts.fields import MOST_OF_AN_ID
+    from flashsloth.training.data.layouts import MOST_OF_AN_ID
 
     for number in range(len(data)):
         try:

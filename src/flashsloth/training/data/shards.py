@@ -25,8 +25,7 @@ from flashsloth.files import LFS_POINTER, is_lfs_pointer
 from flashsloth.training.data.conversation import ENDINGS, Conversation
 from flashsloth.training.data.foreign import UNSEEN_ENDINGS
 from flashsloth.training.data.json_data import parse_json
-from flashsloth.training.data.layouts import check_record, identity, is_spoken
-from flashsloth.training.data.layouts.fields import PICTURE_FIELDS, pictures_named
+from flashsloth.training.data.layouts import PICTURE_FIELDS, check_record, identity, is_spoken, pictures_named
 from flashsloth.training.data.records import PrivateFiles, RecordData, several_files, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes, Where
 

@@ -34,7 +34,7 @@ def send(stream: Any, value: Any) -> None:
     """
     record, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     pickler = pickle.Pickler(record, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
-    pickler.dispatch_table = {torch.Tensor: _reduced}  # type: ignore[assignment]
+    pickler.dispatch_table = {torch.Tensor: _reduced}
     pickler.dump(value)
     parts = [buffer.raw() for buffer in buffers]
     pickle.dump([part.nbytes for part in parts], stream)
@@ -62,7 +62,7 @@ def receive(stream: Any, pinned: bool = False) -> Any:
 def _reduced(tensor: torch.Tensor) -> tuple[Any, ...]:
     """How pickle takes a tensor apart."""
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
-    return _restored, (pickle.PickleBuffer(flat.numpy()), tensor.dtype, tuple(tensor.shape))
+    return _restored, (pickle.PickleBuffer(flat.numpy().data), tensor.dtype, tuple(tensor.shape))
 
 
 def _restored(flat: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
