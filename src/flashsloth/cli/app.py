@@ -21,7 +21,6 @@ from flashsloth.cli import (
     chat,
     checkpoints,
     data,
-    data_table,
     evaluate,
     experiment,
     merge,
@@ -78,7 +77,7 @@ EVALUATIONS: tuple[Command, ...] = (
 DATA: tuple[Command, ...] = (
     Command("check", data.check, data.CHECK_EXAMPLES),
     Command("show", data.show, data.SHOW_EXAMPLES),
-    Command("table", data_table.table, data_table.EXAMPLES),
+    Command("table", data.table, data.TABLE_EXAMPLES),
 )
 """What `flashsloth data` can do."""
 

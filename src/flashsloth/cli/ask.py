@@ -1,15 +1,8 @@
 r"""`flashsloth ask`: pictures and a question in, the answer out.
 
-The file of `flashsloth ask --attention FILE.png`: where the model looked, painted over the pictures.
-
-In: a name, the pictures of a question, and where the model looked in them. Out: a PNG file, whole or not at all.
-
-Pictures as people name them at a prompt: typed, quoted, or dragged into a terminal.
-
-In: the rest of a line. Out: paths for :func:`flashsloth.media.open_picture`.
-
-A terminal quotes what is dragged into it in the shell's way ('my photo.png', my\ photo.png) or gives a file:// URL;
-a name that is typed may hold quotes and backslashes of its own (it's.png). So a name that is there is taken as it is.
+Pictures are named as people name them: typed, quoted, or dragged into a terminal, which quotes in the shell's way
+('my photo.png', my\ photo.png) or gives a file:// URL. A name that is typed may hold quotes and backslashes of its own
+(it's.png), so the name of a file that exists is taken as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 from flashsloth.cli.terminal import CommandError, readable
 from flashsloth.inference import MAX_TOKENS, RESOLUTION_THRESHOLD
 
@@ -37,71 +30,6 @@ if TYPE_CHECKING:
     from flashsloth.inference.options import AnswerOptions
     from flashsloth.inference.pipeline import FlashSloth
 
-SUFFIX = ".png"
-
-AttentionFile = Annotated[
-    Path | None,
-    typer.Option("--attention", metavar=f"FILE{SUFFIX}", help="Paint where the model looked, over the pictures."),
-]
-
-
-def check_attention_file(path: Path, pictures: int) -> None:
-    """Refuse a file that cannot be painted, before a model is loaded.
-
-    Raises:
-        CommandError: if there are no pictures, the name does not end in .png, or it cannot be a file's.
-    """
-    if not pictures:
-        raise CommandError("--attention paints over pictures, and none was given: name one before the question")
-    if path.suffix.lower() != SUFFIX:
-        raise CommandError(f"--attention is {str(path)!r}; expected a name that ends in {SUFFIX}")
-    if path.is_dir():
-        raise CommandError(f"--attention is {str(path)!r}, which is a folder; expected a file's name")
-    if not path.absolute().parent.is_dir():
-        raise CommandError(f"--attention is {str(path)!r}, and there is no folder {str(path.parent)!r}: make it first")
-
-
-def write_attention(
-    path: Path, pictures: Sequence[Image.Image], attentions: Sequence[Attention], question: str, answer: str
-) -> None:
-    """Paint where the model looked, into a checked file; arguments as of `attention_painting.paint`."""
-    from flashsloth.files import whole_file
-    from flashsloth.inference.attention import paint
-
-    painting = paint(pictures, attentions, question, answer)
-    with whole_file(path) as unfinished:
-        painting.save(unfinished, format="PNG", optimize=True)
-
-
-FILE_SCHEME = "file://"
-
-
-def paths_of(line: str) -> list[str]:
-    """The paths that a line names: one as it stands, or several in the shell's way."""
-    whole = line.strip()
-    if not whole or os.path.exists(path_of(whole)):
-        return [path_of(whole)]
-    try:
-        words = [path_of(word) for word in shlex.split(whole)]
-    except ValueError:  # a quote without its fellow: it belongs to the name
-        words = []
-    # Where none is there, an error is to show what was typed.
-    return words if any(map(_is_source, words)) or len(words) == 1 else [path_of(whole)]
-
-
-def path_of(name: str) -> str:
-    """A path of `~/photo.png` or `file:///home/me/my%20photo.png`."""
-    if name[: len(FILE_SCHEME)].lower() == FILE_SCHEME:
-        parts = urlsplit(name)
-        if parts.netloc in ("", "localhost"):
-            return unquote(parts.path, errors="surrogateescape")
-    return os.path.expanduser(name) if name.startswith("~") else name
-
-
-def _is_source(word: str) -> bool:
-    return os.path.exists(word) or word[:5].lower() == "data:"
-
-
 EXAMPLES = (
     'flashsloth ask photo.jpg "What color is the car?"',
     'flashsloth ask before.png after.png "What is different?"',
@@ -111,6 +39,13 @@ EXAMPLES = (
     'cat photo.jpg | flashsloth ask - "What is this?"',
 )
 STDIN = "-"
+FILE_SCHEME = "file://"
+SUFFIX = ".png"
+
+AttentionFile = Annotated[
+    Path | None,
+    typer.Option("--attention", metavar=f"FILE{SUFFIX}", help="Paint where the model looked, over the pictures."),
+]
 
 
 def ask(
@@ -149,28 +84,12 @@ def ask(
     The answer appears word by word, on stdout.
     """
     given = locals()
-    from flashsloth.cli import terminal
-    from flashsloth.inference.options import Options
     from flashsloth.inference.request import FinishReason
 
     names = pictures or []
     question = readable(question, "the question")
     _check_question(question, names)
-    options: AnswerOptions = {
-        **arguments.sampling_options(given),
-        "resolution": resolution,  # type: ignore[typeddict-item]  # checked below
-        "resolution_threshold": resolution_threshold,
-        "n": answers,
-        "choices": [readable(text, "--choice") for text in choices or []],
-        "per_token": per_token,
-        "logprobs": logprobs is not None,
-        "top_logprobs": logprobs or 0,
-        "attention": attention is not None,
-        "details": True,
-    }
-    if logprobs is not None and not as_json:
-        raise CommandError("--logprobs is shown in JSON alone: give --json beside it")
-    Options.of(options)
+    options = _options(given)
     if attention is not None:
         check_attention_file(attention, len(names))
     opened = open_named(names)  # first: a mistake costs no loading
@@ -178,58 +97,72 @@ def ask(
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     loaded = time.perf_counter()
     found = _answers(sloth, opened, question, options, as_json)
-    done = time.perf_counter()
-    if attention is not None and found[0].attention:  # one that was stopped may have none
-        write_attention(attention, opened, found[0].attention, question, found[0].text)
-    tokens = sum(len(one.tokens) for one in found)
+    answered = time.perf_counter()
+    first, tokens = found[0], sum(len(one.tokens) for one in found)
+    if attention is not None and first.attention:  # an answer that was stopped may have none
+        write_attention(attention, opened, first.attention, question, first.text)
     if as_json:
         facts = {
             "question": question,
             "pictures": names,
             **({} if attention is None else {"attention": str(attention)}),
             "tokens": tokens,
-            "seconds": round(done - loaded, 3),
+            "seconds": round(answered - loaded, 3),
             "load_seconds": round(loaded - started, 3),
-            "model": sloth.name,
-            "device": str(sloth.device),
-            "dtype": str(sloth.dtype).removeprefix("torch."),
+            **terminal.model_facts(sloth),
         }
         terminal.print_json({**describe_answers(found, sloth, logprobs=logprobs is not None), **facts})
-    elif found[0].finish_reason != FinishReason.ABORT:
-        drawn = f", seed {found[0].seed}" if temperature else ""
-        if found[0].finish_reason == FinishReason.TIMEOUT:
+    elif first.finish_reason != FinishReason.ABORT:
+        if first.finish_reason == FinishReason.TIMEOUT:
             terminal.print_warning(f"the deadline of {deadline:g} s came before the answer's end")
-        seen = f", {found[0].resolution} resolution" if resolution is not None and found[0].resolution else ""
-        terminal.print_note(f"{done - loaded:.2f} s, {tokens} tokens{drawn}{seen}, {describe(sloth)}")
-    if found[0].finish_reason == FinishReason.ABORT:
+        drawn = f", seed {first.seed}" if temperature else ""
+        shown = f", {first.resolution} resolution" if resolution is not None and first.resolution else ""
+        terminal.print_note(f"{answered - loaded:.2f} s, {tokens} tokens{drawn}{shown}, {terminal.describe(sloth)}")
+    if first.finish_reason == FinishReason.ABORT:
         raise KeyboardInterrupt
+
+
+def _options(given: dict[str, Any]) -> AnswerOptions:
+    """The options of an answer, checked, of all arguments of the command."""
+    from flashsloth.inference.options import Options
+
+    logprobs = given["logprobs"]
+    if logprobs is not None and not given["as_json"]:
+        raise CommandError("--logprobs is shown in JSON alone: give --json beside it")
+    options: AnswerOptions = {
+        **arguments.sampling_options(given),
+        "resolution": given["resolution"],
+        "resolution_threshold": given["resolution_threshold"],
+        "n": given["answers"],
+        "choices": [readable(text, "--choice") for text in given["choices"] or []],
+        "per_token": given["per_token"],
+        "logprobs": logprobs is not None,
+        "top_logprobs": logprobs or 0,
+        "attention": given["attention"] is not None,
+        "details": True,
+    }
+    Options.of(options)
+    return options
 
 
 def _answers(
     sloth: FlashSloth, opened: list[Image.Image], question: str, options: AnswerOptions, as_json: bool
 ) -> list[Answer]:
     """Answer, and show it meanwhile where it is for a person; Ctrl-C ends one that comes piece by piece where it is."""
-    from flashsloth.cli import terminal
-
     if options["n"] > 1 or options["choices"]:
         answer = sloth.answer(opened or None, question, **options)
         found: list[Answer] = answer if isinstance(answer, list) else [answer]
         if not as_json:
-            terminal.print_lines(_lines(found))
+            choices = sorted(found[0].choices.items(), key=lambda item: -item[1])
+            lines = [f"{probability:7.2%}  {text}" for text, probability in choices]
+            terminal.print_lines(lines or [one.text for one in found])
         return found
     pieces = sloth.stream(opened or None, question, **options)
     try:
-        terminal.collect(pieces) if as_json else terminal.print_pieces(pieces)
+        "".join(pieces) if as_json else terminal.print_pieces(pieces)
     except KeyboardInterrupt:
         pieces.close()
     return [pieces.answer]
-
-
-def _lines(found: list[Answer]) -> list[str]:
-    """Answers, or choices with their probabilities, the likeliest first."""
-    choices = found[0].choices
-    ordered = sorted(choices, key=choices.__getitem__, reverse=True)
-    return [f"{choices[text]:7.2%}  {text}" for text in ordered] or [one.text for one in found]
 
 
 def describe_answers(found: list[Answer], sloth: FlashSloth, logprobs: bool = True) -> dict[str, Any]:
@@ -240,12 +173,9 @@ def describe_answers(found: list[Answer], sloth: FlashSloth, logprobs: bool = Tr
 
 def _described(answer: Answer, sloth: FlashSloth, logprobs: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {"answer": answer.text, "finish_reason": str(answer.finish_reason)}
-    if answer.seed is not None:
-        fields["seed"] = answer.seed
-    if answer.resolution is not None:
-        fields["resolution"] = answer.resolution
-    if answer.sureness is not None:
-        fields["sureness"] = answer.sureness
+    for name in ("seed", "resolution", "sureness"):
+        if getattr(answer, name) is not None:
+            fields[name] = getattr(answer, name)
     if answer.choices:
         fields["choices"] = answer.choices
     if answer.logprobs and logprobs:
@@ -269,11 +199,6 @@ def open_named(names: list[str]) -> list[Image.Image]:
     return [open_picture(sys.stdin.buffer.read() if name == STDIN else path_of(name)) for name in names]
 
 
-def describe(sloth: FlashSloth) -> str:
-    """A model in a few words: "nano on cpu in float32"."""
-    return f"{sloth.name} on {sloth.device} in {str(sloth.dtype).removeprefix('torch.')}"
-
-
 def _check_question(question: str, names: list[str]) -> None:
     """Catch the two ways in which the last argument is not the question, before a model is loaded."""
     if os.path.isfile(path_of(question)):
@@ -282,6 +207,60 @@ def _check_question(question: str, names: list[str]) -> None:
         raise CommandError("the question is empty; expected a text after the pictures")
     if names.count(STDIN) > 1:
         raise CommandError("stdin (-) was named more than once; it holds one picture")
+
+
+def check_attention_file(path: Path, pictures: int) -> None:
+    """Refuse a file that cannot be painted, before a model is loaded.
+
+    Raises:
+        CommandError: if there are no pictures, the name does not end in .png, or it cannot be a file's.
+    """
+    if not pictures:
+        raise CommandError("--attention paints over pictures, and none was given: name one before the question")
+    if path.suffix.lower() != SUFFIX:
+        raise CommandError(f"--attention is {str(path)!r}; expected a name that ends in {SUFFIX}")
+    if path.is_dir():
+        raise CommandError(f"--attention is {str(path)!r}, which is a folder; expected a file's name")
+    if not path.absolute().parent.is_dir():
+        raise CommandError(f"--attention is {str(path)!r}, and there is no folder {str(path.parent)!r}: create it")
+
+
+def write_attention(
+    path: Path, pictures: Sequence[Image.Image], attentions: Sequence[Attention], question: str, answer: str
+) -> None:
+    """Paint where the model looked, into a checked file; arguments as of `attention.paint`."""
+    from flashsloth.files import whole_file
+    from flashsloth.inference.attention import paint
+
+    painting = paint(pictures, attentions, question, answer)
+    with whole_file(path) as unfinished:
+        painting.save(unfinished, format="PNG", optimize=True)
+
+
+def paths_of(line: str) -> list[str]:
+    """The paths that a line names: one as it stands, or several in the shell's way."""
+    whole = line.strip()
+    if not whole or os.path.exists(path_of(whole)):
+        return [path_of(whole)]
+    try:
+        words = [path_of(word) for word in shlex.split(whole)]
+    except ValueError:  # a quote that is not closed belongs to the name
+        words = []
+    # Where none exists, an error shows what was typed.
+    return words if any(map(_is_source, words)) or len(words) == 1 else [path_of(whole)]
+
+
+def path_of(name: str) -> str:
+    """A path of `~/photo.png` or `file:///home/me/my%20photo.png`."""
+    if name[: len(FILE_SCHEME)].lower() == FILE_SCHEME:
+        parts = urlsplit(name)
+        if parts.netloc in ("", "localhost"):
+            return unquote(parts.path, errors="surrogateescape")
+    return os.path.expanduser(name) if name.startswith("~") else name
+
+
+def _is_source(word: str) -> bool:
+    return os.path.exists(word) or word[:5].lower() == "data:"
 
 
 __all__ = ["AttentionFile", "check_attention_file", "path_of", "paths_of", "write_attention"]

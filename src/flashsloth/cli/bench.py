@@ -1,12 +1,13 @@
 """`flashsloth bench`: measures speed, beside other models and beside what the machine can do.
 
-The part of `flashsloth bench --suite gpu` that is not single answers: many pictures, training, driver and clocks.
-
-`flashsloth bench --training`: training's memory and time, beside the same towers with all visual tokens.
+single answers       each model of the suite: `flashsloth.benchmark.runner`
+a device at work     with the gpu suite, many pictures and training steps too: `flashsloth.benchmark.device`
+--training           training's memory and time, beside the same backbones with all visual tokens
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,132 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsloth.cli import arguments
-from flashsloth.cli.arguments import check_seed
+from flashsloth.cli import arguments, terminal
 from flashsloth.cli.terminal import CommandError
 
 if TYPE_CHECKING:
     from flashsloth.benchmark.device import DeviceResults
     from flashsloth.benchmark.results import Results
     from flashsloth.benchmark.workload import Suite
-
-
-def measure_busy(
-    suite: Suite, only: str | None, job: tuple[int, int, int], say: Callable[[str], None]
-) -> DeviceResults | None:
-    """Measure what a suite names beyond single answers; None if it names nothing.
-
-    Args:
-        suite: which models do it.
-        only: these of them, with commas between; None for all.
-        job: text tokens, new tokens and seed of single answers.
-        say: told what is done.
-    """
-    wanted = None if only is None else [part.strip() for part in only.split(",")]
-    names = [name for name in suite.busy if wanted is None or name in wanted]
-    trained = [name for name in suite.trained if wanted is None or name in wanted]
-    if not names and not trained:
-        return None
-    import sys
-
-    from flashsloth.benchmark.device import DeviceSettings, measure_device
-    from flashsloth.benchmark.worker_process import WorkerProcess
-    from flashsloth.benchmark.workload import MODELS, StandardJob
-
-    command = [sys.executable, "-m", "flashsloth.benchmark.device_worker"]
-    specs = [MODELS[name] for name in names]
-    settings = DeviceSettings(suite.device, StandardJob(*job))
-    return measure_device(specs, trained, settings, lambda: WorkerProcess(None, command), say)
-
-
-def earlier_busy(source: Path) -> DeviceResults | None:
-    """What an earlier run left beside its results, if it left any."""
-    from flashsloth.benchmark.device import DEVICE_FILE, load_device_results
-
-    file = (source if source.is_dir() else source.parent) / DEVICE_FILE
-    return load_device_results(file) if file.is_file() else None
-
-
-def show_busy(results: DeviceResults) -> None:
-    """Print its tables."""
-    from flashsloth.benchmark.device_report import print_device_results
-    from flashsloth.cli import terminal
-
-    print_device_results(results, terminal.stdout())
-
-
-def write_busy(results: DeviceResults, folder: Path) -> list[Path]:
-    """Write its files; returns their paths."""
-    from flashsloth.benchmark.device_report import write_device_report
-
-    return write_device_report(results, folder)
-
-
-TRAINING_LAYERS = 4
-"""Of each tower: at the published widths, stage 2 of the larger model then takes less than 12 GB."""
-ROWS = 2
-MOST_THREADS = 4096
-SIZE = "flashsloth"
-
-
-def check_threads(threads: int) -> None:
-    """Refuse a number of threads that no machine starts.
-
-    Raises:
-        CommandError: if it is below 0 or beyond MOST_THREADS.
-    """
-    if not 0 <= threads <= MOST_THREADS:
-        raise CommandError(f"--threads is {threads}; expected 0 (as many as torch takes) to {MOST_THREADS}")
-
-
-def bench_training(
-    quick: bool,
-    layers: int,
-    rows: int | None,
-    steps: int,
-    threads: int | None,
-    out: Path | None,
-    source: Path | None,
-    as_json: bool,
-) -> None:
-    """Measure, or read an earlier run; print it, and write it into a folder if there is one.
-
-    Args:
-        quick: the small model, as it is.
-        layers: of each tower, otherwise.
-        rows: samples a step; None for the usual.
-        steps: that are timed.
-        threads: of each process; None for as many as torch takes.
-        out: a folder for JSON and Markdown.
-        source: an earlier run's JSON.
-        as_json: print that.
-    """
-    from flashsloth.cli import terminal
-
-    if layers < 1:
-        raise CommandError(f"--layers is {layers}; expected at least 1")
-    from flashsloth.benchmark import training as training_bench
-    from flashsloth.benchmark import training_report
-
-    terminal.quiet_libraries()
-    if source is not None:
-        results = training_bench.load_training_results(source)
-    else:
-        results = training_bench.run_training_bench(
-            None if quick else SIZE,
-            None if quick else layers,
-            ROWS if rows is None else rows,
-            steps,
-            threads,
-            terminal.print_note,
-        )
-    if as_json:
-        terminal.print_json(results.to_dict())
-    else:
-        terminal.stdout().print(training_report.markdown(results), markup=False, soft_wrap=True)
-    if out is not None:
-        for path in training_report.write_training_report(results, out):
-            terminal.print_note(str(path))
 
 
 EXAMPLES = (
@@ -155,6 +37,11 @@ PLOT_PACKAGE = "matplotlib"
 ALL_THREADS = 0
 ERASE_LINE = "\x1b[2K"
 """What terminals understand as that."""
+TRAINING_LAYERS = 4
+"""Of each tower: at the published widths, stage 2 of the larger model then takes less than 12 GB."""
+TRAINING_ROWS = 2
+MOST_THREADS = 4096
+TRAINING_SIZE = "flashsloth"
 
 
 def bench(
@@ -200,37 +87,38 @@ def bench(
     One picture in memory, 64 text tokens, 64 new tokens; models of true size with random weights, since speed does not
     depend on what they say. Takes a quiet machine, and notices if it is not.
     """
-    from flashsloth.cli import terminal
-
-    check_threads(threads)
-    check_seed(seed)
+    if not 0 <= threads <= MOST_THREADS:
+        raise CommandError(f"--threads is {threads}; expected 0 (as many as torch takes) to {MOST_THREADS}")
+    arguments.check_seed(seed)
     if training:
-        bench_training(quick, layers, batch, repeats, threads or None, out, source, as_json)
+        _bench_training(quick, layers, batch, repeats, threads or None, out, source, as_json)
         return
     _check_out(out)
     if source is not None:
+        from flashsloth.benchmark.device import DEVICE_FILE, load_device_results
         from flashsloth.benchmark.results import load_results
 
-        results, more = load_results(source), earlier_busy(source)
+        results = load_results(source)
+        beside = (source if source.is_dir() else source.parent) / DEVICE_FILE
+        more = load_device_results(beside) if beside.is_file() else None
     else:
         name, chosen = _choose_suite(suite, quick)
         job = tokens, new_tokens, seed
         results = _measure(name, chosen, only, repeats, job, batch, threads, out)
-        with _telling() as say:
-            more = measure_busy(chosen, only, job, say) if busy else None
+        with _status_line() as say:
+            more = _measure_device(chosen, only, job, say) if busy else None
+    from flashsloth.benchmark.device_report import print_device_results, write_device_report
+    from flashsloth.benchmark.report import print_results, write_report
+
     if as_json:
         terminal.print_json(results.to_dict())
     else:
-        from flashsloth.benchmark.report import print_results
-
         print_results(results, terminal.stdout())
         if more is not None:
-            show_busy(more)
+            print_device_results(more, terminal.stdout())
     if out is not None:
-        from flashsloth.benchmark.report import write_report
-
         written = write_report(results, out)
-        for path in written if more is None else [*written, *write_busy(more, out)]:
+        for path in written if more is None else [*written, *write_device_report(more, out)]:
             terminal.print_note(str(path))
 
 
@@ -267,15 +155,13 @@ def _measure(
             out.mkdir(parents=True, exist_ok=True)
             save_results(results, out / RESULTS_FILE)
 
-    with _telling() as say:
+    with _status_line() as say:
         return Bench(settings, lambda: WorkerProcess(threads or None), available_bytes, say, keep).run(specs)
 
 
 @contextmanager
-def _telling() -> Iterator[Callable[[str], None]]:
+def _status_line() -> Iterator[Callable[[str], None]]:
     """A line that says what is done, on a terminal. A spinner would take time from what is measured."""
-    from flashsloth.cli import terminal
-
     console = terminal.stderr()
     clear = f"\r{ERASE_LINE}" if console.is_terminal else ""
 
@@ -327,12 +213,57 @@ def _check_out(out: Path | None) -> None:
     probe.unlink()
 
 
-__all__ = [
-    "TRAINING_LAYERS",
-    "bench_training",
-    "check_threads",
-    "earlier_busy",
-    "measure_busy",
-    "show_busy",
-    "write_busy",
-]
+def _measure_device(
+    suite: Suite, only: str | None, job: tuple[int, int, int], say: Callable[[str], None]
+) -> DeviceResults | None:
+    """Measure what a suite names beyond single answers; None if it names nothing."""
+    wanted = None if only is None else [part.strip() for part in only.split(",")]
+    names = [name for name in suite.busy if wanted is None or name in wanted]
+    trained = [name for name in suite.trained if wanted is None or name in wanted]
+    if not names and not trained:
+        return None
+    from flashsloth.benchmark.device import DeviceSettings, measure_device
+    from flashsloth.benchmark.worker_process import WorkerProcess
+    from flashsloth.benchmark.workload import MODELS, StandardJob
+
+    command = [sys.executable, "-m", "flashsloth.benchmark.device_worker"]
+    specs = [MODELS[name] for name in names]
+    settings = DeviceSettings(suite.device, StandardJob(*job))
+    return measure_device(specs, trained, settings, lambda: WorkerProcess(None, command), say)
+
+
+def _bench_training(
+    quick: bool,
+    layers: int,
+    rows: int | None,
+    steps: int,
+    threads: int | None,
+    out: Path | None,
+    source: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure, or read an earlier run; print it, and write it into a folder if there is one."""
+    if layers < 1:
+        raise CommandError(f"--layers is {layers}; expected at least 1")
+    from flashsloth.benchmark import training as training_bench
+    from flashsloth.benchmark import training_report
+
+    terminal.quiet_libraries()
+    if source is not None:
+        results = training_bench.load_training_results(source)
+    else:
+        results = training_bench.run_training_bench(
+            None if quick else TRAINING_SIZE,
+            None if quick else layers,
+            TRAINING_ROWS if rows is None else rows,
+            steps,
+            threads,
+            terminal.print_note,
+        )
+    if as_json:
+        terminal.print_json(results.to_dict())
+    else:
+        terminal.print_line(training_report.markdown(results))
+    if out is not None:
+        for path in training_report.write_training_report(results, out):
+            terminal.print_note(str(path))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsloth.cli import arguments
-from flashsloth.cli.ask import describe, open_named, paths_of
+from flashsloth.cli import arguments, terminal
+from flashsloth.cli.ask import open_named, paths_of
 from flashsloth.cli.terminal import USERS, judge, machines_refusal, readable
 from flashsloth.inference import MAX_TOKENS
 
@@ -57,19 +57,17 @@ def chat(
     Inside, /image PATH adds a picture, /new starts over, /help says more.
     """
     given = locals()
-    from flashsloth.cli import terminal
-
     opened = open_named(images or [])  # first: a mistake costs no loading
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     session = Session(sloth, opened, arguments.sampling_options(given))
-    terminal.print_note(f"{describe(sloth)}. Ask; /help for commands, Ctrl-D to leave.")
+    terminal.print_note(f"{terminal.describe(sloth)}. Ask; /help for commands, Ctrl-D to leave.")
     while (line := _read_line()) is not None and line.lower() not in LEAVING:
         try:
             session.take(readable(line, "the line"))
         except Exception as error:
             code, message = judge(error)
-            is_told = code == USERS or (machines_refusal(error) is not None and not isinstance(error, OSError))
-            if not is_told:  # a bug, or there is nowhere to write answers to
+            refused = machines_refusal(error) is not None and not isinstance(error, OSError)
+            if code != USERS and not refused:  # a bug, or there is nowhere to write answers to
                 raise
             terminal.print_error(message)
 
@@ -86,8 +84,6 @@ class Session:
 
     def take(self, line: str) -> None:
         """Do what one line says."""
-        from flashsloth.cli import terminal
-
         words = line.split(None, 1)
         if not words:
             return
@@ -108,17 +104,14 @@ class Session:
         return self._sloth.chat(self._images or None, **self._options)
 
     def _add_picture(self, rest: str) -> None:
-        from flashsloth.cli import terminal
         from flashsloth.media import open_picture
 
-        opened = [(path, open_picture(path)) for path in paths_of(rest)]  # all or none; a mistake is told now
+        opened = [(path, open_picture(path)) for path in paths_of(rest)]  # all or none; a mistake is reported now
         for path, picture in opened:
             self._waiting.append(picture)
             terminal.print_note(f"{path}, {picture.width} x {picture.height}: shown with your next question.")
 
     def _answer(self, question: str) -> None:
-        from flashsloth.cli import terminal
-
         pieces = self._conversation.stream(question, self._waiting or None)
         self._waiting = []  # once the question is taken: after one that is too long they still wait
         try:

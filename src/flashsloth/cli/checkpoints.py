@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,14 +37,11 @@ def info(
 
     Layout, stage, parameters, types, sizes; what is missing, and what is no finite number, for which it ends with 1.
     """
-    from flashsloth.cli import terminal
-
     with terminal.waiting(f"reading {checkpoint}"):
         from flashsloth.checkpoint.adapter import is_adapter
         from flashsloth.checkpoint.inspect import inspect_adapter, inspect_checkpoint
         from flashsloth.model.loading.folders import find_folder
 
-        terminal.quiet_libraries()
         options = arguments.settings_of(settings)
         folder = find_folder(checkpoint)
         adapter = is_adapter(folder)
@@ -81,8 +78,6 @@ def new(
 
     Both keep their weights; what lies between them is new, and learns in stage 1 and 2.
     """
-    from flashsloth.cli import terminal
-
     sizes = {
         "num_query_tokens": num_query_tokens,
         "query_size": query_size,
@@ -95,9 +90,8 @@ def new(
     with terminal.waiting(f"creating a model of {vision} and {llm}"):
         from flashsloth.checkpoint.create import create
 
-        terminal.quiet_libraries()
         folder = create(vision, llm, out, dtype=dtype, seed=seed, hd=hd, **given)
-    terminal.stdout().print(str(folder), soft_wrap=True)
+    terminal.print_line(folder)
 
 
 def convert(
@@ -110,14 +104,11 @@ def convert(
 
     The published layout's .bin files become safetensors on the way.
     """
-    from flashsloth.cli import terminal
-
     with terminal.waiting(f"converting {source}"):
         from flashsloth.checkpoint.convert import convert as run
 
-        terminal.quiet_libraries()
         folder = run(source, target, to=to, **arguments.settings_of(settings))
-    terminal.stdout().print(str(folder), soft_wrap=True)
+    terminal.print_line(folder)
 
 
 def _headlines(found: CheckpointInfo | AdapterInfo) -> list[str]:

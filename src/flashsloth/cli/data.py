@@ -1,4 +1,4 @@
-"""`flashsloth data`: what training data holds and what is wrong with it; one sample as the model will meet it."""
+"""`flashsloth data`: checks training data, shows one sample as the model gets it, and makes data of a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 from flashsloth.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ CHECK_EXAMPLES = (
 SHOW_EXAMPLES = (
     "flashsloth data show llava_v1_5_mix665k.json --images pictures --id 000000033471",
     "flashsloth data show captions.jsonl --number 0 --stage alignment --template",
+)
+TABLE_EXAMPLES = (
+    "flashsloth data table answers.csv --images pictures --out training-data",
+    "flashsloth data table answers.jsonl --images pictures --out training-data --held-out 0.2",
 )
 FINDINGS = 1
 """Exit code of `check` where it found something."""
@@ -66,8 +70,6 @@ def check(
     Finds missing and unreadable pictures, broken turns, placeholders that do not match, samples with nothing to learn
     from, too long ones, and duplicates. Ends with 0 if all is well and 1 if there are findings.
     """
-    from flashsloth.cli import terminal
-
     if workers is not None and workers < 0:
         raise CommandError(f"--workers is {workers}; expected 0 or more")
     if report is not None and not report.parent.is_dir():
@@ -105,8 +107,6 @@ def show(
     as_json: arguments.Json = False,
 ) -> None:
     """Show one sample as the model will meet it: what is learned, and where pictures, questions and queries stand."""
-    from flashsloth.cli import terminal
-
     if (identity is None) == (number is None):
         raise CommandError(
             "found "
@@ -122,12 +122,39 @@ def show(
     _show(data, encoder, number, template, as_json)
 
 
+def table(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV, TSV or .jsonl with the columns image, question, answer.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where train.json and held_out.json go.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Where picture paths start from; FILE's folder.")
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", metavar="SHARE", help="Share of the pictures kept for measuring.")
+    ] = 0.1,
+) -> None:
+    """Make training data of a table of answers.
+
+    Writes LLaVA's JSON: what is trained on, and what is held out; no picture is in both.
+    """
+    from flashsloth.training.data.answer_table import write_training_data
+
+    split = write_training_data(file, file.parent if images is None else images, out, held_out)
+    terminal.print_line(f"{split.train}: {_counts(split.train_rows, split.train_pictures)}")
+    if split.held_out is not None:
+        terminal.print_line(f"{split.held_out}: {_counts(split.held_out_rows, split.held_out_pictures)}")
+
+
+def _counts(questions: int, pictures: int) -> str:
+    return f"{questions:,} questions about {pictures:,} pictures"
+
+
 def _open(
     file: str, images: str | None, model: str | None, stage: str, max_length: int | None
 ) -> tuple[RecordData, SampleEncoder]:
     """The samples, and what writes them down."""
 
-    from flashsloth.cli import terminal
     from flashsloth.training.data.records import source_of
     from flashsloth.training.stages import STAGES
 
@@ -143,7 +170,6 @@ def _open(
         from flashsloth.training.data import open_source
         from flashsloth.training.dataloader import SampleEncoder
 
-        terminal.quiet_libraries()
         row = STAGES[stage]
         if max_length is not None:
             row = row.model_copy(update={"max_length": max_length})
@@ -180,8 +206,6 @@ def _print_report(file: str, found: CheckReport, max_length: int, report: Path |
     """The summary for a person."""
     from rich.markup import escape
 
-    from flashsloth.cli import terminal
-
     console = terminal.stdout()
     opened = "" if found.pictures_opened else " (looked for, not opened)"
     console.print(
@@ -206,7 +230,6 @@ def _table(found: CheckReport) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from flashsloth.cli.terminal import harmless
     from flashsloth.training.data.sample import KINDS
     from flashsloth.training.inspect_data import REMARKS
 
@@ -222,7 +245,7 @@ def _table(found: CheckReport) -> Table:
         for kind in present:
             first = next(finding for finding in found.findings if finding.kind == kind)
             example = f"{first.index} (id {first.id}): {first.reason}"
-            table.add_row(f"  {names[kind]}", f"{found.counts[kind]:,}", escape(harmless(example)))
+            table.add_row(f"  {names[kind]}", f"{found.counts[kind]:,}", escape(terminal.harmless(example)))
     return table
 
 
@@ -241,7 +264,7 @@ def _verdict(found: CheckReport) -> str:
 
 def _show(data: RecordData, encoder: SampleEncoder, number: int, template: bool, as_json: bool) -> None:
     """Print one sample, or why it is none."""
-    from flashsloth.cli import sample_print, terminal
+    from flashsloth.cli import sample_print
     from flashsloth.media import PictureError
     from flashsloth.model.conversation import pictures_of
     from flashsloth.training.data import BadSampleError
@@ -261,6 +284,6 @@ def _show(data: RecordData, encoder: SampleEncoder, number: int, template: bool,
         said = {**sample.where.__dict__, "layout": layout, "pictures": sizes, "template": written(runs)}
         terminal.print_json({**said, "runs": [run.to_dict() for run in runs]})
     elif template:
-        terminal.stdout().print(terminal.harmless(written(runs)), markup=False, soft_wrap=True)
+        terminal.print_line(terminal.harmless(written(runs)))
     else:
         sample_print.print_sample(str(sample.where), layout, sizes, runs)

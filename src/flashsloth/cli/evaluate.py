@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 
 if TYPE_CHECKING:
     from flashsloth.evaluation.tasks.qa_file import PicturesReport
@@ -40,17 +40,12 @@ def world(
     For each kind of question: how many were answered exactly right, the 95 % interval of that share, and what always
     giving the commonest answer would reach.
     """
-    from flashsloth.cli import terminal
-
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     from flashsloth.evaluation.tasks.world import evaluate_world
 
     with terminal.progress("asking", count) as advance:
         report = evaluate_world(sloth, count=count, seed=seed, level=level, unknown=unknown, progress=advance)
-    if as_json:
-        terminal.print_json(report.to_dict())
-    else:
-        _print_table(report)
+    _print_report(report, as_json)
 
 
 def pictures(
@@ -66,23 +61,21 @@ def pictures(
     QUESTIONS names pictures beside it, each with a list of {kind, question, answer}; tests/foreign/questions.yaml is
     one, of pictures that a browser, matplotlib and ImageMagick drew. Counted by kind and by folder.
     """
-    from flashsloth.cli import terminal
     from flashsloth.evaluation.tasks.qa_file import evaluate_pictures, read_questions
 
     count = len(read_questions(file))
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     with terminal.progress("asking", count) as advance:
         report = evaluate_pictures(sloth, file, progress=advance)
-    if as_json:
-        terminal.print_json(report.to_dict())
-    else:
-        _print_table(report)
+    _print_report(report, as_json)
 
 
-def _print_table(report: WorldReport | PicturesReport) -> None:
+def _print_report(report: WorldReport | PicturesReport, as_json: bool) -> None:
     from rich.table import Table
 
-    from flashsloth.cli import terminal
+    if as_json:
+        terminal.print_json(report.to_dict())
+        return
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2))
     table.add_column("question")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from flashsloth.cli import terminal
+
 EXAMPLES = (
     "flashsloth experiment recipes/experiments/claim.yaml",
     "flashsloth experiment recipes/experiments/claim.yaml --report docs/results",
@@ -26,7 +28,6 @@ def experiment(
     are done are not done again, so a stopped experiment goes on when it is started again. Leaves a table and plots.
     """
     from flashsloth.ablation.variants import load_experiment
-    from flashsloth.cli import terminal
 
     loaded = load_experiment(file)
     terminal.quiet_libraries()
@@ -37,4 +38,4 @@ def experiment(
     terminal.show_log(logging.INFO, console)
     run_experiment(loaded, done=terminal.print_note)
     path = write_report(loaded, read_rows(loaded), report or loaded.output)
-    terminal.stdout().print(str(path), soft_wrap=True)
+    terminal.print_line(path)

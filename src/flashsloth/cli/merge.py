@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 
 if TYPE_CHECKING:
     from flashsloth.checkpoint.merge_adapter import Difference
@@ -32,13 +32,10 @@ def merge(
 
     Writes an ordinary checkpoint in the base's precision, once it gives the logits that base and adapter give together.
     """
-    from flashsloth.cli import terminal
-
     with terminal.waiting(f"folding {adapter} in"):
         from flashsloth.checkpoint.merge_adapter import MERGING_TOLERANCE
         from flashsloth.checkpoint.merge_adapter import merge as run
 
-        terminal.quiet_libraries()
         done = run(adapter, out, base, replace=force)
     if as_json:
         terminal.print_json(done.to_dict())
@@ -51,7 +48,7 @@ def merge(
         f"as written, the likeliest token is the same at {done.rounding.same_choice:.1%} of the positions",
     ):
         terminal.stderr().print(line, soft_wrap=True)
-    terminal.stdout().print(str(done.folder), soft_wrap=True)
+    terminal.print_line(done.folder)
 
 
 def _shown(difference: Difference) -> str:

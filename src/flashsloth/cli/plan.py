@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 from flashsloth.cli.plan_training import is_recipe, plan_recipe
 from flashsloth.cli.terminal import CommandError
 from flashsloth.planning import NEW_TOKENS, TEXT_TOKENS
@@ -94,15 +94,12 @@ def plan(
         return
     if devices != 1:
         raise CommandError(f"--devices is {devices}, which is for a recipe's training; expected RECIPE.yaml with it")
-    from flashsloth.cli import terminal
-
     _check_machine(bandwidth, rate, memory)
     with terminal.waiting(f"reading {model or 'the small model'}"):
         from flashsloth.planning.flops import Precision, Workload
         from flashsloth.planning.latency import check, make_plan
         from flashsloth.planning.model_shape import find_model
 
-        terminal.quiet_libraries()
         work = Workload(pictures, TEXT_TOKENS if text_tokens is None else text_tokens, new_tokens, batch)
         known = find_model(model, **arguments.settings_of(settings))
         where = _device(device, elsewhere=rate is not None)
@@ -121,8 +118,6 @@ def plan(
 
 def _print(name: str, made: Plan) -> None:
     """The plan for a person, and what to mind."""
-    from flashsloth.cli import terminal
-
     console = terminal.stdout()
     console.print(f"[bold]{name}[/bold]: {_describe_work(made)}", soft_wrap=True)
     console.print(_table(made))
@@ -175,7 +170,6 @@ def _dtype(name: str, device: torch.device, known: KnownModel) -> torch.dtype:
 
 def _measure(device: torch.device, dtype: torch.dtype) -> Machine:
     """This machine's limits."""
-    from flashsloth.cli import terminal
     from flashsloth.planning.machine import measure_machine
 
     with terminal.waiting("measuring this machine, some seconds; nothing else should run meanwhile"):

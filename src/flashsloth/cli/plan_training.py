@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flashsloth.cli import terminal
 from flashsloth.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -48,14 +49,12 @@ def plan_recipe(
     for option, value in (("--devices", devices), ("--rate", rate), ("--memory", memory)):
         if value is not None and not value > 0:
             raise CommandError(f"{option} is {value:g}; expected more than 0")
-    from flashsloth.cli import terminal
     from flashsloth.training.recipe import load_recipe
 
     recipe = load_recipe(path, changes)
     with terminal.waiting(f"reading {path}"):
         from flashsloth.training.plan import plan_stage
 
-        terminal.quiet_libraries()
         config = _config(recipe)
         planned = [stage for stage in recipe.stages if stage.settings.learns_answers]
         plans = [
@@ -102,7 +101,6 @@ def _json(plan: TrainingPlan, matrix_rate: float | None) -> dict[str, Any]:
 
 def _print(plan: TrainingPlan, matrix_rate: float | None, memory: float | None) -> None:
     """One stage for a person, and what to mind."""
-    from flashsloth.cli import terminal
     from flashsloth.planning.machine import readable
     from flashsloth.training.plan import USABLE
 

@@ -1,19 +1,13 @@
-"""What a person at a terminal sees beside the answer: errors, waiting, progress. All of it goes to stderr.
+"""What a command shows beside its result: waiting, progress, errors; and the streams that all of it goes through.
 
-In: messages. Out: coloured text on a terminal; off one, errors as plain lines and nothing else.
+In: messages, and the exception that a command let out. Out: results on stdout, everything else on stderr (coloured on a
+terminal; off one, errors as plain lines and nothing else), and an exit code. A user's mistake is one line and 2; what
+the machine refuses (a full disk, a lost process) is one line and 1, or the error's own `exit_code`; a fault of ours is
+one line, a way to see more, and 1.
 
-Errors to exit codes: a user's mistake is one line and 2; what the machine refuses is one line and 1; a fault of ours
-is one line, a way to see more, and 1.
-
-What ended through nobody's mistake (a full disk, a lost process) has an `exit_code` of its own, which is 1 too.
-
-In: an exception that a command let out. Out: a line on stderr, and the exit code.
-
-stdin, stdout and stderr as they are in the wild: closed, of any encoding, or full.
-
-In: the streams that the process was started with. Out: streams that never stop a command by what a text holds. What a
-terminal's encoding lacks is written as `\xe9`; bytes that are not UTF-8 are read as half characters, which
-:func:`readable` makes text of, or refuses.
+The streams may be closed, of any encoding, or full, and never stop a command by what a text holds. What a terminal's
+encoding lacks is written as `\xe9`; bytes that are not UTF-8 are read as half characters, which :func:`readable` turns
+into text, or refuses.
 """
 
 from __future__ import annotations
@@ -60,7 +54,7 @@ def print_error(message: str) -> None:
 
 
 def print_warning(message: str) -> None:
-    """One line that is told to programs' logs as well: what came is not what was asked for."""
+    """One line, off a terminal too: the result is not what was asked for."""
     stderr().print(Text("warning: ", style="bold yellow") + Text(message), soft_wrap=True)
 
 
@@ -71,15 +65,15 @@ def print_note(message: str) -> None:
         console.print(Text(message, style="dim"), soft_wrap=True)
 
 
+def print_line(value: object) -> None:
+    """A result for a person, as it is."""
+    stdout().print(str(value), markup=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """A result for programs: JSON on stdout."""
     is_utf_8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "").replace("_", "") == "utf8"
     sys.stdout.write(json.dumps(value, ensure_ascii=not is_utf_8, indent=2) + "\n")
-
-
-def collect(pieces: Iterable[str]) -> str:
-    """The whole answer, silently."""
-    return "".join(pieces)
 
 
 def print_pieces(pieces: Iterable[str]) -> str:
@@ -109,7 +103,8 @@ def harmless(text: str) -> str:
 
 @contextmanager
 def waiting(message: str) -> Iterator[None]:
-    """A spinner while the block runs, on a terminal."""
+    """A spinner while the block runs, on a terminal; other libraries are kept quiet from then on."""
+    quiet_libraries()
     console = stderr()
     if not console.is_terminal:
         yield
@@ -173,8 +168,17 @@ def load_quietly(name: str | None, device: str, dtype: str, quantize: str | None
     with waiting(f"loading {name or 'the small model'}"):
         from flashsloth.inference.load import load
 
-        quiet_libraries()
         return load(name, device=device, dtype=dtype, quantize=quantize)
+
+
+def describe(sloth: FlashSloth) -> str:
+    """A model in a few words: "nano on cpu in float32"."""
+    return "{model} on {device} in {dtype}".format(**model_facts(sloth))
+
+
+def model_facts(sloth: FlashSloth) -> dict[str, str]:
+    """The same for programs."""
+    return {"model": sloth.name, "device": str(sloth.device), "dtype": str(sloth.dtype).removeprefix("torch.")}
 
 
 OURS, USERS, INTERRUPTED = 1, 2, 130
@@ -182,7 +186,7 @@ OURS, USERS, INTERRUPTED = 1, 2, 130
 DEBUG_VARIABLE = "FLASHSLOTH_DEBUG"
 PACKAGE = "flashsloth"
 LISTED = "  "
-"""How the lines of a list of mistakes begin."""
+"""How the lines of a list of mistakes are indented."""
 FILE_MISTAKES = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_TEXTS = re.compile(
@@ -199,7 +203,6 @@ class CommandError(FlashSlothError, ValueError):
 
 def report_failure(error: Exception) -> int:
     """Say what went wrong; returns the exit code."""
-
     with contextlib.suppress(OSError):  # stderr may be closed or full as well
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exception(error)

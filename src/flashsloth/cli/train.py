@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flashsloth.cli import terminal
 from flashsloth.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def train(
     Without --resume, a run that is there already is an error that says how far it came. SIGTERM or Ctrl-C end the run
     after its step, with a checkpoint.
     """
-    from flashsloth.cli import terminal
     from flashsloth.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
@@ -63,7 +63,7 @@ def train(
                 terminal.print_error(str(stop))
             raise typer.Exit(stop.exit_code) from None
     if is_first:
-        terminal.stdout().print(str(folder), soft_wrap=True)
+        terminal.print_line(folder)
 
 
 @contextmanager

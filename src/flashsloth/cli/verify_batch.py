@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 
 EXAMPLES = (
     "flashsloth verify-batch",
@@ -31,8 +31,6 @@ def verify_batch(
     Exits with 1 where a token differs by more than rounding, where a request that went wrong reached another, and where
     too few ran side by side to prove anything.
     """
-    from flashsloth.cli import terminal
-    from flashsloth.cli.ask import describe
     from flashsloth.inference.engine.verification import LEAST_ROWS, SHOWN, verify_batch
 
     sloth = terminal.load_quietly(model, device, dtype, quantize)
@@ -41,18 +39,15 @@ def verify_batch(
         terminal.print_json({"holds": report.holds, **vars(report)})
     else:
         lines = [
-            f"{describe(sloth)}: {report.requests:,} requests, {report.tokens:,} tokens in {report.steps:,} steps of "
-            f"{report.mean_rows:.1f} rows in the mean",
+            f"{terminal.describe(sloth)}: {report.requests:,} requests, {report.tokens:,} tokens in {report.steps:,} "
+            f"steps of {report.mean_rows:.1f} rows on average",
             f"{report.near} answers differed where rounding ({report.rounding:.2g}) lets them; {len(report.broken)} "
             f"differed otherwise",
             *report.broken[:SHOWN],
         ]
         if not (report.broken or report.holds):
-            lines.append(f"that proves nothing: expected {LEAST_ROWS} rows in the mean; ask for more requests")
+            lines.append(f"that proves nothing: expected {LEAST_ROWS} rows on average; ask for more requests")
         for line in lines:
-            terminal.stdout().print(line, markup=False, soft_wrap=True)
+            terminal.print_line(line)
     if not report.holds:
         raise typer.Exit(BROKEN)
-
-
-__all__ = ["EXAMPLES", "verify_batch"]

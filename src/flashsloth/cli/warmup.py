@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 
 EXAMPLES = (
     "flashsloth warmup --model Tongbo/FlashSloth-3.2B",
@@ -26,27 +26,12 @@ def warmup(
 
     Programs call `warm_up()` for the same; what is recorded lives as long as a process.
     """
-    from flashsloth.cli import terminal
-    from flashsloth.cli.ask import describe
-
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     took = sloth.warm_up(batch)
     if as_json:
-        terminal.print_json(
-            {
-                "model": sloth.name,
-                "device": str(sloth.device),
-                "dtype": str(sloth.dtype).removeprefix("torch."),
-                "seconds": round(took.seconds, 3),
-                "recorded": took.recorded,
-            }
-        )
+        facts = terminal.model_facts(sloth)
+        terminal.print_json({**facts, "seconds": round(took.seconds, 3), "recorded": took.recorded})
         return
-    lines = [f"{describe(sloth)}: ready after {took.seconds:.1f} s"]
+    terminal.print_line(f"{terminal.describe(sloth)}: ready after {took.seconds:.1f} s")
     if took.recorded:
-        lines.append(f"{took.recorded} passes are recorded, for as long as a process lives")
-    for line in lines:
-        terminal.stdout().print(line, markup=False, soft_wrap=True)
-
-
-__all__ = ["EXAMPLES", "warmup"]
+        terminal.print_line(f"{took.recorded} passes are recorded, for as long as a process lives")

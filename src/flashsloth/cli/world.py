@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsloth.cli import arguments
+from flashsloth.cli import arguments, terminal
 
 if TYPE_CHECKING:
     from flashsloth.world import World
@@ -43,7 +43,6 @@ def world(
     Shapes, colours, words, numbers and bar charts: OUT/images and OUT/conversations.json, in LLaVA's layout. As a pack,
     pictures of the model's size in few files, which a recipe reads with `packed: OUT`.
     """
-    from flashsloth.cli import terminal
     from flashsloth.world import World, export_split
 
     if image_format == PACK:
@@ -52,7 +51,7 @@ def world(
         plan = PackPlan(seed, split, level, unknown, start, count, side, grid)
         with terminal.progress("drawing", count) as advance:
             path = draw_pack(plan, folder, workers=workers, progress=advance)
-        terminal.stdout().print(str(path), soft_wrap=True)
+        terminal.print_line(path)
         return
     plain = World(seed=seed, split=split, level=level, unknown=unknown)
     with terminal.progress("drawing", count) as advance:
@@ -65,7 +64,7 @@ def world(
             captions=captions,
             replace=force,
         )
-    terminal.stdout().print(str(path), soft_wrap=True)
+    terminal.print_line(path)
 
 
 def _counting(world: World, advance: Callable[[int], None]) -> World:
