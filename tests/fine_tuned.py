@@ -7,6 +7,7 @@ from typing import Any
 
 import tiny
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.training.lora import add_adapter, find_base
@@ -21,13 +22,12 @@ CHATS = [
 
 def save_base(folder: Path, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
     """Write a tiny random model and its processor."""
-    tokenizer = tiny.make_tokenizer()
-    config = tiny.make_config(tokenizer, **changes)
-    model = tiny.make_model(config, attention="sdpa")
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.to(dtype).save_pretrained(folder)
-    tiny.make_processor(tokenizer, config).save_pretrained(folder)
-    return folder
+
+    def prepare(model: FlashSlothForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.to(dtype)
+
+    return tiny.save(folder, prepare, **changes)
 
 
 def load_base(folder: Path) -> FlashSlothForConditionalGeneration:

@@ -30,10 +30,4 @@ def make_talkative(model: FlashSlothForConditionalGeneration, tokenizer: PreTrai
 
 def save_talkative(folder: Path, **changes: Any) -> Path:
     """Write a talkative model, of the tiny sizes with `changes`, and its processor."""
-    tokenizer = tiny.make_tokenizer()
-    config = tiny.make_config(tokenizer, **changes)
-    model = tiny.make_model(config, attention="sdpa")
-    make_talkative(model, tokenizer)
-    model.save_pretrained(folder)
-    tiny.make_processor(tokenizer, config).save_pretrained(folder)
-    return folder
+    return tiny.save(folder, make_talkative, **changes)

@@ -88,12 +88,7 @@ def run(code: str, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint of our layout."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = tiny.make_tokenizer()
-    config = tiny.make_config(tokenizer)
-    tiny.make_model(config).save_pretrained(folder)
-    tiny.make_processor(tokenizer, config).save_pretrained(folder)
-    return folder
+    return tiny.save(tmp_path_factory.mktemp("tiny"))
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -6,6 +6,7 @@ Legend: the tiny encoder has 6x6 patches, so 4 visual tokens a view; 3 query tok
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,23 @@ def make_processor(tokenizer: PreTrainedTokenizerFast, config: FlashSlothConfig)
         num_image_tokens=config.num_image_tokens,
         num_query_tokens=config.num_query_tokens,
     )
+
+
+def save(
+    folder: Path,
+    prepare: Callable[[FlashSlothForConditionalGeneration, PreTrainedTokenizerFast], object] | None = None,
+    attention: str = "sdpa",
+    **changes: Any,
+) -> Path:
+    """Write a tiny model, as `prepare` leaves it, and its processor."""
+    tokenizer = make_tokenizer()
+    config = make_config(tokenizer, **changes)
+    model = make_model(config, attention=attention)
+    if prepare is not None:
+        prepare(model, tokenizer)
+    model.save_pretrained(folder)
+    make_processor(tokenizer, config).save_pretrained(folder)
+    return folder
 
 
 def picture(seed: int = 0, width: int = 40, height: int = 30) -> Image.Image:

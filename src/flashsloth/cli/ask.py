@@ -261,6 +261,3 @@ def path_of(name: str) -> str:
 
 def _is_source(word: str) -> bool:
     return os.path.exists(word) or word[:5].lower() == "data:"
-
-
-__all__ = ["AttentionFile", "check_attention_file", "path_of", "paths_of", "write_attention"]

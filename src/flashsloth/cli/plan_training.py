@@ -153,6 +153,3 @@ def _table(plan: TrainingPlan, memory: float | None) -> Table:
         f"the above is {with_or_without[0]} activation checkpointing",
     )
     return table
-
-
-__all__ = ["is_recipe", "plan_recipe"]

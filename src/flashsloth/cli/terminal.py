@@ -12,7 +12,6 @@ into text, or refuses.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
@@ -24,7 +23,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -104,12 +103,9 @@ def harmless(text: str) -> str:
 @contextmanager
 def waiting(message: str) -> Iterator[None]:
     """A spinner while the block runs, on a terminal; other libraries are kept quiet from then on."""
-    quiet_libraries()
     console = stderr()
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(Text(message, style="dim"), spinner="dots"):
+    with console.status(Text(message, style="dim"), spinner="dots") if console.is_terminal else nullcontext():
+        quiet_libraries()
         yield
 
 
@@ -203,7 +199,7 @@ class CommandError(FlashSlothError, ValueError):
 
 def report_failure(error: Exception) -> int:
     """Say what went wrong; returns the exit code."""
-    with contextlib.suppress(OSError):  # stderr may be closed or full as well
+    with suppress(OSError):  # stderr may be closed or full as well
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exception(error)
         code, message = judge(error)
@@ -323,8 +319,5 @@ def readable(text: str, what: str) -> str:
 
 def close_stdout() -> None:
     """After stdout could not be written: let Python's last flush go nowhere."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream of a test has no number
+    with suppress(OSError, ValueError, AttributeError):  # a stream of a test has no number
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-__all__ = ["close_stdout", "prepare_streams", "readable"]

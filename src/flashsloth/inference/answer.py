@@ -249,6 +249,3 @@ class TextStream(Iterator[str]):
             return piece
         self.last = output
         return piece + self._text.finish()
-
-
-__all__ = ["Answer", "Collector", "TextStream", "choice_probabilities"]

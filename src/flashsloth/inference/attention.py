@@ -263,6 +263,3 @@ def _page(rows: list[tuple[list[Image.Image], list[str]]], titles: list[str]) ->
             draw.text((left, top + panel.height + 2), caption, INK, font)
         top += panels[0].height + LINE + MARGIN
     return page
-
-
-__all__ = ["Attention", "attention_of", "paint"]

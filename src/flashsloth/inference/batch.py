@@ -166,6 +166,3 @@ def _outcome(collector: Collector) -> Outcome:
         return collector.answers()
     except Exception as error:  # what ended one of them: who reads the batch decides what to do
         return error
-
-
-__all__ = ["Batch"]

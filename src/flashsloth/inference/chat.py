@@ -127,6 +127,3 @@ class Conversation:
             self._states = end.states
             self._cached = prompt.columns(0, len(prompt)) + [(token, 0, 0, 0) for token in pieces.tokens]
             del self._cached[end.states[0][0].shape[2] :]  # the last token of an answer was never run
-
-
-__all__ = ["Conversation"]

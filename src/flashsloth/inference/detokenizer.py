@@ -113,6 +113,3 @@ def text_of(ids: Sequence[int], tokenizer: Any, stop: Sequence[str] = ()) -> str
     if not stop:
         return text.decode(ids).strip()
     return "".join(text.pieces(ids))
-
-
-__all__ = ["Detokenizer", "text_of"]

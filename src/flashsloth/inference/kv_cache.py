@@ -57,7 +57,7 @@ class KVCache:
     @property
     def position_bytes(self) -> int:
         """Memory of one position in all layers."""
-        return position_bytes(self._shapes, self._dtype)
+        return sum(heads * width for layer in self._shapes for heads, width in layer) * self._dtype.itemsize
 
     def reserve(self, rows: int, columns: int, positions: float = math.inf) -> None:
         """Have at least so many rows and columns; what is held there stays.
@@ -274,22 +274,3 @@ def _run_token(language_model: Any, cache_argument: str, cache: DynamicCache) ->
     device = next(language_model.parameters()).device
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     language_model(input_ids=token, use_cache=True, **{cache_argument: cache})
-
-
-def position_bytes(shapes: HeadShapes, dtype: torch.dtype) -> int:
-    """Memory of one position in all layers."""
-    return sum(heads * width for layer in shapes for heads, width in layer) * dtype.itemsize
-
-
-__all__ = [
-    "COLUMN_STEP",
-    "HeadShapes",
-    "KVCache",
-    "LayerStates",
-    "PassCache",
-    "StaticKVCache",
-    "causal_mask",
-    "head_shapes",
-    "position_bytes",
-    "round_columns",
-]

@@ -25,23 +25,12 @@ class AnswerOptions(TypedDict, total=False):
     """Keyword arguments of every method that answers.
 
     Attributes:
-        max_tokens: the longest answer, in tokens (512); less where the model's context ends before.
-        max_new_tokens: the same, by transformers' name.
-        temperature: 0 takes the likeliest token each time (the default); above 0 draws, the flatter the higher.
-        top_p: draw only from the likeliest tokens that together have this probability (1: from all).
-        top_k: draw only from so many likeliest tokens (0: from all).
-        min_p: draw only from tokens with at least this share of the likeliest one's probability.
-        seed: of the draws; without it one is chosen, and told with `details`.
-        stop: a text, or several, that end an answer and are not part of it.
-        logprobs, top_logprobs: keep each token's log-probability, and so many likeliest tokens in its place.
-        presence_penalty, frequency_penalty: against tokens that the answer holds already.
-        logit_bias: token id -> what is added to its logit.
-        n: how many answers to the same question; a list of them comes back.
-        mask: tells which tokens may follow, given those so far (for grammars).
-        deadline: seconds after which the answer ends where it is, waiting included.
+        max_tokens, temperature, top_p, top_k, min_p, seed, stop, logprobs, top_logprobs, presence_penalty,
+            frequency_penalty, logit_bias, n, mask, deadline: see :class:`SamplingParams`.
+        max_new_tokens: max_tokens by transformers' name.
         choices: texts to choose from, in place of an answer of the model's own; each gets a probability.
         per_token: judge choices by their tokens' mean, so that a long one is not the less likely for its length.
-        attention: keep where the model looked in each picture.
+        attention: keep the attention in each picture.
         details: return an :class:`Answer`, and not its text alone; so do logprobs, choices, attention and n above 1.
         image_policy: "careful" turns photographs upright and lays transparency on white; "official" is the published
             code's plain conversion to RGB.
@@ -77,9 +66,8 @@ class AnswerOptions(TypedDict, total=False):
     resolution_threshold: float
 
 
-NOTHING = {one.name: one.default for one in fields(SamplingParams)}
-"""What each parameter is where it was not given."""
-SAMPLING = frozenset(one.name for one in fields(SamplingParams))
+SAMPLING = {one.name: one.default for one in fields(SamplingParams)}
+"""Each sampling parameter with its default."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +97,11 @@ class Options:
         if self.image_policy not in get_args(ImagePolicy):
             known = ", ".join(get_args(ImagePolicy))
             raise PromptError(f"image_policy is {self.image_policy!r}; expected one of {known}")
-        if self.system is not None and not isinstance(self.system, str):
-            raise PromptError(f"system is {type(self.system).__name__}; expected a text, or None for the model's own")
         if self.system is not None:
+            if not isinstance(self.system, str):
+                raise PromptError(
+                    f"system is {type(self.system).__name__}; expected a text, or None for the model's own"
+                )
             check_text("the system text", self.system)
         self._require_effect()
         self._check_resolution()
@@ -134,7 +124,7 @@ class Options:
         """
         if self.per_token and not self.choices:
             raise PromptError("per_token judges choices, and none were given: leave it out")
-        beside = [name for name in ("n", "temperature", "stop", "mask") if getattr(self.params, name) != NOTHING[name]]
+        beside = [name for name in ("n", "temperature", "stop", "mask") if getattr(self.params, name) != SAMPLING[name]]
         if self.choices and beside:
             raise PromptError(f"{beside[0]} is of answers that are made, and choices are only judged: leave it out")
 
@@ -150,8 +140,8 @@ class Options:
         named: dict[str, Any] = {}
         for name, value in given.items():
             plain = ALIASES.get(name, name)
-            if plain not in SAMPLING | own:
-                raise TypeError(f"unknown option {name!r}; expected some of {', '.join(sorted(SAMPLING | own))}")
+            if plain not in {*SAMPLING, *own}:
+                raise TypeError(f"unknown option {name!r}; expected some of {', '.join(sorted({*SAMPLING, *own}))}")
             if plain in named:
                 raise PromptError(f"{plain} and {name} are the same option: give one of them")
             named[plain] = value
@@ -185,6 +175,3 @@ def _choices(given: Any) -> tuple[str, ...]:
     if len(set(texts)) < len(texts):
         raise PromptError("choices holds a text twice; expected each once")
     return texts
-
-
-__all__ = ["AnswerOptions", "Options"]

@@ -145,6 +145,3 @@ class WeightsState:
 def _version(weight: torch.Tensor) -> int:
     """How often a weight was written to; those made in inference mode do not count it."""
     return 0 if weight.is_inference() else weight._version
-
-
-__all__ = ["DEFAULT_BYTES", "PictureCache", "WeightsState", "digest"]

@@ -328,5 +328,3 @@ def _failure(answers: list[Any], errors: dict[int, Exception]) -> Exception:
 
 
 PLACES_SHOWN = 8
-
-__all__ = ["FlashSloth"]

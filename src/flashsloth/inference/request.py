@@ -93,6 +93,3 @@ class RequestOutput:
     seed: int | None = None
     states: LayerStates | None = None
     attention: AttentionWeights | None = None
-
-
-__all__ = ["FinishReason", "Request", "RequestOutput"]

@@ -75,13 +75,3 @@ def hd_options(options: Options, answer: Answer, seconds: float) -> Options | No
             return None
         params = replace(params, deadline=left)
     return replace(options, resolution=HD, params=params)
-
-
-__all__ = [
-    "AUTO",
-    "Resolution",
-    "check_resolution",
-    "hd_options",
-    "shown_resolution",
-    "standard_options",
-]

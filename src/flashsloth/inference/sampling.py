@@ -260,15 +260,3 @@ def _with_logprobs(token: int, params: SamplingParams, logprobs: torch.Tensor | 
         values, ids = logprobs.topk(params.top_logprobs)
         top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
     return Sampled(token, float(logprobs[token]), top)
-
-
-__all__ = [
-    "Sampled",
-    "Sampler",
-    "SamplingState",
-    "draw_border",
-    "drawing_temperature",
-    "new_seed",
-    "sampled_ids",
-    "uniform",
-]

@@ -206,6 +206,3 @@ def real_number(
 def _plain(value: Any) -> Any:
     """What numpy and torch hold as one number."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
-
-
-__all__ = ["SEED_BITS", "SamplingParams", "TokenMask", "real_number", "whole_number"]

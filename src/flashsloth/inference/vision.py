@@ -1,6 +1,6 @@
-"""From a user's picture to what the model sees in it.
+"""From a user's picture to its features.
 
-In: a path, bytes, data URL, PIL image, array or tensor, a list of those, or None. Out: what the model sees in them.
+In: a path, bytes, data URL, PIL image, array or tensor, a list of those, or None. Out: their features.
 
 Legend: N pictures, W views a picture: one for its whole view alone, or all that the model takes.
 """
@@ -32,7 +32,7 @@ PICTURES_AT_A_TIME = 8
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the model sees in one or more pictures.
+    """Features of one or more pictures.
 
     Attributes:
         features: of all N pictures, in order.
@@ -68,13 +68,13 @@ class PreparedPictures:
         return len(self.keys)
 
     @property
-    def unseen(self) -> int:
+    def unencoded(self) -> int:
         """How many pictures the encoder has to run on."""
         return sum(isinstance(one, torch.Tensor) for one in self.made)
 
     @property
     def features(self) -> ImageFeatures:
-        """What the model sees in them, once the encoder has run."""
+        """Of all pictures, once the encoder has run."""
         known = [one for one in self.made if not isinstance(one, torch.Tensor)]
         assert len(known) == len(self)
         return ImageFeatures(_join(known, self.views), tuple(self.keys), tuple(self.views))
@@ -117,7 +117,7 @@ class ImageEncoder:
         return PreparedPictures(keys, made, [picture.size for picture in pictures], [views] * len(pictures))
 
     def encode_prepared(self, sets: list[PreparedPictures]) -> list[ImageFeatures | None]:
-        """What is seen in sets of pictures, all that are new in the same passes; every set then holds its features.
+        """Features of sets of pictures, all that are new in the same passes; every set then holds them.
 
         Raises:
             NonFiniteError: where the model computes NaN or infinity.
@@ -126,7 +126,7 @@ class ImageEncoder:
         new = {key: one for key, one in made.items() if isinstance(one, torch.Tensor)}
         weights = self.weights_state()
         for some in _passes(new):
-            for key, features in zip(some, self._look_at(torch.cat([new[key] for key in some])), strict=True):
+            for key, features in zip(some, self._encode_pass(torch.cat([new[key] for key in some])), strict=True):
                 made[key] = features
                 self._pictures.put(("features", weights, key), features, _bytes_of(features))
         for prepared in sets:
@@ -145,10 +145,10 @@ class ImageEncoder:
         return self._model.get_image_features(views.to(self._model.device))
 
     @torch.no_grad()
-    def _look_at(self, views: torch.Tensor) -> list[FlashSlothImageFeatures]:
+    def _encode_pass(self, views: torch.Tensor) -> list[FlashSlothImageFeatures]:
         """The features of each picture of one pass."""
         features = self.encode(views)
-        if views.device == features.pooler_output.device:  # an accelerator is not waited for: its logits will tell
+        if views.device == features.pooler_output.device:  # an accelerator is not waited for: its logits are checked
             for tensor in (features.last_hidden_state, features.pooler_output):
                 require_finite(tensor, self._model, partial(self._encode, views))
         return [_picked(features, number) for number in range(len(views))]
@@ -174,21 +174,15 @@ def join_prepared(sets: Sequence[PreparedPictures]) -> PreparedPictures:
     )
 
 
-def join_pictures(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-    """Pictures of several sets as one set, in order."""
-    views = tuple(count for part in parts for count in part.views)
-    keys = tuple(key for part in parts for key in part.identity)
-    return ImageFeatures(_join([part.features for part in parts], views), keys, views)
-
-
 def picture_inputs(shown: Sequence[ImageFeatures | None], device: torch.device) -> dict[str, Any]:
     """The model's inputs for the pictures of a pass's rows, in order; nothing where no row has any."""
     parts = [(row, pictures) for row, pictures in enumerate(shown) if pictures is not None]
     if not parts:
         return {}
     rows = [row for row, pictures in parts for _ in range(len(pictures))]
-    image_row = torch.tensor(rows, dtype=torch.long, device=device)
-    return {"mm_encoder_outputs": {"image": join_pictures([one for _, one in parts]).features}, "image_row": image_row}
+    views = [count for _, pictures in parts for count in pictures.views]
+    joined = _join([pictures.features for _, pictures in parts], views)
+    return {"mm_encoder_outputs": {"image": joined}, "image_row": torch.tensor(rows, dtype=torch.long, device=device)}
 
 
 def picture_key(picture: Picture) -> Hashable:

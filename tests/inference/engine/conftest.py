@@ -28,12 +28,7 @@ def load_calm(tmp_path_factory: pytest.TempPathFactory) -> LoadCalm:
 
     @cache
     def folder(name: str) -> Path:
-        place = tmp_path_factory.mktemp(name)
-        tokenizer = tiny.make_tokenizer()
-        config = tiny.make_config(tokenizer, **CHANGES[name])
-        tiny.make_model(config, attention="sdpa").save_pretrained(place)
-        tiny.make_processor(tokenizer, config).save_pretrained(place)
-        return place
+        return tiny.save(tmp_path_factory.mktemp(name), **CHANGES[name])
 
     @cache
     def load(name: str, dtype: str = "float32") -> FlashSloth:

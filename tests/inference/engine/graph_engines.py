@@ -16,23 +16,10 @@ from flashsloth.inference.engine.model_runner import BatchedRunner
 from flashsloth.inference.kv_cache import head_shapes
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.prompt import pad_id_of
-from flashsloth.inference.sampling import Sampled, Sampler, sampled_ids
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LoadCalm = Callable[..., FlashSloth]
 CLOSE = 1e-4 if DEVICE == "cuda" else 1e-5
-
-
-class NotingSampler(Sampler):
-    """Keeps all logits."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(*sampled_ids(model))
-        self.kept: list[torch.Tensor] = []
-
-    def __call__(self, logits: torch.Tensor, states: Any) -> list[Sampled | Exception]:
-        self.kept.append(logits.float().cpu().clone())
-        return super().__call__(logits, states)
 
 
 def plain_engine(sloth: FlashSloth, **config: Any) -> Engine:

@@ -207,7 +207,7 @@ def test_an_answer_among_pictures_of_a_step_that_cannot_be_seen(
 ) -> None:
     engine = make_engine(sloth)
     ids = [engine.add_request(request(sloth, QUESTIONS[0], seed, max_tokens=LENGTH)) for seed in (20, 21, 22)]
-    look = engine._image_encoder._look_at
+    look = engine._image_encoder._encode_pass
     bad = request(sloth, QUESTIONS[0], 21).pictures
     assert bad is not None
     pixels = bad.made[0]
@@ -217,7 +217,7 @@ def test_an_answer_among_pictures_of_a_step_that_cannot_be_seen(
             raise torch.OutOfMemoryError("no memory for this picture")
         return look(views)
 
-    monkeypatch.setattr(engine._image_encoder, "_look_at", failing)
+    monkeypatch.setattr(engine._image_encoder, "_encode_pass", failing)
     found = finish(engine)
     assert [found[one][-1].finish_reason == FinishReason.ERROR for one in ids] == [False, True, False]
     assert tiny.picture(20) != tiny.picture(21)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from graph_engines import CLOSE, DEVICE, LoadCalm, NotingSampler, graph_engine, plain_engine
+from graph_engines import CLOSE, DEVICE, LoadCalm, graph_engine, plain_engine
 from test_engine_steps import QUESTIONS, finish, request, tokens
 from tiny import TinyModelMaker
 from torch.nn.functional import kl_div
@@ -21,6 +21,7 @@ from flashsloth.errors import EngineError
 from flashsloth.inference.engine import graph_prompts, graph_runner
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.graph_runner import GraphRunner
+from flashsloth.inference.engine.verification import RecordingSampler
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason, Request
 from flashsloth.inference.sampling import Sampler
@@ -63,7 +64,7 @@ def warm(sloth: FlashSloth, runner: GraphRunner) -> None:
 
 def run(engine: Engine, asked: list[Request]) -> tuple[list[list[int]], list[torch.Tensor]]:
     """Answers, two of which are added at a step, and all logits."""
-    engine.sampler = sampler = NotingSampler(engine._model)
+    engine.sampler = sampler = RecordingSampler(engine._model)
     found: dict[int, list[Any]] = {}
     waiting = list(asked)
     while waiting or engine.has_work:

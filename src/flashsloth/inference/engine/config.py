@@ -60,6 +60,3 @@ def cache_budget(config: EngineConfig, device: torch.device) -> int:
 
         free = psutil.virtual_memory().available
     return int(free * MEMORY_SHARE)
-
-
-__all__ = ["MAX_ROWS", "EngineConfig", "cache_budget"]

@@ -279,17 +279,3 @@ def bucket(count: int, sizes: Sequence[int]) -> int:
 def multiple(count: int, step: int) -> int:
     """`count` rounded up to a multiple of `step`."""
     return -(-count // step) * step
-
-
-__all__ = [
-    "CudaGraphs",
-    "Graphs",
-    "Pass",
-    "RecordingCounts",
-    "Recordings",
-    "StagedInts",
-    "Tensors",
-    "Watchable",
-    "bucket",
-    "multiple",
-]

@@ -361,6 +361,3 @@ class Engine:
             states,
             sequence.attention,
         )
-
-
-__all__ = ["Engine"]

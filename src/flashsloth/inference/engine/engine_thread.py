@@ -353,6 +353,3 @@ def _sleep(mailbox: _Mailbox) -> None:
     except queue.Empty:
         give_back_idle_threads()
         mailbox.wake.get()
-
-
-__all__ = ["EngineThread", "Reply", "compute_alone", "give_back_idle_threads"]

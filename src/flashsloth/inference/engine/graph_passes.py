@@ -238,6 +238,3 @@ class GraphEncoder:
 def _pinned(views: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Views from where a CUDA device can fetch them by itself; elsewhere as they are."""
     return views.pin_memory() if device.type == "cuda" and views.device.type == "cpu" else views
-
-
-__all__ = ["NOT_FINITE", "PICTURES", "GraphEncoder", "GraphPasses"]

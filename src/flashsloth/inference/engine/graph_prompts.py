@@ -235,16 +235,3 @@ class PromptInputs:
             for row, pictures in zip(rows, shown, strict=False):
                 if pictures is not None:
                     row[: len(pictures)] = pictures.features[name]
-
-
-__all__ = [
-    "MOST_PICTURES",
-    "NOWHERE",
-    "PROMPT_ROWS",
-    "SHORT_STEP",
-    "WIDTH_STEP",
-    "PromptInputs",
-    "PromptPart",
-    "PromptShape",
-    "PromptTensors",
-]

@@ -247,6 +247,3 @@ def make_runner(
     if model.device.type == "cuda" and config.cuda_graphs:
         return GraphRunner(model, shapes, pad_token_id, config.max_rows, cache_bytes, CudaGraphs(model.device))
     return BatchedRunner(model, shapes, pad_token_id, cache_bytes)
-
-
-__all__ = ["GraphRunner", "make_runner"]

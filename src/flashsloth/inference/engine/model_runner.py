@@ -353,6 +353,3 @@ def non_finite_answer(
         **picture_inputs([pictures], model.device),
     }
     return explained(model, lambda: model(**inputs, use_cache=False, logits_to_keep=1))
-
-
-__all__ = ["BatchedRunner", "ModelRunner", "SingleRunner", "WarmedUp", "non_finite_answer"]

@@ -87,6 +87,3 @@ class PrefixCache:
 
     def _key(self, sequence: Sequence, stop: int) -> Hashable:
         return "prefix", self.weights, sequence.prefix_until(stop)
-
-
-__all__ = ["PrefixCache"]

@@ -72,6 +72,3 @@ class Preprocessing:
 
     def _request(self, picture: Future[PreparedPictures], question: str, options: Options) -> Request:
         return self._write(picture.result(), question, options)  # no wait is in vain: the picture's work came first
-
-
-__all__ = ["PICTURES_HELD", "Preprocessing"]

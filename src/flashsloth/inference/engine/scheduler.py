@@ -34,12 +34,12 @@ class Sequence:
         sampling: its parameters, seed, place among the request's answers, and tokens so far.
         limit: the most tokens it may have.
         deadline: when it ends at the latest, in the engine's clock; None for never.
-        pictures: what the model sees in its pictures, once they were encoded.
+        pictures: features of its pictures, once they were encoded.
         states: keys and values of its first positions, until it is in a row.
-        leader: a sequence in a row that begins as this one does, up to its last question.
-        shared: whether others begin as it does.
+        leader: a sequence in a row with the same prefix.
+        shared: whether others have the same prefix.
         siblings: others of its request, which go on from its prompt.
-        attention: where the model looked, if the request asks for it, once its prompt has been run.
+        attention: the prompt's, if the request asks for it, once it has been run.
         row: of the cache, once it has one.
         aborted: whether its caller does not want it any more.
         new: tokens that have not been handed out.
@@ -105,7 +105,7 @@ class Scheduler:
 
     Args:
         config: limits.
-        positions: that the cache's budget has room for, over all rows.
+        positions: that the cache may hold, over all rows.
     """
 
     def __init__(self, config: EngineConfig, positions: int) -> None:
@@ -135,11 +135,11 @@ class Scheduler:
         while self.waiting and len(self.running) < self._config.max_rows:
             first = self.waiting[0]
             most = max(most, first.most_columns)
-            pictures += first.request.pictures.unseen if first.request.pictures and first.pictures is None else 0
+            pictures += first.request.pictures.unencoded if first.request.pictures and first.pictures is None else 0
             tokens += len(first.request.prompt)
             streams |= first.request.streams
-            waits = streams and pictures > self._config.pictures_per_step  # who sees each token come
-            over = waits or tokens > self._config.prompt_tokens_per_step
+            too_many = streams and pictures > self._config.pictures_per_step  # who streams would wait for them
+            over = too_many or tokens > self._config.prompt_tokens_per_step
             if (admitted and over) or (len(self.running) + 1) * round_columns(most) > self._positions:
                 break
             admitted.append(first)
@@ -149,6 +149,3 @@ class Scheduler:
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that has ended."""
         (self.running if sequence in self.running else self.waiting).remove(sequence)
-
-
-__all__ = ["NO_ROW", "Scheduler", "Sequence"]

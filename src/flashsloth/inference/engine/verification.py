@@ -119,15 +119,15 @@ class ManualClock:
         return self.now
 
 
-class WatchedSampler(Sampler):
-    """Keeps the logits of each step, raw, for the sequence that runs alone."""
+class RecordingSampler(Sampler):
+    """Keeps the logits of each step, raw: float [n, K]."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(*sampled_ids(model))
         self.kept: list[torch.Tensor] = []
 
     def __call__(self, logits: torch.Tensor, states: Any) -> list[Sampled | Exception]:
-        self.kept.append(logits[0].float().cpu().clone())
+        self.kept.append(logits.float().cpu().clone())
         return super().__call__(logits, states)
 
 
@@ -168,7 +168,7 @@ def measured_rounding(sloth: FlashSloth, trials: list[Trial]) -> float:
         inputs |= picture_inputs([pictures], sloth.device)
         with torch.no_grad():
             whole = sloth.model(**inputs, use_cache=False, logits_to_keep=len(tokens)).logits[0]
-        largest = max(largest, float((whole.float().cpu() - torch.stack(kept)).abs().max()))
+        largest = max(largest, float((whole.float().cpu() - torch.cat(kept)).abs().max()))
     return largest
 
 
@@ -281,7 +281,7 @@ def _abort_some(engine: Engine, running: dict[int, Trial]) -> None:
 def _run_alone(sloth: FlashSloth, trial: Trial, most: int) -> tuple[list[int], list[torch.Tensor]]:
     """A request's first tokens when nothing else runs and nothing was kept, with the logits of each."""
     engine = _engine(sloth, 0, ManualClock())
-    engine.sampler = watched = WatchedSampler(sloth.model)
+    engine.sampler = sampler = RecordingSampler(sloth.model)
     engine.add_request(
         replace(trial.request, params=replace(trial.request.params, max_tokens=most, mask=None, deadline=None))
     )
@@ -291,7 +291,7 @@ def _run_alone(sloth: FlashSloth, trial: Trial, most: int) -> tuple[list[int], l
             if output.error is not None:
                 raise output.error
             tokens += [token.token for token in output.tokens]
-    return tokens, watched.kept
+    return tokens, sampler.kept
 
 
 def _compare(sloth: FlashSloth, trial: Trial, rounding: float) -> str | None:
@@ -306,7 +306,7 @@ def _compare(sloth: FlashSloth, trial: Trial, rounding: float) -> str | None:
     for place, (one, other) in enumerate(zip(trial.together, alone, strict=True)):
         if one == other:
             continue
-        gap = _gap(sloth, trial, place, logits[place], one)
+        gap = _gap(sloth, trial, place, logits[place][0], one)
         return "" if gap <= 2 * rounding else f"token {place} is {one} among others and {other} alone, {gap:.2g} away"
     return None
 
@@ -339,6 +339,3 @@ def _gap(sloth: FlashSloth, trial: Trial, place: int, logits: torch.Tensor, othe
 
 def _is_quantized(sloth: FlashSloth) -> bool:
     return any(isinstance(module, QuantizedLinear) for module in sloth.model.modules())
-
-
-__all__ = ["Report", "verify_batch"]

@@ -64,6 +64,3 @@ def warm_up(sloth: FlashSloth, batch: int = 1) -> WarmUp:
 def _picture(number: int) -> Image.Image:
     """One of its own."""
     return Image.new("RGB", (SIDE, SIDE), (number % 256, number // 256 % 256, number >> 16))
-
-
-__all__ = ["WarmUp", "warm_up"]
