@@ -1,17 +1,8 @@
-"""Files and folders that are there whole or not at all: written aside, then renamed.
+"""Files: written whole or not at all, locked, and told from the pointers that Git LFS leaves in their place.
 
 In: a path. Out: another beside it to write to, which takes the first one's place when nothing went wrong, and is gone
-when something did.
-
-A lock on an open file that keeps other processes out, on every system.
-
-In: the descriptor of a file open for writing. Out: the lock, which ends when the file is closed or the process ends,
-killed or not. On POSIX it belongs to the process, so that its children do not hold it; and closing any other
-descriptor of the same file gives it up.
-
-The little text that Git leaves where Git LFS was to put a large file.
-
-In: the beginning of a file, or its path. Out: whether it is one. Pictures, data and weights all ask here.
+when something did. Or, of a file open for writing, a lock that keeps other processes out; or whether a file is an LFS
+pointer: pictures, data and weights all ask here.
 """
 
 from __future__ import annotations
@@ -23,6 +14,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FIRST_BYTE = 1
+"""Bytes that Windows locks, from the beginning of the file; they need not be there."""
+SIGNATURE = b"version https://git-lfs"
+LFS_POINTER = "a Git LFS pointer, not the file itself (`git lfs pull` fetches that)"
+"""What an error says that such a file is."""
 
 
 @contextmanager
@@ -81,12 +78,11 @@ def write_whole(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-FIRST_BYTE = 1
-"""Bytes that Windows locks, from the beginning of the file; they need not be there."""
-
-
 def lock_file(descriptor: int, *, wait: bool) -> None:
-    """Lock an open file, at once or as soon as nobody else has it.
+    """Lock an open file, at once or as soon as nobody else has it, until it is closed or the process ends.
+
+    On POSIX the lock belongs to the process, so that its children do not hold it; closing any other descriptor of the
+    same file gives it up.
 
     Raises:
         BlockingIOError: if another process has it and `wait` is false.
@@ -112,15 +108,7 @@ def lock_file(descriptor: int, *, wait: bool) -> None:
         raise BlockingIOError(error.errno, "another process has locked this file") from error
 
 
-SIGNATURE = b"version https://git-lfs"
-LFS_POINTER = "a Git LFS pointer, not the file itself (`git lfs pull` fetches that)"
-"""What an error says that such a file is."""
-
-
 def is_lfs_pointer(file: str | os.PathLike[str]) -> bool:
     """Whether a file is a pointer; raises OSError where it cannot be read."""
     with open(file, "rb") as opened:
         return opened.read(len(SIGNATURE)) == SIGNATURE
-
-
-__all__ = ["LFS_POINTER", "SIGNATURE", "is_lfs_pointer", "whole_file", "whole_folder", "write_whole"]

@@ -1,4 +1,4 @@
-"""An adapter's folder: PEFT's layout, and one file of ours that says what the adapter was made for.
+"""An adapter's folder: PEFT's layout, and one file of ours that says which base the adapter was made for.
 
 In: a folder. Out: an :class:`AdapterFolder`: PEFT's settings, and the :class:`Base` that they belong to.
 
@@ -7,10 +7,9 @@ In: a folder. Out: an :class:`AdapterFolder`: PEFT's settings, and the :class:`B
     base.json                   ours: the base's name and digest, and how it was quantized while training
     processor_config.json ...   the processor and the tokenizer, as beside any model
 
-A base by its tensors: names, types, shapes and bytes, whatever the layout and the files they lie in.
-
-In: a checkpoint's folder, ours or published. Out: a text such as `sha256:9f2c...`. The same weights in the other
-layout, or cut into other files, have the same digest; one changed bit, or another precision, has another.
+A base's digest is of its tensors' names, types, shapes and bytes: the same weights in the other layout, or cut into
+other files, have the same one; one changed bit, or another precision, has another. How adapters are made is
+`flashsloth.training.lora`.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flashsloth.errors import FlashSlothError, LoadError
 from flashsloth.model.loading import by_our_names, is_published
@@ -54,7 +55,7 @@ class Base:
 
     Attributes:
         name: a folder, a name on the hub, or `nano`.
-        digest: of its tensors, see `digest.py`; None where nobody wrote it down.
+        digest: of its tensors, see :func:`base_digest`; None where nobody wrote it down.
         quantize: how the language model was held while the adapter learned: `none` or `nf4`.
     """
 
@@ -189,47 +190,16 @@ def _base_of(folder: Path, settings: dict[str, Any]) -> Base | None:
     return Base(**fields)
 
 
-ALGORITHM = "sha256"
-_CHUNK_BYTES = 1 << 22
-
-
 def base_digest(folder: Path) -> str:
-    """The digest of a checkpoint's tensors; reads all of them once.
+    """The digest of a checkpoint's tensors, such as `sha256:9f2c...`; reads all of them once.
 
     Raises:
         CheckpointError: if the weights are not whole.
     """
     named = by_our_names(stored_tensors(folder), published=is_published(folder))
-    total = hashlib.new(ALGORITHM)
-    for name in sorted(named):
-        tensor = named[name]
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)} {_content(tensor)}\n".encode())
-    return f"{ALGORITHM}:{total.hexdigest()}"
-
-
-def _content(tensor: StoredTensor) -> str:
-    """The digest of one tensor's bytes."""
-    content = hashlib.new(ALGORITHM)
-    left = tensor.nbytes
-    with tensor.file.open("rb") as stream:
-        stream.seek(tensor.start)
-        while left:
-            chunk = stream.read(min(left, _CHUNK_BYTES))
-            if not chunk:
-                break  # read_header has seen that the file is long enough: it shrank since, and the digest tells
-            content.update(chunk)
-            left -= len(chunk)
-    return content.hexdigest()
-
-
-__all__ = [
-    "ADAPTER_CONFIG",
-    "ADAPTER_WEIGHTS",
-    "BASE_FILE",
-    "AdapterError",
-    "AdapterFolder",
-    "Base",
-    "base_digest",
-    "is_adapter",
-    "read_adapter",
-]
+    total = hashlib.sha256()
+    for name, tensor in sorted(named.items()):
+        content = np.memmap(tensor.file, np.uint8, "r", tensor.start, (tensor.nbytes,)).data if tensor.nbytes else b""
+        line = f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(content).hexdigest()}\n"
+        total.update(line.encode())
+    return f"sha256:{total.hexdigest()}"

@@ -39,6 +39,18 @@ from flashsloth.model.loading.preflight import expected_shapes
 END_TOKEN, PAD_TOKEN = "</s>", "<pad>"
 ANCHORS = (" .", ".")
 """What the anchor is where it is one token; the first is the published model's (764 in Phi-2's vocabulary)."""
+logger = logging.getLogger(__name__)
+PUBLISHED_EMBQ_DEPTH = 7 / 32
+"""Where EmbQ stands in the published model: before layer 7 of 32."""
+PUBLISHED_POOL_SIZE = 3
+DEFAULT_NUM_QUERY_TOKENS = 9
+_FEATURE_LAYER = -2
+"""F leaves the layer before the last, as in the published model."""
+_TOWER, _LANGUAGE_MODEL, _HEAD = "model.vision_tower.", "model.language_model.", "lm_head."
+_NEW_PARTS = (
+    *("model.spatial_attention_pooling.", "model.projector."),
+    *("model.query_tokens.", "model.embedded_query."),
+)
 
 
 @dataclass(frozen=True)
@@ -112,21 +124,6 @@ def _anchor(tokenizer: Any, name: str) -> int:
         if len(ids) == 1:
             return int(ids[0])
     raise CreateError(f"{name}: the tokenizer has no single token for '.', which anchors the query tokens")
-
-
-logger = logging.getLogger(__name__)
-
-PUBLISHED_EMBQ_DEPTH = 7 / 32
-"""Where EmbQ stands in the published model: before layer 7 of 32."""
-PUBLISHED_POOL_SIZE = 3
-DEFAULT_NUM_QUERY_TOKENS = 9
-_FEATURE_LAYER = -2
-"""F leaves the layer before the last, as in the published model."""
-_TOWER, _LANGUAGE_MODEL, _HEAD = "model.vision_tower.", "model.language_model.", "lm_head."
-_NEW_PARTS = (
-    *("model.spatial_attention_pooling.", "model.projector."),
-    *("model.query_tokens.", "model.embedded_query."),
-)
 
 
 @dataclass(frozen=True)
@@ -327,14 +324,3 @@ def _billions(model: Any) -> float:
 
 def _new_millions(model: Any) -> float:
     return sum(p.numel() for name, p in model.named_parameters() if name.startswith(_NEW_PARTS)) / 1e6
-
-
-__all__ = [
-    "CreateError",
-    "ExtendedTokenizer",
-    "NewSizes",
-    "create",
-    "extended_tokenizer",
-    "largest_divisor",
-    "nearest_divisor",
-]

@@ -1,13 +1,9 @@
-"""What a checkpoint is, told from its headers, and whether its numbers are numbers.
+"""What a checkpoint or an adapter is, told from its files, and whether its numbers are finite.
 
-In: a folder or a name on the hub, in our layout or the published one, whole or damaged. Out: a :class:`CheckpointInfo`:
-layout, variant, stage, parameters by part, types, files, vocabulary, sizes, and what is missing or odd. No weight is
-judged but by whether it is a finite number, and EmbQ's three small norms, which tell whether it was ever trained.
-
-What an adapter is, told from its files.
-
-In: an adapter's folder. Out: an :class:`AdapterInfo`: rank, targets, fully trained parts, base, sizes, and what is odd.
-Neither the adapter's weights nor the base's are read.
+In: a folder or a name on the hub, whole or damaged. Out: a :class:`CheckpointInfo` of a checkpoint in our layout or the
+published one: layout, variant, stage, parameters by part, types, files, vocabulary, sizes; an :class:`AdapterInfo` of
+an adapter: rank, targets, fully trained parts, base. Both say what is missing or wrong. Weights are read to see whether
+they are finite numbers, and EmbQ's three small norms to tell whether it was ever trained.
 """
 
 from __future__ import annotations
@@ -57,6 +53,11 @@ _NORMS = "model.embedded_query.norm_"
 _ONE = {"F32": b"\x00\x00\x80\x3f", "F16": b"\x00\x3c", "BF16": b"\x80\x3f", "F64": b"\x00" * 6 + b"\xf0\x3f"}
 """The number one in each type, little-endian: what a norm's weight is before training."""
 _GENERATION = "generation_config.json"
+_PREFIX = "base_model.model."
+"""How PEFT's names begin."""
+_MATRIX = re.compile(r"(?P<layer>.+)\.lora_[AB]\.weight")
+_LOW_RANK = "low-rank matrices"
+_PROCESSOR = "processor_config.json"
 
 
 @dataclass(frozen=True)
@@ -296,13 +297,6 @@ def _companion_remarks(folder: Path, config: FlashSlothConfig, *, published: boo
     return remarks
 
 
-_PREFIX = "base_model.model."
-"""How PEFT's names begin."""
-_MATRIX = re.compile(r"(?P<layer>.+)\.lora_[AB]\.weight")
-_LOW_RANK = "low-rank matrices"
-_PROCESSOR = "processor_config.json"
-
-
 @dataclass(frozen=True)
 class AdapterInfo:
     """What an adapter is.
@@ -394,6 +388,3 @@ def _remarks(found: AdapterFolder) -> list[str]:
     if not (found.path / _PROCESSOR).is_file():
         remarks.append(f"no {_PROCESSOR}: copy the base's processor into the folder")
     return remarks
-
-
-__all__ = ["PARTS", "AdapterInfo", "CheckpointInfo", "inspect_adapter", "inspect_checkpoint"]

@@ -1,17 +1,13 @@
-"""A base and its adapter to one model, and to an ordinary checkpoint.
+"""A base and its adapter to one model, and to an ordinary checkpoint that is proved to compute the same.
 
 In: an adapter's folder, and its base where that is not the one written down. Out: a model whose every tensor has the
-type that it has in the base; or a folder as any other checkpoint's, after a proof.
+type that it has in the base; or a folder as any other checkpoint's.
 
 Sums are made in float32, by PEFT, and rounded once. An adapter that was learned over a quantized base is folded into
-the base as it is stored, not into what the quantization left of it.
+the base as it is stored, not into what the quantization left of it. The proof compares the logits of one small batch
+with pictures, drawn from a fixed seed, before and after: a question about a picture, one about two, one about none.
 
-That a merged model computes what its base and its adapter did together.
-
-In: a model and its processor, at two moments. Out: the logits of one small batch with pictures, and how far two of them
-are apart. The batch is drawn from a fixed seed: a question about a picture, one about two, and one about none.
-
-Legend: B rows, T positions, V vocabulary.
+Legend: B rows, T positions, V vocabulary, n positions that are no padding.
 """
 
 from __future__ import annotations
@@ -38,6 +34,11 @@ SEED = 0
 QUESTIONS = (("What is in the picture?", 1), ("Which of the two is larger?", 2), ("What can you do?", 0))
 """A question, and how many pictures it is about."""
 PICTURE_SIZE = (96, 64)
+logger = logging.getLogger(__name__)
+MERGING_TOLERANCE = 1e-4
+"""How far float32 sums in another order may bring logits apart, as a share of the largest logit."""
+ROUNDING_TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""The same once every weight is rounded to the base's type: some tens of that type's own precision."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,6 @@ def compare(found: torch.Tensor, expected: torch.Tensor) -> Difference:
         scale=expected.abs().max().item(),
         same_choice=(found.argmax(-1) == expected.argmax(-1)).double().mean().item(),
     )
-
-
-logger = logging.getLogger(__name__)
-
-MERGING_TOLERANCE = 1e-4
-"""How far float32 sums in another order may bring logits apart, as a share of the largest logit."""
-ROUNDING_TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""The same once every weight is rounded to the base's type: some tens of that type's own precision."""
 
 
 @dataclass(frozen=True)
@@ -301,18 +294,3 @@ def require_peft() -> Any:
 def _short(digest: str) -> str:
     """Enough of a digest to tell two apart."""
     return digest[: digest.index(":") + 13] if ":" in digest else digest
-
-
-__all__ = [
-    "MERGING_TOLERANCE",
-    "ROUNDING_TOLERANCES",
-    "Difference",
-    "Merge",
-    "check_base",
-    "compare",
-    "logits_of",
-    "merge",
-    "merged_model",
-    "proof_batch",
-    "require_peft",
-]

@@ -183,13 +183,3 @@ def _grown(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """More rows, each the mean of the old; fewer are never asked for."""
     mean = tensor.float().mean(dim=0, keepdim=True).to(tensor.dtype)
     return torch.cat([tensor, mean.expand(rows - tensor.shape[0], *tensor.shape[1:])])
-
-
-__all__ = [
-    "CreateError",
-    "LanguageBackbone",
-    "VisionBackbone",
-    "load_language_backbone",
-    "load_vision_backbone",
-    "one_line",
-]

@@ -1,11 +1,7 @@
-"""Rows of a report: what counts as right, how many were, and how sure that is.
+"""Asks a model all questions of many pictures, as fast as it can, and counts the right answers.
 
-In: questions and answers. Out: :class:`Score` rows, one for each kind of question and one for all.
-
-Asks a model all questions of many pictures, as fast as it can, and counts the right answers.
-
-In: a loaded model and pictures with their questions. Out: :class:`Tallies`, a row for each kind, and further rows where
-a picture asks for them.
+In: a loaded model and pictures with their questions. Out: :class:`Tallies`, whose :class:`Score` rows say how many
+answers were right and how sure that is: one for each kind of question, and further ones where a picture asks for them.
 """
 
 from __future__ import annotations
@@ -34,6 +30,8 @@ CANNOT_TELL = (
 )  # fmt: skip
 """What answers begin with that say that it can't be told, whatever the model's manner."""
 _ENDS = " \t\n.!?\"'"
+MAX_TOKENS = 32
+"""Longer than any true answer."""
 
 
 @dataclass
@@ -137,10 +135,6 @@ def wilson_interval(right: int, asked: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-MAX_TOKENS = 32
-"""Longer than any true answer."""
-
-
 @dataclass(frozen=True)
 class PictureQuestions:
     """A picture with what is asked about it.
@@ -188,6 +182,3 @@ def ask_all(
         if progress is not None and not left[id(picture)]:
             progress(1)
     return tallies
-
-
-__all__ = ["MAX_TOKENS", "PictureQuestions", "ask_all"]

@@ -2,10 +2,9 @@
 
 In: whatever a user has. Out: `PIL.Image.Image` of mode RGB, or a `PictureError`, one line that says why not.
 
-    sources.py   path, data URL, file object, bytes -> encoded bytes, never more than the limit
-    formats.py   encoded bytes -> a Pillow image of which the header alone is read
-    pixels.py    decoded pixels of any mode, or an array -> upright 8-bit RGB
-    pictures.py  the three in order, with limits.py checked between: `open_picture`, `open_pictures`
+    open_image.py   path, data URL, file object, bytes -> encoded bytes, then all below in order, limits between
+    formats.py      encoded bytes -> a Pillow image of which the header alone is read
+    pixels.py       decoded pixels of any mode, or an array -> upright 8-bit RGB
 """
 
 from flashsloth.media.limits import DEFAULT_LIMITS, MediaLimits, PictureError

@@ -1,14 +1,11 @@
 """Encoded bytes, untrusted, become a Pillow image of which the header alone has been read.
 
 In: the bytes of a file. Out: a Pillow image with its size and mode, still to be loaded. The format goes by content,
-never by name: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, HEIC; of several frames, the first.
+never by name: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, HEIC; of several frames, the first. What a file is instead is
+named in the refusal, by its first bytes.
 
 The plugins are called themselves, not through `Image.open`: that one answers "cannot identify" to whatever went wrong,
 and warns or refuses by `Image.MAX_IMAGE_PIXELS`, a setting of the whole process that is not ours to change.
-
-What a file is that is no picture of ours, in words, so that a refusal names it.
-
-In: the first bytes of a file whose format `formats.py` does not read. Out: a few words. Nothing is decoded.
 """
 
 from __future__ import annotations
@@ -103,6 +100,40 @@ TGA_FOOTER_BYTES = 26
 TGA_HEADER_BYTES = 18
 TGA_KINDS, TGA_DEPTHS = (1, 2, 3, 9, 10, 11), (8, 15, 16, 24, 32)
 PCX_MARK, PCX_VERSIONS, PCX_DEPTHS = 0x0A, (0, 2, 3, 4, 5), (1, 2, 4, 8)
+FORMATS = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "WebP": WebpImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+}
+OPENERS: dict[str, Callable[[str, io.BytesIO], ImageFile.ImageFile]] = {
+    "TIFF": open_tiff,
+    "AVIF": open_avif,
+    "HEIC": open_heic,
+}
+SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",  # BigTIFF
+    b"MM\x00+": "TIFF",
+}
+PNG_DEPTH_OFFSET = 24  # bytes: signature (8), chunk head (8), width (4), height (4)
+PNG_FIRST_CHUNK, PNG_CHUNK_HEAD, PNG_CRC_BYTES, CICP_BYTES = 8, 8, 4, 4
+MOST_PNG_CHUNKS = 1000  # before the pixels
+BMP_HEADER, BMP_BITS, BMP_ALPHA_MASK = 14, 28, slice(66, 70)  # bytes; the header's first field is its length:
+BMP_V3, BMP_V5 = 56, 124  # with the alpha's mask; with a profile
+BMP_COLOUR_SPACE, BMP_EMBEDDED, BMP_PROFILE = slice(70, 74), b"DEBM", 126
+MAX_JPEG_SCANS = 100  # progressive files have about ten; a few bytes buy one more, and each is a pass over every pixel
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # no stuffed byte, restart or fill byte
+JPEG_TEM, JPEG_SOI, JPEG_EOI, JPEG_SOS = 0x01, 0xD8, 0xD9, 0xDA
+JPEG_BARE_MARKERS = frozenset({JPEG_TEM, JPEG_SOI})  # markers that no segment length follows
 
 
 def other_kind(data: bytes) -> str:
@@ -140,43 +171,6 @@ def _is_tga(data: bytes) -> bool:
         return False
     size, depth = data[12:16], data[16]
     return data[1] <= 1 and data[2] in TGA_KINDS and depth in TGA_DEPTHS and any(size[:2]) and any(size[2:])
-
-
-FORMATS = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
-PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "WebP": WebpImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-}
-OPENERS: dict[str, Callable[[str, io.BytesIO], ImageFile.ImageFile]] = {
-    "TIFF": open_tiff,
-    "AVIF": open_avif,
-    "HEIC": open_heic,
-}
-SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
-    b"II+\x00": "TIFF",  # BigTIFF
-    b"MM\x00+": "TIFF",
-}
-
-PNG_DEPTH_OFFSET = 24  # bytes: signature (8), chunk head (8), width (4), height (4)
-PNG_FIRST_CHUNK, PNG_CHUNK_HEAD, PNG_CRC_BYTES, CICP_BYTES = 8, 8, 4, 4
-MOST_PNG_CHUNKS = 1000  # before the pixels
-BMP_HEADER, BMP_BITS, BMP_ALPHA_MASK = 14, 28, slice(66, 70)  # bytes; the header's first field is its length:
-BMP_V3, BMP_V5 = 56, 124  # with the alpha's mask; with a profile
-BMP_COLOUR_SPACE, BMP_EMBEDDED, BMP_PROFILE = slice(70, 74), b"DEBM", 126
-MAX_JPEG_SCANS = 100  # progressive files have about ten; a few bytes buy one more, and each is a pass over every pixel
-JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # no stuffed byte, restart or fill byte
-JPEG_TEM, JPEG_SOI, JPEG_EOI, JPEG_SOS = 0x01, 0xD8, 0xD9, 0xDA
-JPEG_BARE_MARKERS = frozenset({JPEG_TEM, JPEG_SOI})  # markers that no segment length follows
 
 
 class WholeFile(io.BytesIO):
@@ -274,6 +268,3 @@ def _jpeg_scans(data: bytes) -> int:
         if code not in JPEG_BARE_MARKERS:
             position += int.from_bytes(data[position : position + 2], "big")
     return scans
-
-
-__all__ = ["other_kind"]

@@ -3,13 +3,9 @@
 In: a path, encoded bytes, a data URL, a binary file object, a PIL image, a numpy array or a torch tensor, or a list of
 them. Out: `PIL.Image.Image` of mode RGB, fully decoded, tied to no file. Anything else is a `PictureError`.
 
-Where a picture's encoded bytes come from: a path, a data URL, a binary file object, or the bytes themselves.
-
-In: one of those. Out: a name for error messages and the bytes, of which never more than the limit are read. Nothing is
-fetched from a network, and nothing but a regular file is opened.
-
-A string is a path or a data URL. Who serves strangers passes what they send through `data_url_bytes`, so that no string
-of theirs is ever taken for a path.
+Of encoded bytes never more than the limit are read. Nothing is fetched from a network, and nothing but a regular file
+is opened. A string is a path or a data URL: who serves strangers passes what they send through `data_url_bytes`, so
+that no string of theirs is ever taken for a path.
 """
 
 from __future__ import annotations
@@ -49,6 +45,9 @@ FILE_KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+CONVERSION_FAILURES = (ValueError, OSError, ImportError)  # ImportError: colours without littlecms
+TENSOR_FAILURES = (TypeError, RuntimeError)  # sparse, quantized, or without data
+ImagePolicy: TypeAlias = Literal["careful", "official"]
 
 
 def encoded_picture(source: Any, limits: MediaLimits) -> tuple[str, bytes]:
@@ -150,10 +149,6 @@ def _file_bytes(file: IO[bytes], limits: MediaLimits) -> tuple[str, bytes]:
     return name, read.getvalue()
 
 
-CONVERSION_FAILURES = (ValueError, OSError, ImportError)  # ImportError: colours without littlecms
-TENSOR_FAILURES = (TypeError, RuntimeError)  # sparse, quantized, or without data
-
-
 class Tensor(Protocol):
     """A torch tensor, without importing torch."""
 
@@ -165,7 +160,6 @@ class Tensor(Protocol):
 PictureSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor
 )
-ImagePolicy: TypeAlias = Literal["careful", "official"]
 
 
 def open_pictures(

@@ -10,21 +10,12 @@ nothing with what came in. A picture that has no right answer is a `ValueError` 
                         values outside all of them (measurements) are stretched from their least to their greatest
     colours             to sRGB where the file says that they are something else (colour.py)
     CMYK, YCbCr, LAB    Pillow's conversion where the file says nothing
-    orientation         applied once (orientation.py)
+    orientation         applied once: EXIF's, as the format carries it or as hexadecimal digits in a PNG text ("Raw
+                        profile type exif" or "APP1", which ImageMagick and exiftool write), else XMP's. What is
+                        absent, damaged or not between 1 and 8 is as good as upright. Readers of TIFF, AVIF and HEIC
+                        hand out pictures that are upright already, or ask for the turn in EXIF.
 
 Shapes: H height, W width, C channels (1 grey, 3 RGB, 4 RGBA).
-
-Which way up a picture is meant to be seen, from whatever metadata says so.
-
-In: the `info` of a Pillow image. Out: an EXIF orientation, 1..8, or the turn that undoes it. The first of these that
-names one counts, and it is applied once:
-
-    EXIF                    as the format carries it, or as hexadecimal digits in a PNG text ("Raw profile type exif",
-                            "Raw profile type APP1", which ImageMagick and exiftool write)
-    XMP                     tiff:Orientation, as an attribute or an element
-
-What is absent, damaged or not between 1 and 8 is as good as upright. Of TIFF, AVIF and HEIC the orientation is part of
-the format: their readers hand out pictures that are upright already, or ask for the turn in EXIF.
 """
 
 from __future__ import annotations
@@ -62,6 +53,20 @@ RAW_EXIF, RAW_XMP = ("exif", "EXIF", "APP1", "app1"), ("xmp", "XMP", "APP1", "ap
 RAW_HEAD_LINES = 3  # an empty one, the profile's name, its length in bytes
 XMP_KEYS = ("XML:com.adobe.xmp", "xmp")
 XMP_ORIENTATION = re.compile(rb"<?tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[\"'<]")
+WHITE_8_BIT = 255
+WHITE_16_BIT = 65535
+BYTE_BITS = 8
+PALETTE_COLOURS = 256
+GREY_16_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+DEEP_GREY_MODES = GREY_16_BIT_MODES | {"I", "F"}
+ALPHA_BANDS = frozenset({"A", "a"})  # "a" is of premultiplied modes
+COLOUR_KEY_MODES = frozenset({"1", "L", "RGB"})  # one colour of these may stand for "transparent"
+STRAIGHT_ALPHA = {"La": "LA", "RGBa": "RGBA"}  # premultiplied mode -> the mode that Pillow converts onwards
+BAND_PIXELS = 1 << 20  # pixels widened at a time, so that a 16-bit picture costs no second, wider copy
+CHANNEL_COUNTS = (1, 3, 4)
+HALF_LEVEL = 0.5 / WHITE_8_BIT  # a float this little outside 0..1 still rounds to black or white
+TAG_BITS_PER_SAMPLE, TAG_PHOTOMETRIC = 258, 262
+WHITE_IS_ZERO = 0  # value of TAG_PHOTOMETRIC
 
 
 def orientation(info: dict[Any, Any]) -> int:
@@ -115,25 +120,6 @@ def _raw_profiles(info: dict[Any, Any], kinds: tuple[str, ...]) -> list[bytes]:
             except ValueError:  # damaged: as good as none
                 continue
     return found
-
-
-WHITE_8_BIT = 255
-WHITE_16_BIT = 65535
-BYTE_BITS = 8
-PALETTE_COLOURS = 256
-
-GREY_16_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-DEEP_GREY_MODES = GREY_16_BIT_MODES | {"I", "F"}
-ALPHA_BANDS = frozenset({"A", "a"})  # "a" is of premultiplied modes
-COLOUR_KEY_MODES = frozenset({"1", "L", "RGB"})  # one colour of these may stand for "transparent"
-STRAIGHT_ALPHA = {"La": "LA", "RGBa": "RGBA"}  # premultiplied mode -> the mode that Pillow converts onwards
-
-BAND_PIXELS = 1 << 20  # pixels widened at a time, so that a 16-bit picture costs no second, wider copy
-CHANNEL_COUNTS = (1, 3, 4)
-HALF_LEVEL = 0.5 / WHITE_8_BIT  # a float this little outside 0..1 still rounds to black or white
-
-TAG_BITS_PER_SAMPLE, TAG_PHOTOMETRIC = 258, 262
-WHITE_IS_ZERO = 0  # value of TAG_PHOTOMETRIC
 
 
 def rgb_on_white(image: Image.Image) -> Image.Image:

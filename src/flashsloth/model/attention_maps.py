@@ -113,6 +113,3 @@ def recording_attention(model: nn.Module) -> Iterator[AttentionMaps]:
         del keepers[thread]
         if outer is not None:
             keepers[thread] = outer
-
-
-__all__ = ["AttentionMaps", "AttentionWeights", "recording_attention"]

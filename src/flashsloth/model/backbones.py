@@ -74,6 +74,3 @@ def embedding_name(model: Any) -> str:
     """The parameter name of the input embeddings, whatever the language model calls them."""
     weight = model.get_input_embeddings().weight
     return next(name for name, parameter in model.named_parameters() if parameter is weight)
-
-
-__all__ = ["check_precision", "decoder_layers", "embedding_name", "make_vision_tower"]

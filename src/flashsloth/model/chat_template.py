@@ -124,14 +124,3 @@ def chat_template(system_prompt: str = SYSTEM_PROMPT, bos_token: str = "") -> st
     for name, value in values.items():
         template = template.replace(name, value)
     return template
-
-
-__all__ = [
-    "ESCAPE",
-    "IMAGE_TOKEN",
-    "PLAIN_TEMPLATE",
-    "QUERY_TOKEN",
-    "QUESTION_START",
-    "SYSTEM_PROMPT",
-    "chat_template",
-]

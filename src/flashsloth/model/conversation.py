@@ -1,14 +1,11 @@
-"""A conversation as its user gives it: checked, its texts escaped, its pictures opened.
+"""A conversation as its user gives it, and the prompt that a chat template writes of it.
 
 In: messages, each `{"role": ..., "content": text or parts}`, a part being `{"type": "text", "text": ...}` or
-`{"type": "image", "image": PIL, path, bytes or data URL}`.
-Out: the same messages, safe to be written down by a chat template; and the pictures, in order.
+`{"type": "image", "image": PIL, path, bytes or data URL}`. Out: the same messages checked and escaped, safe to be
+written down by a chat template; and the pictures, opened, in order.
 
-A written prompt, taken apart: text to tokenize, structural tokens, and where questions begin.
-
-In: a prompt as the chat template writes it, in which structural tokens stand for themselves and everything of the
-user's is escaped; or one that somebody wrote by hand. Out: a :class:`Prompt`, and from it, token by token, each
-question's place.
+In: a written prompt, in which structural tokens stand for themselves and everything of the user's is escaped; or one
+that somebody wrote by hand. Out: a :class:`Prompt`: text to tokenize, structural tokens, and where questions begin.
 """
 
 from __future__ import annotations
@@ -28,6 +25,8 @@ PICTURE_KEYS = ("image", "path", "url", "base64")
 PART_TYPES = ("image", "text")
 
 Message = dict[str, Any]
+USER_TAG = "USER:"
+"""What opens a turn in a text that marks no question."""
 
 
 def plain_messages(chat: Any) -> Any:
@@ -132,10 +131,6 @@ def pictures_of(chat: list[Message]) -> list[Image.Image]:
                     )
                 sources.append(source)
     return [open_picture(source) for source in sources]
-
-
-USER_TAG = "USER:"
-"""What opens a turn in a text that marks no question."""
 
 
 class Piece(NamedTuple):
@@ -246,16 +241,3 @@ class QuestionFinder:
 def _structural_tokens(tokenizer: Any) -> list[str]:
     """Placeholders and special tokens, longest first, so that none hides behind its own beginning."""
     return sorted({IMAGE_TOKEN, QUERY_TOKEN, *tokenizer.all_special_tokens}, key=len, reverse=True)
-
-
-__all__ = [
-    "USER_TAG",
-    "Piece",
-    "Prompt",
-    "PromptText",
-    "QuestionFinder",
-    "check_conversation",
-    "pictures_of",
-    "plain_messages",
-    "with_texts",
-]

@@ -201,6 +201,3 @@ class EmbeddedQuery(nn.Module):
         if inputs.keep is not None:
             inputs.keep(inputs, weights)
         return self.up(seen)
-
-
-__all__ = ["AttentionKeeper", "EmbeddedQuery", "EmbeddedQueryInputs", "QueryTokens"]

@@ -4,17 +4,10 @@ In: what the processor made. Out: what `generate` passes to `forward` at each st
 neither pictures nor position tensors in the cached steps after it, both again and grown with each step where the cache
 is off.
 
+Keys and values of earlier passes are `past_key_values` in transformers, and since 5.24 `cache`; only this file knows
+both names.
+
 Legend: B batch, T prompt positions, N pictures.
-
-What versions of transformers call the keys and values of earlier passes: `past_key_values`, and since 5.24 `cache`.
-
-In: models, outputs and arguments of whichever version is installed. Out: the keys and values, or the name to give them
-by. Nothing else in the package knows that the names differ.
-
-Whether a language model's layers keep keys and values, and nothing else, of every position.
-
-In: its configuration. Out: an empty cache, or None. Sliding windows, recurrent and hybrid layers keep something else:
-then positions of unlike answers cannot stand side by side, and beginnings cannot be shared.
 """
 
 from __future__ import annotations
@@ -39,6 +32,14 @@ CACHE_NAMES = ("cache", "past_key_values")
 """Newest first."""
 CACHE_NAME = next(name for name in CACHE_NAMES if name in {field.name for field in fields(BaseModelOutputWithPast)})
 """What the installed transformers calls it in its outputs, and in what `generate` hands to a model."""
+PICTURE_INPUTS = ("pixel_values", "image_views", "image_row", "mm_encoder_outputs")
+_REFUSED = {
+    "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
+    "prompt_lookup_num_tokens": "it would copy placeholders of the prompt into the answer",
+    "assistant_model": "a draft model is not given the positions of pictures and queries",
+    "assistant_early_exit": "a draft of the first layers would not pass through EmbQ",
+}
+"""Settings of `generate` that would lose pictures, and why."""
 
 
 def cache_argument(language_model: Any) -> str:
@@ -70,16 +71,6 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
     if past_key_values is not None and CACHE_NAME != "past_key_values":
         warnings.warn("`past_key_values` is deprecated in transformers: give `cache`", FutureWarning, stacklevel=3)
     return past_key_values if cache is None else cache
-
-
-PICTURE_INPUTS = ("pixel_values", "image_views", "image_row", "mm_encoder_outputs")
-_REFUSED = {
-    "prefill_chunk_size": "a chunk of the prompt would reach EmbQ without its question or picture",
-    "prompt_lookup_num_tokens": "it would copy placeholders of the prompt into the answer",
-    "assistant_model": "a draft model is not given the positions of pictures and queries",
-    "assistant_early_exit": "a draft of the first layers would not pass through EmbQ",
-}
-"""Settings of `generate` that would lose pictures, and why."""
 
 
 class FlashSlothGenerationMixin(GenerationMixin):
@@ -231,17 +222,10 @@ def _select_pictures(output: ModelOutput, order: torch.Tensor) -> ModelOutput:
 
 
 def plain_cache(text_config: Any) -> DynamicCache | None:
-    """An empty cache of transformers' whose layers hold keys and values alone; None where a model keeps more."""
+    """An empty cache of transformers' whose layers hold keys and values alone; None where a model keeps more.
+
+    Sliding windows, recurrent and hybrid layers do: then answers of unlike length cannot run side by side, and prefixes
+    cannot be shared.
+    """
     cache = DynamicCache(config=text_config)
     return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
-
-
-__all__ = [
-    "CACHE_NAME",
-    "CACHE_NAMES",
-    "PICTURE_INPUTS",
-    "FlashSlothGenerationMixin",
-    "cache_argument",
-    "one_cache",
-    "plain_cache",
-]

@@ -9,21 +9,15 @@ resolutions, W is the most, `image_views` int64 [N] says how many each has, and 
     HD         the whole picture as above, then the picture laid on a grey square, resized to grid*size and cut into
                grid x grid tiles, row by row
 
-Pixels are those of Pillow's bicubic resize in both directions, as in the published code. What differs is the grey
-square: it is never made whole (see `resizing.py`), so that a long strip costs no more than its own pixels.
+Pixels are those of Pillow's bicubic resize, bit for bit as in the published code, but the grey square is never made
+whole, so that a long strip costs no more than its own pixels: Pillow resizes along rows first, then along columns, and
+rounds in between, so rows of a wide picture hold no grey, rows of a tall one are widened a strip at a time, and columns
+can be had some at a time, by several threads.
 
 Legend: N pictures, W views a picture, H and X the picture's height and width.
-
-Resizing pictures on a grey square, as the published code does, without making the square.
-
-In: RGB pictures. Out: the pixels of Pillow's resize of the square, bit for bit.
-
-Pillow resizes along rows first, then along columns, and rounds in between: rows of a wide picture hold no grey, rows of
-a tall one are widened a strip at a time, and columns can be had some at a time, by several threads.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: transformers checks options by the types that the annotations name.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -54,6 +48,19 @@ MOST_THREADS = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+ASPECTS = ("square", "pad")
+MAX_CHANNEL = 255
+BATCH_DIMENSIONS = 4
+"""Dimensions of an array that holds several pictures of one size."""
+_FIXED = {
+    "do_resize": (True, "the encoder takes views of one size"),
+    "do_center_crop": (False, "the whole picture is seen"),
+    "do_pad": (False, "image_aspect_ratio says how a picture becomes square"),
+    "data_format": ("channels_first", "the encoder takes channels first"),
+}
+"""Options of transformers' image processors that have one right value here, and why."""
+_CHANNEL_AXES = {"channels_first": 0, "channels_last": 2}
+_CHANNEL_COUNTS = (1, 3, 4)
 
 
 def resize_on_square(image: Image.Image, side: int, resample: int = PILImageResampling.BICUBIC) -> Image.Image:
@@ -104,24 +111,6 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
 def _threads(process: int, count: int) -> Executor:
     """The threads of this process: one that it forked has none of them."""
     return ThreadPoolExecutor(count, "flashsloth-pictures")
-
-
-# No `from __future__ import annotations`: transformers checks options by the types that the annotations name.
-
-
-ASPECTS = ("square", "pad")
-MAX_CHANNEL = 255
-BATCH_DIMENSIONS = 4
-"""Dimensions of an array that holds several pictures of one size."""
-_FIXED = {
-    "do_resize": (True, "the encoder takes views of one size"),
-    "do_center_crop": (False, "the whole picture is seen"),
-    "do_pad": (False, "image_aspect_ratio says how a picture becomes square"),
-    "data_format": ("channels_first", "the encoder takes channels first"),
-}
-"""Options of transformers' image processors that have one right value here, and why."""
-_CHANNEL_AXES = {"channels_first": 0, "channels_last": 2}
-_CHANNEL_COUNTS = (1, 3, 4)
 
 
 class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -181,7 +170,7 @@ class FlashSlothImageProcessorPil(PilBackend):
         """
         width, height = size
         square = max(size)
-        left, top = -((square - width) // 2), -((square - height) // 2)  # as in resizing.py
+        left, top = -((square - width) // 2), -((square - height) // 2)  # as `columns_on_square` centres it
         whole = (left, top, left + square, top + square) if self.image_aspect_ratio == "pad" else (0, 0, width, height)
         if self.image_grid == STANDARD_GRID:
             return np.array([whole], np.float64)

@@ -281,6 +281,3 @@ def _after_leading_pictures(row: PromptLayout, place: int, words: dict[str, Any]
 def _past(word: Ids, ids: Ids, place: int) -> int:
     """The position after as much of `word` as stands at `place`."""
     return place + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(word, ids[place:], strict=False)))
-
-
-__all__ = ["PromptLayout", "holds_placeholders", "layout_from_ids", "prompt_ids", "views_of_pictures"]

@@ -91,14 +91,3 @@ def _cross_entropy(
     logits_of: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     return F.cross_entropy(logits_of(states).float(), targets, reduction="sum")
-
-
-__all__ = [
-    "IGNORED_LABEL",
-    "ROWS_AT_A_TIME",
-    "LanguageModelHead",
-    "TokenLosses",
-    "next_tokens",
-    "sum_by_chunks",
-    "token_losses",
-]

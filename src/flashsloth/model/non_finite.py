@@ -125,6 +125,3 @@ def _advice(model: Any, module: nn.Module | None) -> str:
     if model.dtype == torch.float16:
         return "float16 holds nothing beyond 65504: load the model in bfloat16 or float32"
     return "load the model in float32 and without quantization; if it stays, the checkpoint is damaged"
-
-
-__all__ = ["NonFiniteError", "NonFinitePass", "explained", "require_finite"]

@@ -52,6 +52,3 @@ class FlashSlothCausalLMOutput(CausalLMOutputWithPast):
 
     predicted: torch.Tensor | None = None
     image_outputs: FlashSlothImageFeatures | None = None
-
-
-__all__ = ["FlashSlothCausalLMOutput", "FlashSlothImageFeatures", "FlashSlothModelOutput"]

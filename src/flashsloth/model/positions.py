@@ -301,16 +301,3 @@ def _features_per_sample(
     counts = patch_counts.new_zeros(samples, most).index_put((image_sample, ordinal - 1), patch_counts)  # [S, M]
     real = first_ones(counts.flatten(), patches).view(samples, most, patches)
     return per_sample, (real[turn_sample] & seen[:, :, None]).flatten(1)  # [n, M*P]
-
-
-__all__ = [
-    "check_placeholders",
-    "embedded_query_inputs",
-    "first_ones",
-    "picture_ordinals",
-    "place_visual_tokens",
-    "positions_without_padding",
-    "query_positions",
-    "rows_of_pictures",
-    "visual_slots",
-]

@@ -163,6 +163,3 @@ def _padding(value: Any) -> str | None:
 def _value(option: Any) -> Any:
     """What an enum of transformers stands for."""
     return getattr(option, "value", option)
-
-
-__all__ = ["OPTION_NAMES", "FlashSlothProcessorKwargs", "TextOptions", "read_options"]

@@ -24,6 +24,3 @@ class FlashSlothProjector(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.linear_2(self.act(self.linear_1(features)))
-
-
-__all__ = ["FlashSlothProjector"]

@@ -133,6 +133,3 @@ def _config_class() -> Any:
 
 def _is_whole(module: ModuleType | None) -> bool:
     return module is not None and not getattr(module.__spec__, "_initializing", False)
-
-
-__all__ = ["register"]

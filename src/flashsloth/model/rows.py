@@ -78,6 +78,3 @@ def _padded(values: list[int], length: int, filler: int, side: str) -> np.ndarra
     else:
         row[length - len(values) :] = values
     return row
-
-
-__all__ = ["cut_rows", "pad_rows"]

@@ -57,6 +57,3 @@ class SpatialAttentionPooling(nn.Module):
         side, size = self.patch_grid // self.pool_size, self.pool_size
         cut = grid.view(grid.shape[0], side, size, side, size, grid.shape[-1])  # [N, r, k, r, k, C]
         return cut.transpose(2, 3).reshape(grid.shape[0], side * side, size * size, grid.shape[-1])
-
-
-__all__ = ["SpatialAttentionPooling"]

@@ -1,11 +1,7 @@
-"""Decides what a picture shows: objects, text, a chart or a mixture, by level of difficulty.
+"""Decides what a picture shows, and where: objects, text, a chart or a mixture, by level of difficulty.
 
-In: a random stream and a level 0..3. Out: a `Scene`.
-
-Where things stand: chooses shapes, colours, sizes and places so that nothing overlaps and every name is clear.
-
-In: a random stream, the room there is, its background, how many things are wanted. Out: a list of `Thing`, perhaps
-fewer.
+In: a random stream and a level 0..3. Out: a `Scene`, whose shapes, colours, sizes and places are chosen so that nothing
+overlaps and every name is clear.
 """
 
 from __future__ import annotations
@@ -50,6 +46,26 @@ EDGE_CONTRAST = 150.0  # between a dark rim and what it surrounds
 LYING_SHARE, LONGEST_EXTENT = 0.6, 1.35  # of the rectangles and ovals lie; they are longer than others by this
 TURNS = {"square": 10, "rectangle": 15, "oval": 25, "heart": 15, "cross": 12, "diamond": 8, "circle": 0}
 ASPECTS = {"rectangle": (1.55, 2.9), "oval": (1.6, 2.4), "diamond": (1.25, 1.7)}
+LEVELS = (0, 1, 2, 3)
+THEMES = ("objects", "text", "chart", "labelled", "captioned")
+THEME_WEIGHTS = {0: (75, 25, 0, 0, 0), 1: (75, 25, 0, 0, 0), 2: (66, 20, 0, 7, 7), 3: (60, 15, 15, 5, 5)}
+COUNT_WEIGHTS = {  # of things, from one upwards
+    0: (1,),
+    1: (35, 65),
+    2: (18, 30, 28, 24),
+    3: (14, 21, 17, 13, 11, 9, 8, 7),
+}
+TEXT_WEIGHTS = (60, 18, 22)  # word, letter, number
+LINE_WEIGHTS, LABELLED_WEIGHTS, CAPTIONED_WEIGHTS = (65, 25, 10), (30, 35, 25, 10), (40, 40, 20)  # of 1, 2, 3, 4
+AXES_SHARE = 0.06
+SHORTEST_SIDE, LONGEST_SIDE = 96, 288
+SQUARE_SHARE = 0.45
+CHART_SHORTEST = 120
+LABELLED_SMALLEST = 0.27  # of the short side: a thing that a letter fits into
+CAPTIONED_SMALLEST = 0.22  # of the short side of the room that the word leaves
+LABELLED = ("circle", "square", "rectangle", "hexagon", "oval", "pentagon", "diamond")
+LETTER_SHARE = {"oval": 0.5, "rectangle": 0.62, "diamond": 0.36}  # cap height over the thing's height; others 0.45
+WORD_COLORS = tuple(name for name in COLORS if name not in ("yellow", "pink", "cyan", "white"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,28 +205,6 @@ def _finished(rng: Random, thing: Thing, under: tuple[RGB, ...]) -> Thing:
             thing.edge = min(max(1.5, 0.03 * min(thing.width, thing.height)), 0.25 * depth)
             thing.edge_rgb = rim
     return thing
-
-
-LEVELS = (0, 1, 2, 3)
-THEMES = ("objects", "text", "chart", "labelled", "captioned")
-THEME_WEIGHTS = {0: (75, 25, 0, 0, 0), 1: (75, 25, 0, 0, 0), 2: (66, 20, 0, 7, 7), 3: (60, 15, 15, 5, 5)}
-COUNT_WEIGHTS = {  # of things, from one upwards
-    0: (1,),
-    1: (35, 65),
-    2: (18, 30, 28, 24),
-    3: (14, 21, 17, 13, 11, 9, 8, 7),
-}
-TEXT_WEIGHTS = (60, 18, 22)  # word, letter, number
-LINE_WEIGHTS, LABELLED_WEIGHTS, CAPTIONED_WEIGHTS = (65, 25, 10), (30, 35, 25, 10), (40, 40, 20)  # of 1, 2, 3, 4
-AXES_SHARE = 0.06
-SHORTEST_SIDE, LONGEST_SIDE = 96, 288
-SQUARE_SHARE = 0.45
-CHART_SHORTEST = 120
-LABELLED_SMALLEST = 0.27  # of the short side: a thing that a letter fits into
-CAPTIONED_SMALLEST = 0.22  # of the short side of the room that the word leaves
-LABELLED = ("circle", "square", "rectangle", "hexagon", "oval", "pentagon", "diamond")
-LETTER_SHARE = {"oval": 0.5, "rectangle": 0.62, "diamond": 0.36}  # cap height over the thing's height; others 0.45
-WORD_COLORS = tuple(name for name in COLORS if name not in ("yellow", "pink", "cyan", "white"))
 
 
 def compose(rng: Random, level: int) -> Scene:

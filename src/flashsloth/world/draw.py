@@ -1,11 +1,11 @@
-"""Paints things: three renderers that give the same thing three looks.
+"""Paints things, and wears pictures a little.
 
-In: a `Thing` and the canvas. Out: the canvas, painted on. Scale 1 is the plain jagged look of a one-bit brush, 3 and
-4 are smooth (drawn larger, then reduced); the distance renderer gives soft rims and shaded faces.
+In: a `Thing` and the canvas. Out: the canvas, painted on by one of the renderers that give the same thing other looks.
+Scale 1 is the plain jagged look of a one-bit brush, 3 and 4 are smooth (drawn larger, then reduced); the distance
+renderer gives soft rims and shaded faces.
 
-What happens to pictures on their way: JPEG, another size and back, blur, noise, brightness.
-
-In: a random stream and a Pillow RGB picture. Out: a picture of the same size; one in three untouched.
+In: a random stream and a Pillow RGB picture. Out: a picture of the same size after what happens to pictures on their
+way: JPEG, another size and back, blur, noise, brightness; one in three untouched.
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ RENDERER_WEIGHTS = (22, 40, 13, 25)
 SCALES = {"jagged": 1, "smooth": 3, "smoother": 4, "distance": 3}
 CONVEX = ("square", "rectangle", "triangle", "hexagon", "pentagon", "diamond")
 ROUND = ("circle", "oval")
+UNTOUCHED_SHARE = 1 / 3
+EFFECT_WEIGHTS = (34, 24, 12, 14, 16)  # JPEG, resize, blur, noise, brightness
+SECOND_EFFECT_SHARE = 0.25
+JPEG_QUALITY = (35, 95)
+RESIZE_SCALE = (0.6, 1.4)
+FILTERS = (
+    Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS,
+    Image.Resampling.BOX, Image.Resampling.HAMMING,
+)  # fmt: skip
+SMOOTH_FILTERS = FILTERS[1:4]
+BLUR_RADIUS = (0.3, 0.9)
+NOISE_STRENGTH = (2, 8)
+BRIGHTNESS = (0.92, 1.08)
 
 
 def draw_thing(
@@ -114,21 +127,6 @@ def _ellipse_distance(thing: Thing, depth: float, x: np.ndarray, y: np.ndarray) 
     radius = np.sqrt(along * along + across * across)
     slope = np.sqrt((along / radius_x) ** 2 + (across / radius_y) ** 2) / np.maximum(radius, 1e-6)
     return ((radius - 1) / np.maximum(slope, 1e-6)).astype(np.float32)
-
-
-UNTOUCHED_SHARE = 1 / 3
-EFFECT_WEIGHTS = (34, 24, 12, 14, 16)  # JPEG, resize, blur, noise, brightness
-SECOND_EFFECT_SHARE = 0.25
-JPEG_QUALITY = (35, 95)
-RESIZE_SCALE = (0.6, 1.4)
-FILTERS = (
-    Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS,
-    Image.Resampling.BOX, Image.Resampling.HAMMING,
-)  # fmt: skip
-SMOOTH_FILTERS = FILTERS[1:4]
-BLUR_RADIUS = (0.3, 0.9)
-NOISE_STRENGTH = (2, 8)
-BRIGHTNESS = (0.92, 1.08)
 
 
 def apply_effects(rng: Random, image: Image.Image) -> Image.Image:

@@ -1,6 +1,7 @@
-"""A pack: pictures of the world drawn once, by many processes, and read again as often as training wants.
+"""A split of the world on disk: drawn once into a pack, or written as LLaVA's conversations.
 
-In: a `World`, how many pictures, the model's side and patches. Out: a folder:
+A pack is drawn by many processes, and read again as often as training wants. In: a `World`, how many pictures, the
+model's side and patches. Out: a folder:
 
     index.json               what was drawn; written last, so a folder that has it is complete
     00000.safetensors ...    of `shard_pictures` pictures each:
@@ -13,10 +14,8 @@ In: a `World`, how many pictures, the model's side and patches. Out: a folder:
 Any sample is read by its number, without the others; a damaged one is an error. An interrupted drawing goes on with the
 shards that lack.
 
-Writes a split of the world to disk: pictures, and one JSON file of conversations in LLaVA's layout.
-
-In: a `World`, a folder, how many samples. Out: `FOLDER/images/000000.png` ... and `FOLDER/conversations.json`. The
-folder takes its name last, when it is whole.
+Conversations are `FOLDER/images/000000.png` ... and `FOLDER/conversations.json`, in a folder that takes its name last,
+when it is whole.
 """
 
 from __future__ import annotations
@@ -48,6 +47,11 @@ FORMAT = 1
 SHARD_PICTURES = 2048
 INDEX_FILE, PLAN_FILE = "index.json", "drawing.json"
 PROPERTIES = ("shape", "color", "character", "center")
+logger = logging.getLogger(__name__)
+FORMATS = ("png", "jpg")
+JPEG_QUALITY = 92
+CONVERSATIONS_FILE = "conversations.json"
+IMAGE_FOLDER = "images"
 
 
 class PackError(FlashSlothError, ValueError):
@@ -258,14 +262,6 @@ def _shard_file(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}.safetensors"
 
 
-logger = logging.getLogger(__name__)
-
-FORMATS = ("png", "jpg")
-JPEG_QUALITY = 92
-CONVERSATIONS_FILE = "conversations.json"
-IMAGE_FOLDER = "images"
-
-
 class ExportError(FlashSlothError, ValueError):
     """An export that cannot be made."""
 
@@ -343,6 +339,3 @@ def _save_image(sample: WorldSample, path: Path) -> None:
         sample.image.save(path, "PNG", compress_level=1)
     else:
         sample.image.save(path, "JPEG", quality=JPEG_QUALITY)
-
-
-__all__ = ["PROPERTIES", "Pack", "PackError", "PackPlan", "PackedSample", "draw_pack"]

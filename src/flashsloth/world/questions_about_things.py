@@ -1,11 +1,7 @@
-"""Questions about things: shape, colour, presence, count, and what is written in them.
+"""Questions about things: shape, colour, presence, count, what is written in them, where they are and which is bigger.
 
 In: a random stream and a `Scene` with things. Out: a `Draft`, or None where the scene does not allow the question.
 A thing is only asked about by a name that is its alone.
-
-Questions about where things are, by themselves or to one another, and which is bigger.
-
-In: a random stream and a `Scene` with things. Out: a `Draft`, or None where the scene does not allow the question.
 """
 
 from __future__ import annotations
@@ -32,6 +28,16 @@ from flashsloth.world.wordings import say
 GROUND_SHARE = 0.12  # of the questions of colour are about the background
 ABSENT_TRIES = 12  # near misses tried before a question is given up
 MANY_SHARE = 0.2  # of the questions of presence ask "are there any"
+CLEAR_SHARE = 0.08  # of a side: two centres this far apart, beyond half the things' extent, are clearly so
+CELL_MARGIN = 0.045  # of a side: a thing this far from its ninth's inner border is clearly in it
+MIDDLE_SHARE = 0.4  # of the things in the middle are asked about
+SIDES: dict[str, tuple[tuple[str, ...], int, int]] = {  # words, axis, sign of the way from the other to the thing
+    "left": (("to the left of", "left of"), 0, -1),
+    "right": (("to the right of", "right of"), 0, 1),
+    "above": (("above",), 1, -1),
+    "below": (("below", "under"), 1, 1),
+}
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
 def _wrong(rng: Random, right: str, names: tuple[str, ...], present: list[str]) -> list[str]:
@@ -156,18 +162,6 @@ def ask_inside_color(rng: Random, scene: Scene) -> Draft | None:
     sign = f"the {thing.writing.kind} in {ref}"
     question = say(rng, "color of text", ref=sign)
     return Draft("color", question, thing.writing.color, _wrong(rng, thing.writing.color, COLORS, [thing.color]))
-
-
-CLEAR_SHARE = 0.08  # of a side: two centres this far apart, beyond half the things' extent, are clearly so
-CELL_MARGIN = 0.045  # of a side: a thing this far from its ninth's inner border is clearly in it
-MIDDLE_SHARE = 0.4  # of the things in the middle are asked about
-SIDES: dict[str, tuple[tuple[str, ...], int, int]] = {  # words, axis, sign of the way from the other to the thing
-    "left": (("to the left of", "left of"), 0, -1),
-    "right": (("to the right of", "right of"), 0, 1),
-    "above": (("above",), 1, -1),
-    "below": (("below", "under"), 1, 1),
-}
-OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
 def ask_relation(rng: Random, scene: Scene) -> Draft | None:

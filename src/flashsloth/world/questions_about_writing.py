@@ -25,6 +25,8 @@ SINGLE_DIGIT_SHARE = 0.1  # of the lone digits are counted
 
 ABSENT_TRIES = 50
 """Texts tried before a question about one that is not there is given up."""
+LOOK_SHARE = 0.15  # of the questions of presence are about how all bars look
+KIND_SHARE = 0.04  # of the charts are asked what they are
 
 
 def _wrong_texts(rng: Random, scene: Scene, writing: Writing) -> list[str]:
@@ -128,10 +130,6 @@ def ask_text_relation(rng: Random, scene: Scene) -> Draft | None:
         answer = "above" if writing.box.center[1] < thing.center[1] else "below"
         return Draft("relation", say(rng, "text where", sign=writing.kind, ref=f"the {thing.shape}"), answer)
     return None
-
-
-LOOK_SHARE = 0.15  # of the questions of presence are about how all bars look
-KIND_SHARE = 0.04  # of the charts are asked what they are
 
 
 def _chart(scene: Scene) -> Chart:

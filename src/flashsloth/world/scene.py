@@ -1,12 +1,8 @@
-"""What is in a picture, before any pixel is drawn: things, writing, a chart, a background.
+"""What is in a picture, before any pixel is drawn: things, writing, a chart, a background; and outlines of shapes.
 
 In: the numbers that placement chose. Out: plain records that renderers, questions, captions and patch labels all read,
-so that what is asked is what was drawn. Lengths are pixels of the native picture; y grows downwards.
-
-Outlines of shapes as points, and the few sums that placement and drawing need from them.
-
-In: a shape's name, its size and turn. Out: lists of (x, y) points in pixels, boxes, areas. Outlines are built about the
-origin, the point that an outline shrinks towards when a line or a rim is drawn inside it.
+so that what is asked is what was drawn. Lengths are pixels of the native picture; y grows downwards. Outlines are lists
+of points, built about the origin, the point that they shrink towards when a line or a rim is drawn inside them.
 """
 
 from __future__ import annotations
@@ -24,6 +20,14 @@ WritingKind = Literal["word", "letter", "number"]
 BackgroundStyle = Literal["plain", "gradient", "radial", "noise", "grid"]
 TextureStyle = Literal["clouds", "hills", "blend", "noise", "stripes", "scribble", "blank"]
 Frame = Literal["box", "corner", "base", "none"]
+CURVE_POINTS = 72  # enough that a circle 170 px wide, drawn at 4x, shows no corners
+STAR_INNER = 0.42  # a star's inner radius over its outer one
+CROSS_ARM = 1 / 3  # a cross's arm width over its whole width
+# How far the border of a shape one unit wide lies from the origin, at the nearest.
+INRADIUS = {
+    "circle": 0.5, "oval": 0.5, "square": 0.5, "rectangle": 0.5, "triangle": 0.289, "hexagon": 0.433, "pentagon": 0.405,
+    "diamond": 0.35, "star": 0.19, "heart": 0.33, "cross": 0.167,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +180,6 @@ class Scene:
     @property
     def long_side(self) -> int:
         return max(self.width, self.height)
-
-
-CURVE_POINTS = 72  # enough that a circle 170 px wide, drawn at 4x, shows no corners
-STAR_INNER = 0.42  # a star's inner radius over its outer one
-CROSS_ARM = 1 / 3  # a cross's arm width over its whole width
-# How far the border of a shape one unit wide lies from the origin, at the nearest.
-INRADIUS = {
-    "circle": 0.5, "oval": 0.5, "square": 0.5, "rectangle": 0.5, "triangle": 0.289, "hexagon": 0.433, "pentagon": 0.405,
-    "diamond": 0.35, "star": 0.19, "heart": 0.33, "cross": 0.167,
-}  # fmt: skip
 
 
 def _ring(corners: int, radius: float = 0.5) -> list[Point]:

@@ -126,6 +126,3 @@ def evaluate_pictures(
     also = tallies.scores([READING_ANY_CASE, *groups])
     seconds = time.perf_counter() - started
     return PicturesReport(sloth.name, str(file), len(pictures), seconds, kinds, also, total_of(kinds))
-
-
-__all__ = ["PicturesReport", "QuestionsError", "evaluate_pictures", "read_questions"]

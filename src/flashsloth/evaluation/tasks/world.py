@@ -82,6 +82,3 @@ def evaluate_world(
     kinds, also = tallies.scores(KINDS), tallies.scores([READING_ANY_CASE])
     seconds = time.perf_counter() - started
     return WorldReport(sloth.name, seed, level, count, seconds, kinds, also, total_of(kinds), unknown)
-
-
-__all__ = ["WorldReport", "evaluate_world"]

@@ -126,12 +126,3 @@ def write_published_companions(source: Path, target: Path, config: FlashSlothCon
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-__all__ = [
-    "generation_settings",
-    "has_tokenizer",
-    "published_processor",
-    "published_tokenizer",
-    "write_published_companions",
-]

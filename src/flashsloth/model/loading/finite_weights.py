@@ -119,6 +119,3 @@ def describe_non_finite(tensor: torch.Tensor) -> str:
     nans, wrong = int(tensor.isnan().sum()), int((~tensor.isfinite()).sum())
     kinds = [f"{nans:,} NaN"] * (nans > 0) + [f"{wrong - nans:,} infinite"] * (wrong > nans)
     return f"{' and '.join(kinds)} of {tensor.numel():,} numbers" if kinds else ""
-
-
-__all__ = ["all_finite", "describe_non_finite", "non_finite_tensors", "non_finite_weights", "wrong_dtypes"]

@@ -1,12 +1,8 @@
-"""From what a user calls a checkpoint to a folder on this machine.
+"""From what a user calls a checkpoint to a folder on this machine, and folders that appear only when they are whole.
 
 In: a folder's path, or a name on the Hugging Face hub with huggingface_hub's own options (`revision`, `cache_dir`,
 `token`, `local_files_only`, `force_download`). Out: the folder, or one small file of it. Nothing but configuration,
 tokenizer and safetensors files is ever fetched.
-
-A folder that appears under its name only when it is whole.
-
-In: the name. Out: a folder beside it to write in, renamed at the end, or removed if anything went wrong.
 """
 
 from __future__ import annotations
@@ -183,19 +179,3 @@ def appearing_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         raise CheckpointError(f"{target} exists and is no checkpoint, so it is not replaced: choose another folder")
     with whole_folder(target) as work:
         yield work
-
-
-__all__ = [
-    "CONFIG",
-    "HUB_NAME",
-    "HUB_OPTIONS",
-    "SHIPPED",
-    "UNREACHABLE",
-    "appearing_folder",
-    "find_folder",
-    "local_folder",
-    "offline_options",
-    "read_config_dict",
-    "shipped_folder",
-    "split_hub_options",
-]

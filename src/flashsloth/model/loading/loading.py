@@ -214,6 +214,3 @@ def _stored(name_or_path: Any) -> dict[str, StoredTensor]:
         return stored_tensors(folder) if folder.is_dir() else {}
     except CheckpointError:
         return {}
-
-
-__all__ = ["load_config", "load_model", "load_processor", "without_report"]

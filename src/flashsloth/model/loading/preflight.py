@@ -267,17 +267,3 @@ def _check_dtype(file: Path, said: dict[str, Any]) -> None:
         dtype = said.get(field)
         if dtype is not None and str(dtype).removeprefix("torch.") not in TORCH_DTYPES.values():
             raise CheckpointError(f"{file}: {field} is {dtype!r}, expected one of {', '.join(TORCH_DTYPES.values())}")
-
-
-__all__ = [
-    "JSON_FILES",
-    "check_before_loading",
-    "check_generation",
-    "check_json_files",
-    "check_processor",
-    "check_sizes",
-    "config_of",
-    "expected_shapes",
-    "joined",
-    "shape_problems",
-]

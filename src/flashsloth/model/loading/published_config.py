@@ -1,19 +1,11 @@
-"""The published layout's configuration, read.
+"""The published layout: its tensors' names and its flat configuration, read and written.
 
-In: a published folder: a flat `config.json` that speaks of the language model and hardly of anything else. Out: a
+In: a published folder, whose flat `config.json` speaks of the language model and hardly of anything else. Out: a
 :class:`FlashSlothConfig`. What the flat file leaves out is read off the tensors' shapes, or is a constant of the
-published code; each is named here.
+published code; each is named here. On the way back: the flat file the checkpoint came with, with what has changed
+since, or a new one. Values, shapes and types of tensors are the same in both layouts; names are mapped by one table.
 
 Legend: P patches a view, V vision width, E query width.
-
-Our configuration written as the published layout's flat one.
-
-In: a :class:`FlashSlothConfig` and the weights' type. Out: what `config.json` holds in the published layout: the file
-the checkpoint came with, where it came from there, with what has changed since; or a new one.
-
-What the published layout and ours call the same tensor: one table, both ways.
-
-In: a tensor's name in one layout. Out: its name in the other. Values, shapes and types are the same in both.
 """
 
 from __future__ import annotations
@@ -62,6 +54,46 @@ NAMES: tuple[tuple[str, str], ...] = (
 
 STAGE_2_PARTS = ("model.query_tokens.", "model.embedded_query.")
 """How our names of what stage 1 does not train begin; a stage-1 checkpoint may lack them, all or none."""
+logger = logging.getLogger(__name__)
+ARCHITECTURE = "FlashSlothForCausalLM"
+TEXT_MODEL_TYPE = "phi"
+VISION_MODEL_TYPE = "siglip_vision_model"
+VISION_CONFIG = "vision_config.json"
+CODE_CONSTANTS: dict[str, Any] = {"embq_layer": 7, "pool_size": 3, "projector_hidden_act": "gelu", "sap_dropout": 0.1}
+"""What the published code has built in, by our configuration's names."""
+TEXT_KEYS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "resid_pdrop", "embd_pdrop", "attention_dropout", "hidden_act"),
+    *("max_position_embeddings", "initializer_range", "layer_norm_eps", "use_cache", "tie_word_embeddings"),
+    *("rope_theta", "rope_scaling", "partial_rotary_factor", "qk_layernorm"),
+)
+"""The flat file's keys that are the language model's own (Phi's). The others are kept, for the way back."""
+DEFAULT_NUM_QUERY_TOKENS = 9
+_FEATURE_LAYER = -2
+_KNOWN_IMAGE_SIZES = {(14, 27): 384}
+"""(patch, grid) -> picture side, where it is not patch * grid: so400m cuts 384 px into 27 patches of 14 and drops 6."""
+_KNOWN_VISION_HEADS = {768: 12, 1024: 16, 1152: 16}
+"""V -> heads of SigLIP base, large and so400m; no shape tells."""
+_SIGLIP_NUMBERS = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+_HD_NAME = re.compile(r"(?<![A-Za-z])HD(?![A-Za-z])")
+_TOWER = "model.vision_tower."
+_STORED_LAYER = re.compile(rf"{re.escape(_TOWER)}encoder\.layers\.(\d+)\.")
+Shapes = Mapping[str, tuple[int, ...]]
+_ROPE_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+_ALWAYS: dict[str, Any] = {
+    "architectures": [ARCHITECTURE],
+    "image_aspect_ratio": "square",
+    "image_hd": False,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_use_im_patch_token": False,
+    "mm_use_im_start_end": False,
+    "mm_vision_select_feature": "patch",
+    "mm_vision_tower": "siglip",
+    "model_type": TEXT_MODEL_TYPE,
+    "rope_scaling": None,
+    "use_mm_proj": True,
+}
+"""What every published configuration says."""
 
 
 def to_ours(name: str) -> str | None:
@@ -102,35 +134,6 @@ def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
         if name.startswith(old):
             return new + name[len(old) :]
     return None
-
-
-logger = logging.getLogger(__name__)
-
-ARCHITECTURE = "FlashSlothForCausalLM"
-TEXT_MODEL_TYPE = "phi"
-VISION_MODEL_TYPE = "siglip_vision_model"
-VISION_CONFIG = "vision_config.json"
-CODE_CONSTANTS: dict[str, Any] = {"embq_layer": 7, "pool_size": 3, "projector_hidden_act": "gelu", "sap_dropout": 0.1}
-"""What the published code has built in, by our configuration's names."""
-TEXT_KEYS = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("num_key_value_heads", "resid_pdrop", "embd_pdrop", "attention_dropout", "hidden_act"),
-    *("max_position_embeddings", "initializer_range", "layer_norm_eps", "use_cache", "tie_word_embeddings"),
-    *("rope_theta", "rope_scaling", "partial_rotary_factor", "qk_layernorm"),
-)
-"""The flat file's keys that are the language model's own (Phi's). The others are kept, for the way back."""
-DEFAULT_NUM_QUERY_TOKENS = 9
-_FEATURE_LAYER = -2
-_KNOWN_IMAGE_SIZES = {(14, 27): 384}
-"""(patch, grid) -> picture side, where it is not patch * grid: so400m cuts 384 px into 27 patches of 14 and drops 6."""
-_KNOWN_VISION_HEADS = {768: 12, 1024: 16, 1152: 16}
-"""V -> heads of SigLIP base, large and so400m; no shape tells."""
-_SIGLIP_NUMBERS = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
-_HD_NAME = re.compile(r"(?<![A-Za-z])HD(?![A-Za-z])")
-_TOWER = "model.vision_tower."
-_STORED_LAYER = re.compile(rf"{re.escape(_TOWER)}encoder\.layers\.(\d+)\.")
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def is_published(name_or_path: Any, **hub: Any) -> bool:
@@ -281,23 +284,6 @@ def _image_grid(flat: dict[str, Any], folder: Path) -> int:
     return STANDARD_GRID
 
 
-_ROPE_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
-_ALWAYS: dict[str, Any] = {
-    "architectures": [ARCHITECTURE],
-    "image_aspect_ratio": "square",
-    "image_hd": False,
-    "mm_projector_type": "mlp2x_gelu",
-    "mm_use_im_patch_token": False,
-    "mm_use_im_start_end": False,
-    "mm_vision_select_feature": "patch",
-    "mm_vision_tower": "siglip",
-    "model_type": TEXT_MODEL_TYPE,
-    "rope_scaling": None,
-    "use_mm_proj": True,
-}
-"""What every published configuration says."""
-
-
 def flat_config(config: FlashSlothConfig, dtype: str | None = None) -> dict[str, Any]:
     """The flat configuration of a model.
 
@@ -356,25 +342,3 @@ def _check_expressible(config: FlashSlothConfig) -> None:
             reasons.append(f"its {key} is {getattr(config, key)!r}, not {value!r}")
     if reasons:
         raise CheckpointError(f"the published layout cannot hold this model: {'; '.join(reasons)}")
-
-
-__all__ = [
-    "ARCHITECTURE",
-    "CODE_CONSTANTS",
-    "DEFAULT_NUM_QUERY_TOKENS",
-    "NAMES",
-    "STAGE_2_PARTS",
-    "TEXT_KEYS",
-    "TEXT_MODEL_TYPE",
-    "VISION_CONFIG",
-    "VISION_MODEL_TYPE",
-    "allowed_missing_keys",
-    "by_our_names",
-    "flat_config",
-    "is_published",
-    "is_published_dict",
-    "is_stage_2_only",
-    "published_config",
-    "to_ours",
-    "to_published",
-]

@@ -110,6 +110,3 @@ def _token(entry: Any, default: str) -> str:
     if isinstance(entry, dict):
         entry = entry.get("content")
     return default if entry is None else str(entry)
-
-
-__all__ = ["PUBLISHED", "Vocabulary", "read_vocabulary", "tokenizer_ids"]
