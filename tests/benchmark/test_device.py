@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,6 @@ from flashsloth.benchmark.device import (
     save_device_results,
 )
 from flashsloth.benchmark.device_report import print_device_results, write_device_report
-from flashsloth.benchmark.device_worker import DeviceWorker
 from flashsloth.benchmark.models import make_baseline
 from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth, make_published_size
 from flashsloth.benchmark.throughput import (
@@ -35,6 +35,7 @@ from flashsloth.benchmark.throughput import (
     parse_facts,
 )
 from flashsloth.benchmark.timing import StageClock, WallTime
+from flashsloth.benchmark.worker import Worker
 from flashsloth.benchmark.worker_process import WorkerError
 from flashsloth.benchmark.workload import MODELS, SUITES, StandardJob, find_models
 from flashsloth.errors import BenchmarkError
@@ -136,15 +137,15 @@ def scripted_results(fails: str = "") -> DeviceResults:
             raise WorkerError("out of memory")
         if do == "facts":
             return {"name": "H200", "clocks.sm": "1980 MHz"}
-        if do == "build":
+        if do == "start":
             return {"build": 20.0, "first_answer": 60.0, "second_answer": 0.1}
         if do == "agree":
-            return Agreement(arguments["spec"]["name"], 64, 4e-4, 1e-5).to_dict()
+            return dataclasses.asdict(Agreement(arguments["spec"]["name"], 64, 4e-4, 1e-5))
         if do == "throughput":
-            return Throughput("flashsloth", arguments["new_tokens"], 256, arguments["rows"], 2.0).to_dict()
+            return dataclasses.asdict(Throughput("flashsloth", arguments["new_tokens"], 256, arguments["rows"], 2.0))
         share = 1 if arguments["name"] == "flashsloth" else 4
-        rows = arguments["rows"]
-        return DeviceTraining(arguments["name"], arguments["stage"], rows, 400, (0.5,), share * 10**10, 7).to_dict()
+        name, stage, rows = arguments["name"], arguments["stage"], arguments["rows"]
+        return dataclasses.asdict(DeviceTraining(name, stage, rows, 400, (0.5,), share * 10**10, 7))
 
     settings = DeviceSettings("cuda", JOB)
     return measure_device(
@@ -177,7 +178,7 @@ def test_who_fails_is_reported_and_the_others_are_measured(tmp_path: Path) -> No
 
 
 def test_results_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"is no device\.json of an earlier run"):
+    with pytest.raises(BenchmarkError, match=r"expected the device\.json of an earlier run"):
         load_device_results(tmp_path)
     path = save_device_results(scripted_results(), tmp_path)
     stored = json.loads(path.read_text(encoding="utf-8"))
@@ -190,13 +191,13 @@ def test_results_that_are_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_worker_builds_and_answers() -> None:
-    worker = DeviceWorker()
-    with pytest.raises(BenchmarkError, match="request is 'run'; expected one of facts"):
-        worker.answer({"do": "run"})
+    worker = Worker()
+    with pytest.raises(BenchmarkError, match=r"request is 'ran'; expected one of machine, .*facts"):
+        worker.answer({"do": "ran"})
     with pytest.raises(BenchmarkError, match="nothing is built"):
         worker.answer({"do": "throughput", "new_tokens": 3, "pictures": 2, "rows": 1})
     spec = {name: getattr(MODELS["nano"], name) for name in MODELS["nano"].__dataclass_fields__}
-    seconds = worker.answer({"do": "build", "spec": spec, "job": JOB.to_dict(), "device": "cpu"})
+    seconds = worker.answer({"do": "start", "spec": spec, "job": dataclasses.asdict(JOB), "device": "cpu"})
     assert set(seconds) == {"build", "first_answer", "second_answer"}
     found = worker.answer({"do": "throughput", "new_tokens": 2, "pictures": 3, "rows": 2})
     assert found["seconds"] > 0

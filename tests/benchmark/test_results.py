@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ def test_results_survive_json(tmp_path: Path) -> None:
 
 
 def damage(**changes: Any) -> dict[str, Any]:
-    return {**make_results().to_dict(), **changes}
+    return {**dataclasses.asdict(make_results()), **changes}
 
 
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (damage(format=FORMAT + 1), f"have format {FORMAT + 1}; expected {FORMAT}: measure anew"),
+        (damage(format=FORMAT + 1), f"have format {FORMAT + 1}; expected {FORMAT}: measure again"),
         ({}, "have format None"),
         (damage(speed=3), "results in the results is damaged"),
         (damage(subjects=[{"name": "a"}]), "modelresult in the results is damaged"),
@@ -45,7 +46,7 @@ def test_what_is_no_result_is_refused(stored: dict[str, Any], message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "is no JSON"), ("[]", "holds a list; expected"), (None, "there is no file")]
+    ("content", "message"), [("{", "is not JSON"), ("[]", "holds a list; expected"), (None, "there is no file")]
 )
 def test_a_file_that_holds_none_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "some.json"

@@ -21,7 +21,7 @@ from flashsloth.benchmark.training import (
     load_training_results,
 )
 from flashsloth.benchmark.training_report import markdown, write_training_report
-from flashsloth.benchmark.training_worker import TrainingWorker
+from flashsloth.benchmark.worker import Worker
 from flashsloth.cli.app import main
 from flashsloth.errors import BenchmarkError
 
@@ -38,10 +38,8 @@ def job(subject: str, stage: str, **changes: Any) -> TrainingJob:
 def results() -> TrainingResults:
     """All four, of the small model with two layers, measured in this process."""
     jobs = [job(subject, stage) for stage in STAGE_NAMES for subject in MODELS]
-    measured = [
-        Measured(one.to_dict(), TrainingWorker().answer({"do": "measure", "job": one.to_dict(), "steps": STEPS}))
-        for one in jobs
-    ]
+    asked = [dataclasses.asdict(one) for one in jobs]
+    measured = [Measured(one, Worker().answer({"do": "measure", "job": one, "steps": STEPS})) for one in asked]
     machine = {"name": "here", "system": "any", "threads": 1, "torch": "2", "disturbed": "nobody looked"}
     return TrainingResults(machine, measured, [count(one, again) for one in jobs for again in (False, True)])
 
@@ -94,7 +92,7 @@ def test_the_report(results: TrainingResults, tmp_path: Path, capsys: pytest.Cap
     assert load_training_results(files[0]) == results
     capsys.readouterr()
     assert main(["bench", "--training", "--from", str(files[0]), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == results.to_dict()
+    assert json.loads(capsys.readouterr().out) == dataclasses.asdict(results)
     assert main(["bench", "--training", "--from", str(files[0]), "--out", str(tmp_path / "again")]) == 0
     assert "| instruction | FlashSloth |" in capsys.readouterr().out
     assert (tmp_path / "again" / "training.md").read_text(encoding="utf-8") == text
@@ -105,8 +103,8 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         job(FLASHSLOTH, "encoder")
     with pytest.raises(BenchmarkError, match="rows is 0; expected at least 1"):
         job(FLASHSLOTH, "alignment", rows=0)
-    with pytest.raises(BenchmarkError, match="request is 'sing'; expected measure"):
-        TrainingWorker().answer({"do": "sing"})
+    with pytest.raises(BenchmarkError, match=r"request is 'sing'; expected one of .*measure"):
+        Worker().answer({"do": "sing"})
     (tmp_path / "x.json").write_text("{}", encoding="utf-8")
     assert main(["bench", "--training", "--from", str(tmp_path / "x.json")]) == 2
     assert main(["bench", "--training", "--layers", "0"]) == 2

@@ -24,7 +24,7 @@ def reply(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_request(name: str) -> dict[str, Any]:
-    return {"do": "build", "spec": dataclasses.asdict(MODELS[name]), "job": JOB.to_dict(), "device": "cpu"}
+    return {"do": "build", "spec": dataclasses.asdict(MODELS[name]), "job": dataclasses.asdict(JOB), "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_memory_was_held(built: tuple[Worker, dict[str, Any]]) -> None:
         ({"do": "run", "picture": 1}, "BenchmarkError: nothing is built; expected the request 'build' first"),
         ({"do": "dance"}, "request is 'dance'; expected one of machine,"),
         ({"picture": 1}, "request is None"),
-        ({"do": "run", "painting": 1}, "TypeError"),
+        ({"do": "machine", "painting": 1}, "TypeError"),
     ],
 )
 def test_mistakes_are_answers_of_one_line(request_: dict[str, Any], message: str) -> None:

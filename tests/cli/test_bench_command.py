@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_an_earlier_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFix
     assert "Qwen2-VL-2B" in capsys.readouterr().out
     assert (tmp_path / "again" / "response_time.png").is_file()
     assert main(["bench", "--from", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == make_results().to_dict()
+    assert json.loads(capsys.readouterr().out) == dataclasses.asdict(make_results())
 
 
 @pytest.mark.usefixtures("nothing_measured")

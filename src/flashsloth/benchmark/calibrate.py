@@ -152,6 +152,3 @@ def _row(model: ModelResult, results: Results, decode: float) -> float | None:
 def _mean(several: list[Efficiency]) -> Efficiency:
     rows = [dataclasses.asdict(one) for one in several]
     return Efficiency(**{name: statistics.mean(row[name] for row in rows) for name in rows[0]})
-
-
-__all__ = ["compare", "fit_efficiencies", "fit_fixed_cost", "fit_shares", "measured_seconds", "plan_of"]

@@ -6,19 +6,15 @@ In: models and how much of each. Out: :class:`DeviceResults`, back and forth bet
       format, date, flashsloth
       facts           before the first measurement and after the last one: driver, clocks, power, versions
       starts          model -> seconds to make it (recording included), of its first answer, of its second
-      throughput      a list, see `throughput.py`
-      agreement       a list, see `agreement.py`; or model -> why there is none, in `failures`
-      training        a list, see `device_training.py`
+      throughput      a list, see :class:`Throughput`
+      agreement       a list, see :class:`Agreement`; or model -> why there is none, in `failures`
+      training        a list, see :class:`DeviceTraining`
 
 Every model has a process of its own. One that fails is reported, and the others are measured.
 
-Training steps on a device: FlashSloth's two stages, and the same stages of other models at the same batch.
-
-In: which model, which stage, how many samples a step. Out: seconds a step and the most memory that was held.
-
-A stage trains what it trains in FlashSloth; of another model, its projector (stage 1), or that and its language model
-(stage 2). Weights are float32 and computation is autocast to bfloat16, as in a training run; the optimizer is AdamW.
-Inputs stay on the device: what is measured is the step.
+A training step trains what the stage trains in FlashSloth; of another model, its projector (stage 1), or that and its
+language model (stage 2). Weights are float32 and computation is autocast to bfloat16, as in a training run; the
+optimizer is AdamW. Inputs stay on the device: what is measured is the step.
 """
 
 from __future__ import annotations
@@ -26,10 +22,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +33,11 @@ from torch import nn
 
 from flashsloth.benchmark.models import BASELINES, make_baseline
 from flashsloth.benchmark.models.baseline import Baseline
+from flashsloth.benchmark.results import make, read_stored
 from flashsloth.benchmark.runner import Worker
 from flashsloth.benchmark.throughput import Agreement, Throughput
 from flashsloth.benchmark.timing import LANGUAGE, PROJECTOR
-from flashsloth.benchmark.training import FLASHSLOTH, STAGE_NAMES, TrainingJob
+from flashsloth.benchmark.training import FLASHSLOTH, FULL_ROWS, STAGE_NAMES, TEXT_TOKENS, TrainingJob, TrainingStep
 from flashsloth.benchmark.worker_process import WorkerError
 from flashsloth.benchmark.workload import ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
@@ -49,7 +45,6 @@ from flashsloth.files import write_whole
 from flashsloth.planning.machine import peak_bytes, reset_peak
 from flashsloth.version import __version__
 
-LEARNING_RATE = 1e-5
 WARM_UP_STEPS = 2
 OWN_NAME = "flashsloth"
 TRAINED_PARTS = {"alignment": (PROJECTOR,), "instruction": (PROJECTOR, LANGUAGE)}
@@ -80,14 +75,13 @@ class DeviceTraining:
     learning: int = 0
     failure: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", tuple(self.seconds))  # JSON has lists
+
     @property
     def samples_per_second(self) -> float:
         """By the median step."""
         return self.rows / sorted(self.seconds)[len(self.seconds) // 2]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
 
 
 def measure_training(
@@ -124,16 +118,11 @@ def measure_training(
         model, batch = _baseline(BASELINES[name]() if baseline is None else baseline, stage, rows, text_tokens, device)
     else:
         raise BenchmarkError(f"there is no {name!r} to train; expected {OWN_NAME} or one of {', '.join(BASELINES)}")
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=LEARNING_RATE, fused=True)
+    step = TrainingStep(model, batch, device)
     for _ in range(WARM_UP_STEPS):
-        _step(model, batch, optimizer, device)
+        step()
     reset_peak(device)
-    seconds = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        _step(model, batch, optimizer, device)
-        seconds.append(time.perf_counter() - start)
+    seconds = [step() for _ in range(steps)]
     return DeviceTraining(
         subject=name,
         stage=stage,
@@ -141,7 +130,7 @@ def measure_training(
         positions=batch["input_ids"].shape[1],
         seconds=tuple(seconds),
         peak_bytes=peak_bytes(device),
-        learning=sum(parameter.numel() for parameter in learning),
+        learning=sum(parameter.numel() for parameter in step.learning),
     )
 
 
@@ -166,31 +155,12 @@ def _baseline(
     return model.train(), made.training_inputs(rows)
 
 
-def _step(
-    model: nn.Module, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, device: torch.device
-) -> None:
-    """Forward, backward, and the optimizer; done when it returns."""
-    with _autocast(device):
-        loss = model(**batch).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _autocast(device: torch.device) -> AbstractContextManager:
-    return torch.autocast(device.type, dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
-
-
 FORMAT = 1
 DEVICE_FILE = "device.json"
 OWN = "flashsloth"
 """The kind of models that have a fast path."""
 SHORT_ANSWER, LONG_ANSWER = 3, 64
 """Tokens: a choice or a word, and a sentence or two."""
-STAGE_TEXT = {"alignment": 32, "instruction": 310}
-"""Stage -> text of a sample: about a caption's; what makes 400 positions of FlashSloth's stage 2."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +183,7 @@ class DeviceSettings:
     pictures: int = 256
     rows: int = 64
     answers: tuple[int, ...] = (SHORT_ANSWER, LONG_ANSWER)
-    stage_rows: dict[str, int] = field(default_factory=lambda: {"alignment": 32, "instruction": 16})
+    stage_rows: dict[str, int] = field(default_factory=lambda: dict(FULL_ROWS))
     steps: int = 10
     size: str | None = "flashsloth"
 
@@ -237,28 +207,6 @@ class DeviceResults:
     training: list[DeviceTraining] = field(default_factory=list)
     format: int = FORMAT
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> DeviceResults:
-        """What :meth:`to_dict` made.
-
-        Raises:
-            BenchmarkError: if it is something else.
-        """
-        if stored.get("format") != FORMAT:
-            raise BenchmarkError(f"device results have format {stored.get('format')!r}; expected {FORMAT}")
-        fields = dict(stored)
-        try:
-            throughput = [Throughput(**one) for one in fields.pop("throughput")]
-            training = [DeviceTraining(**{**one, "seconds": tuple(one["seconds"])}) for one in fields.pop("training")]
-            agreement = [Agreement(**one) for one in fields.pop("agreement")]
-            return cls(**fields, throughput=throughput, agreement=agreement, training=training)
-        except (KeyError, TypeError) as error:
-            raise BenchmarkError(f"device results are damaged ({error}): measure anew") from error
-
 
 def measure_device(
     specs: Sequence[ModelSpec],
@@ -281,7 +229,7 @@ def measure_device(
     for stage, rows in settings.stage_rows.items():
         for name in trained:
             say(f"{name}: training, {stage}")
-            arguments = {"name": name, "stage": stage, "rows": rows, "text_tokens": STAGE_TEXT[stage]}
+            arguments = {"name": name, "stage": stage, "rows": rows, "text_tokens": TEXT_TOKENS[stage]}
             try:
                 found = _asked(
                     start,
@@ -291,7 +239,7 @@ def measure_device(
                     device=settings.device,
                     size=settings.size,
                 )
-                results.training.append(DeviceTraining(**{**found, "seconds": tuple(found["seconds"])}))
+                results.training.append(DeviceTraining(**found))
             except WorkerError as error:
                 results.training.append(DeviceTraining(name, stage, rows, failure=str(error)))
     results.facts["after"] = _asked(start, "facts")
@@ -301,7 +249,7 @@ def measure_device(
 def save_device_results(results: DeviceResults, folder: Path) -> Path:
     """Write `device.json`."""
     path = folder / DEVICE_FILE
-    write_whole(path, json.dumps(results.to_dict(), indent=1) + "\n")
+    write_whole(path, json.dumps(dataclasses.asdict(results), indent=1) + "\n")
     return path
 
 
@@ -311,14 +259,9 @@ def load_device_results(path: Path) -> DeviceResults:
     Raises:
         BenchmarkError: if there is none, or it holds something else.
     """
-    file = path / DEVICE_FILE if path.is_dir() else path
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{file} is no {DEVICE_FILE} of an earlier run ({error})") from error
-    if not isinstance(stored, dict):
-        raise BenchmarkError(f"{file} holds a {type(stored).__name__}; expected the {DEVICE_FILE} of an earlier run")
-    return DeviceResults.from_dict(stored)
+    stored = read_stored(path, DEVICE_FILE, FORMAT)
+    lists = {"throughput": Throughput, "agreement": Agreement, "training": DeviceTraining}
+    return make(DeviceResults, stored, **{name: partial(make, kind) for name, kind in lists.items()})
 
 
 def _measure_throughput(
@@ -326,9 +269,9 @@ def _measure_throughput(
 ) -> None:
     worker = start()
     try:
-        job = settings.job.to_dict()
+        job = dataclasses.asdict(settings.job)
         results.starts[spec.name] = worker.request(
-            "build", spec=dataclasses.asdict(spec), job=job, device=settings.device
+            "start", spec=dataclasses.asdict(spec), job=job, device=settings.device
         )
         for new_tokens in settings.answers:
             arguments = {"new_tokens": new_tokens, "pictures": settings.pictures, "rows": settings.rows}
@@ -346,7 +289,7 @@ def _measure_throughput(
 def _measure_agreement(
     spec: ModelSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
 ) -> None:
-    asked = {"spec": dataclasses.asdict(spec), "job": settings.job.to_dict(), "device": settings.device}
+    asked = {"spec": dataclasses.asdict(spec), "job": dataclasses.asdict(settings.job), "device": settings.device}
     try:
         results.agreement.append(Agreement(**_asked(start, "agree", **asked)))
     except WorkerError as error:
@@ -360,17 +303,3 @@ def _asked(start: Callable[[], Worker], do: str, **arguments: Any) -> Any:
         return worker.request(do, **arguments)
     finally:
         worker.close()
-
-
-__all__ = [
-    "DEVICE_FILE",
-    "LONG_ANSWER",
-    "SHORT_ANSWER",
-    "DeviceResults",
-    "DeviceSettings",
-    "DeviceTraining",
-    "load_device_results",
-    "measure_device",
-    "measure_training",
-    "save_device_results",
-]

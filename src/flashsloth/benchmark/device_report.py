@@ -106,6 +106,3 @@ def _facts(results: DeviceResults) -> Table:
 
 def _title(name: str) -> str:
     return MODELS[name].title if name in MODELS else name
-
-
-__all__ = ["device_tables", "print_device_results", "write_device_report"]

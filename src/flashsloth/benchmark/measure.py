@@ -1,15 +1,10 @@
 """One model, measured: made, counted, warmed up, and then asked again and again.
 
-In: which model, which job, which device. Out: facts about it, and stamps of each run, as JSON can hold them.
+In: which model, which job, which device. Out: facts about it, its floating-point operations (FLOPs) by stage among
+them, and stamps of each run, as JSON can hold them.
 
-Operations counted as they are run, by stage.
-
-In: a model in its plain form and a job. Out: floating-point operations (FLOPs) of each stage up to the first token,
-and of one token more. Counted are products of matrices and convolutions, two operations for each multiplication, as
-torch's own counter does; masked attention is counted as it is computed, whole.
-
-The plain form is what is counted: packed and quantized layers are operators that the counter does not know, and compute
-the same.
+Operations are counted as the plain form of a model runs: packed and quantized layers are operators that the counter
+does not know, and compute the same.
 """
 
 from __future__ import annotations
@@ -27,6 +22,7 @@ from flashsloth.benchmark.timing import CpuContention, Operations, StageClock, s
 from flashsloth.benchmark.workload import BenchmarkModel, ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
+from flashsloth.kernels import check_quantization
 from flashsloth.planning.flops import counting
 from flashsloth.planning.machine import peak_bytes, read_bandwidth_now, reset_peak
 
@@ -58,6 +54,13 @@ def make_model(spec: ModelSpec, job: StandardJob, device: torch.device) -> Bench
     return make_published_size(spec.grid, dtype, device, job)
 
 
+def sped_up(model: BenchmarkModel, spec: ModelSpec) -> BenchmarkModel:
+    """The model, made faster as `load` does where that is asked for."""
+    if isinstance(model, BenchmarkedFlashSloth) and spec.optimize:
+        model.speed_up(check_quantization(spec.quantize))
+    return model
+
+
 class MeasuredModel:
     """A model, ready: its operations are counted, it is sped up where that is asked for, and warm.
 
@@ -74,8 +77,7 @@ class MeasuredModel:
         self.model = make_model(spec, job, device)
         self._parameters = self.model.parameters
         self._flops = count_flops(self.model, job)
-        if isinstance(self.model, BenchmarkedFlashSloth) and spec.optimize:
-            self.model.speed_up(spec.quantize)  # type: ignore[arg-type]  # checked there
+        sped_up(self.model, spec)
         reset_peak(device)
         self.run(WARM_UP_PICTURE)
         self._build_seconds = time.perf_counter() - start

@@ -1,19 +1,16 @@
-"""What was measured, as it was measured: nothing here is rounded, averaged or compared.
+"""What was measured, as it was measured; and what that comes to: medians, shares of the machine's limits, ratios.
 
-In: what the workers said. Out: :class:`Results`, and back and forth between them and `results.json`.
+In: what the workers said. Out: :class:`Results`, in which nothing is rounded, averaged or compared, back and forth
+between them and `results.json`; :class:`Figures` of each model, and a :class:`Ratio` of each paired run. What was not
+measured is None, and never a number.
 
     results.json
       format                  which version of this layout
       suite, date, flashsloth, threads
       job                     text_tokens, new_tokens, seed
-      machine                 see `machine.py`; machine_disturbed
-      subjects                a list, see :class:`ModelResult`; seconds, bytes and operations everywhere
-      sittings                who ran beside whom, and which of their runs
-
-What the measurements come to: medians, 95th percentiles, shares of the machine's limits, ratios.
-
-In: :class:`Results`. Out: :class:`Figures` of each model, and :class:`Ratio` of each paired run. What was not measured
-is None, and never a number.
+      machine                 a `planning.machine.Machine`; machine_disturbed
+      subjects                a list of models, see :class:`ModelResult`; seconds, bytes and operations everywhere
+      sittings                a list, see :class:`PairedRun`
 
     limit of the first token   its operations / the machine's matrix rate in the precision computed in
     limit of a token           the weights, keys and values it reads / the machine's bandwidth
@@ -24,13 +21,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flashsloth.errors import BenchmarkError
 from flashsloth.files import write_whole
+
+Made = TypeVar("Made")
 
 FORMAT = 2
 """Raised whenever an older program could not read what a newer one writes."""
@@ -154,29 +154,20 @@ class Results:
         """A model by its name."""
         return next(model for model in self.subjects if model.name == name)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Results:
-        """What :meth:`to_dict` made.
+        """What `dataclasses.asdict` made.
 
         Raises:
             BenchmarkError: if it is something else, or of another format.
         """
-        found = stored.get("format")
-        if found != FORMAT:
-            raise BenchmarkError(f"results have format {found!r}; expected {FORMAT}: measure anew with this version")
-        fields = dict(stored)
-        models = [_model_result(one) for one in fields.pop("subjects", [])]
-        sittings = [_make(PairedRun, one) for one in fields.pop("sittings", [])]
-        return _make(cls, {**fields, "subjects": models, "sittings": sittings})
+        check_format(stored, FORMAT)
+        return make(cls, stored, subjects=_model_result, sittings=partial(make, PairedRun))
 
 
 def save_results(results: Results, path: Path) -> None:
     """Write `results.json`, whole or not at all."""
-    write_whole(path, json.dumps(results.to_dict(), indent=1) + "\n")
+    write_whole(path, json.dumps(dataclasses.asdict(results), indent=1) + "\n")
 
 
 def load_results(path: Path) -> Results:
@@ -185,31 +176,56 @@ def load_results(path: Path) -> Results:
     Raises:
         BenchmarkError: if there is none, or it holds something else.
     """
-    file = path / RESULTS_FILE if path.is_dir() else path
+    return Results.from_dict(read_stored(path, RESULTS_FILE))
+
+
+def read_stored(path: Path, name: str, version: int | None = None) -> dict[str, Any]:
+    """What a file of an earlier run holds, or the file called `name` in a folder.
+
+    Raises:
+        BenchmarkError: if there is none, it holds something else, or has another format than `version`.
+    """
+    file = path / name if path.is_dir() else path
     if not file.is_file():
-        raise BenchmarkError(f"there is no file {str(file)!r}; expected the {RESULTS_FILE} of an earlier run")
+        raise BenchmarkError(f"there is no file {str(file)!r}; expected the {name} of an earlier run")
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BenchmarkError(f"{file} is no JSON ({error}); expected the {RESULTS_FILE} of an earlier run") from error
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{file} is not JSON ({error}); expected the {name} of an earlier run") from error
     if not isinstance(stored, dict):
-        raise BenchmarkError(f"{file} holds a {type(stored).__name__}; expected the {RESULTS_FILE} of an earlier run")
-    return Results.from_dict(stored)
+        raise BenchmarkError(f"{file} holds a {type(stored).__name__}; expected the {name} of an earlier run")
+    if version is not None:
+        check_format(stored, version)
+    return stored
 
 
-def _model_result(stored: Any) -> ModelResult:
-    fields = dict(stored)
-    for name in ("runs", "again", "batches"):
-        fields[name] = [_make(Run, run) for run in fields.get(name, [])]
-    return _make(ModelResult, fields)
+def check_format(stored: Mapping[str, Any], version: int) -> None:
+    """Refuse what another version has written.
+
+    Raises:
+        BenchmarkError: if it has.
+    """
+    if stored.get("format") != version:
+        raise BenchmarkError(
+            f"results have format {stored.get('format')!r}; expected {version}: measure again with this version"
+        )
 
 
-def _make(kind: Any, fields: Mapping[str, Any]) -> Any:
-    """A dataclass of its fields, or one line about what is wrong with them."""
+def make(kind: type[Made], stored: Mapping[str, Any], **items: Callable[[Any], Any]) -> Made:
+    """A dataclass of its stored fields; `items` make the items of those that are lists of others.
+
+    Raises:
+        BenchmarkError: if a field is missing or unknown, in one line.
+    """
     try:
-        return kind(**fields)
+        lists = {name: [of(one) for one in stored[name]] for name, of in items.items() if name in stored}
+        return kind(**{**stored, **lists})
     except TypeError as error:
-        raise BenchmarkError(f"{kind.__name__.lower()} in the results is damaged ({error}): measure anew") from error
+        raise BenchmarkError(f"{kind.__name__.lower()} in the results is damaged ({error}): measure again") from error
+
+
+def _model_result(stored: Mapping[str, Any]) -> ModelResult:
+    return make(ModelResult, stored, **dict.fromkeys(("runs", "again", "batches"), partial(make, Run)))
 
 
 PERCENTILE = 0.95

@@ -94,7 +94,7 @@ class ModelWorker:
         facts = self._ask(
             "build",
             spec=dataclasses.asdict(self.spec),
-            job=self._settings.job.to_dict(),
+            job=dataclasses.asdict(self._settings.job),
             device=self._settings.device,
         )
         if facts is not None:
@@ -266,7 +266,7 @@ class Bench:
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             flashsloth=__version__,
             threads=found["threads"],
-            job=self._settings.job.to_dict(),
+            job=dataclasses.asdict(self._settings.job),
             machine=found["machine"],
             machine_disturbed=is_disturbed(found["others_share"]),
         )

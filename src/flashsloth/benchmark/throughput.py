@@ -1,25 +1,19 @@
-"""How many pictures, and how many tokens, a second: many questions, each about a picture of its own.
+"""What an accelerator is for: many questions at once, and whether its fast path gives what the plain one gives.
 
-In: a model, how many pictures, how long the answers. Out: a :class:`Throughput`.
+In: a model, how many pictures, how long the answers. Out: a :class:`Throughput`. The clock runs from pictures in memory
+to the last token of the last answer, picture preparation included. A model that cannot hold so many rows at once is
+tried with half as many, and so on.
 
-The clock runs from pictures in memory to the last token of the last answer, picture preparation included. A model
-that cannot hold so many rows at once is tried with half as many, and so on.
+In: a model in float32. Out: an :class:`Agreement`: the largest KL divergence between next-token probabilities of any
+position of an answer. The same random weights answer twice: in float32 by the plain path; then cast and sped up, and
+made to say the same tokens, since random weights make near ties.
 
-Whether the fast path gives what the plain one gives: how far its next-token probabilities are from float32's.
-
-In: a model's specification. Out: an :class:`Agreement`: the largest KL divergence of any position of an answer.
-
-The same random weights answer twice: in float32 by the plain path; then cast and sped up as the model is, and made to
-say the same tokens, since random weights make near ties.
-
-What an accelerator is and how it runs at the moment: name, driver, clocks, power, and the versions that use it.
-
-In: nothing. Out: facts by name, as the driver's own tool writes them. Without a driver, only the versions.
+In: nothing. Out: facts about the accelerator at the moment (name, driver, clocks, power), as the driver's own tool
+writes them, and the versions that use it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import shutil
 import subprocess
@@ -32,6 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth
+from flashsloth.benchmark.timing import wait_for
 from flashsloth.benchmark.workload import BenchmarkModel, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
@@ -70,10 +65,6 @@ class Throughput:
         """Of all answers together, reading the pictures included."""
         return self.pictures * self.new_tokens / self.seconds
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
-
 
 def measure_throughput(
     model: BenchmarkModel, name: str, job: StandardJob, pictures: int, new_tokens: int, rows: int, device: torch.device
@@ -98,19 +89,14 @@ def measure_throughput(
 
 def _timed(model: BenchmarkModel, shown: list[Any], new_tokens: int, rows: int, device: torch.device) -> float:
     recorded = model.recorded
-    _wait(device)
+    wait_for(device)
     start = time.perf_counter()
     model.answer_all(shown, new_tokens, rows)
-    _wait(device)
+    wait_for(device)
     seconds = time.perf_counter() - start
     if model.recorded != recorded:
         raise BenchmarkError("a pass was recorded while time was taken; expected all to be warm")
     return seconds
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 PICTURE = 1
@@ -131,10 +117,6 @@ class Agreement:
     positions: int
     largest_kl: float
     mean_kl: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
 
 
 class Dictated(Sampler):
@@ -208,8 +190,6 @@ TOOL_SECONDS = 20.0
 
 def device_facts() -> dict[str, str]:
     """Everything that is known of the first accelerator, and the versions of the packages."""
-    import torch
-
     facts = _driver_facts()
     if torch.version.cuda is not None:
         facts["cuda"] = torch.version.cuda
@@ -234,6 +214,3 @@ def _driver_facts() -> dict[str, str]:
         return {"driver": f"{TOOL} failed: {' '.join(str(error).split())}"}
     lines = said.strip().splitlines()
     return parse_facts(lines[0]) if lines else {}
-
-
-__all__ = ["Agreement", "Throughput", "device_facts", "measure_agreement", "measure_throughput", "parse_facts"]

@@ -108,6 +108,12 @@ def scale_of(device: torch.device) -> Scale:
     return CudaTime() if device.type == "cuda" else WallTime()
 
 
+def wait_for(device: torch.device) -> None:
+    """Until an accelerator has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class StageClock:
     """The stamps of one run; it begins where the clock is made."""
 

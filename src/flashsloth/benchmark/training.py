@@ -1,36 +1,33 @@
-"""Training memory and time of FlashSloth beside the same towers with all visual tokens: measured, then counted.
+"""Training memory and time of FlashSloth beside itself with all its visual tokens: measured, then counted.
 
-In: a size, a depth, a batch. Out: :class:`TrainingResults`, which `training_report.py` shows.
+In: a stage, a size, a depth, a batch. Out: :class:`TrainingResults`, which `training_report.py` shows.
 
     measured    at true widths and a depth that this machine has memory for, each model in a process of its own:
                 seconds a sample, the process's resident set, and the bytes of torch's tensors
-    counted     at full depth and a training run's micro-batch, by `training_step.py`: no extrapolation from the
-                measured, but the same model code on tensors without numbers; nothing is timed
+    counted     at full depth and a training run's micro-batch: no extrapolation from the measured, but the same model
+                code on tensors without numbers; nothing is timed
 
-The job that training memory and time are compared by: FlashSloth, beside itself with all its visual tokens.
-
-In: a stage and a size. Out: a :class:`TrainingJob` that makes either model and its batches. The rival has the same
-encoder, projector and language model, but nothing in SAP's place, and neither query tokens nor EmbQ: every patch is a
-visual token, as in LLaVA-1.5 and Imp.
-
-Legend: B rows, T positions of a row, N pictures.
+The rival has the same encoder, projector and language model, but nothing in SAP's place, and neither query tokens nor
+EmbQ: every patch is a visual token, as in LLaVA-1.5 and Imp.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 import statistics
-import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from flashsloth.benchmark.results import make, read_stored
+from flashsloth.benchmark.timing import CpuContention, wait_for
 from flashsloth.benchmark.worker_process import WorkerProcess
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
@@ -39,11 +36,13 @@ from flashsloth.model.layout import PromptLayout
 from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.planning.flops import COLOR_CHANNELS
-from flashsloth.planning.machine import cpu_name
+from flashsloth.planning.machine import cpu_name, peak_bytes, reset_peak
+from flashsloth.planning.memory import LiveMemory
 from flashsloth.planning.model_shape import find_model
 from flashsloth.training.stages import STAGES, freeze_all_but
 from flashsloth.training.step_memory import MIXED, MicroBatch, step_bytes
 
+RESULTS_NAME = "training.json"
 FLASHSLOTH, ALL_TOKENS = "FlashSloth", "all visual tokens"
 MODELS = (FLASHSLOTH, ALL_TOKENS)
 STAGE_NAMES = ("alignment", "instruction")
@@ -147,23 +146,19 @@ class TrainingJob:
         pixels = torch.randn(self.rows, config.num_views, COLOR_CHANNELS, side, side, generator=generator)
         return {**inputs, "pixel_values": pixels.to(DTYPES[self.dtype])}
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
 
-
-MODULE = "flashsloth.benchmark.training_worker"
 TEXT_TOKENS = {"alignment": 32, "instruction": 310}
 """Stage -> text of a sample: about a caption's; what makes 400 positions of FlashSloth's stage 2."""
 FULL_ROWS = {"alignment": 32, "instruction": 16}
 """Stage -> samples a device has at a time in the published runs on eight devices."""
 ADAMW_BYTES = 8
+LEARNING_RATE = 1e-5
 FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One model in one stage: what was asked, and what the worker said (see `training_worker.py`)."""
+    """One model in one stage: what was asked, and what :func:`measure_job` found."""
 
     job: dict[str, Any]
     found: dict[str, Any]
@@ -206,10 +201,6 @@ class TrainingResults:
     measured: list[Measured]
     counted: list[Counted]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
-
 
 def run_training_bench(
     model: str | None, layers: int | None, rows: int, steps: int, threads: int | None, say: Callable[[str], None]
@@ -237,14 +228,69 @@ def run_training_bench(
     measured = []
     for job in jobs:
         say(f"training {job.subject}, {job.stage}")
-        with WorkerProcess(threads, [sys.executable, "-m", MODULE]) as worker:
-            measured.append(Measured(job.to_dict(), worker.request("measure", job=job.to_dict(), steps=steps)))
+        asked = dataclasses.asdict(job)
+        with WorkerProcess(threads) as worker:
+            measured.append(Measured(asked, worker.request("measure", job=asked, steps=steps)))
     counted = []
     for job in jobs:
         for again in (False, True):
             say(f"counting {job.subject}, {job.stage}")
             counted.append(count(job, again))
     return TrainingResults(_machine(measured), measured, counted)
+
+
+def measure_job(job: TrainingJob, steps: int, contention: CpuContention) -> dict[str, Any]:
+    """Train for one step that warms up, `steps` that are timed, and one whose tensors are counted.
+
+    Returns:
+        Seconds of each step, and bytes held: by the process (resident set), and by torch's tensors, each at most.
+        Memory that building the model took is not counted, what the weights take is.
+    """
+    device, model = torch.device("cpu"), job.make()
+    batch = job.batch(model.config)
+    step = TrainingStep(model, batch, device)
+    reset_peak(device)
+    step()
+    since, seconds = contention.read(), [step() for _ in range(steps)]
+    others, resident = contention.others_share(since), peak_bytes(device)
+    states = [value for kept in step.optimizer.state.values() for value in kept.values() if torch.is_tensor(value)]
+    memory = LiveMemory(model)
+    memory.leave_out((*states, *batch.values()))
+    with memory:
+        step()
+    return {
+        "seconds": seconds,
+        "others_share": others,
+        "resident_bytes": resident,
+        "weight_bytes": sum(parameter.nbytes for parameter in model.parameters()),
+        "gradient_bytes": sum(parameter.nbytes for parameter in step.learning),
+        "optimizer_bytes": sum(value.nbytes for value in states),
+        "step_bytes": memory.peak,
+        "positions": batch["input_ids"].shape[1],
+        "parameters": model.num_parameters(),
+        "learning": sum(parameter.numel() for parameter in step.learning),
+        "threads": torch.get_num_threads(),
+    }
+
+
+class TrainingStep:
+    """Forward, backward, and AdamW, again and again over the same batch; on an accelerator autocast to bfloat16."""
+
+    def __init__(self, model: nn.Module, batch: dict[str, torch.Tensor], device: torch.device) -> None:
+        self._model, self._batch, self._device = model, batch, device
+        self.learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.learning, lr=LEARNING_RATE, fused=True)
+
+    def __call__(self) -> float:
+        """Seconds of a step; it is done when it returns."""
+        start = time.perf_counter()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            loss = self._model(**self._batch).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        wait_for(self._device)
+        return time.perf_counter() - start
 
 
 def count(job: TrainingJob, activation_checkpointing: bool) -> Counted:
@@ -273,13 +319,8 @@ def load_training_results(path: Path) -> TrainingResults:
     Raises:
         BenchmarkError: if it is none.
     """
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        return TrainingResults(
-            tree["machine"], [Measured(**one) for one in tree["measured"]], [Counted(**one) for one in tree["counted"]]
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(f"{path} holds no results of flashsloth bench --training: {error}") from error
+    stored = read_stored(path, RESULTS_NAME)
+    return make(TrainingResults, stored, measured=partial(make, Measured), counted=partial(make, Counted))
 
 
 def _machine(measured: list[Measured]) -> dict[str, Any]:
@@ -291,18 +332,3 @@ def _machine(measured: list[Measured]) -> dict[str, Any]:
         "torch": torch.__version__,
         "disturbed": f"others took up to {share:.0%} of the machine",
     }
-
-
-__all__ = [
-    "ALL_TOKENS",
-    "FLASHSLOTH",
-    "MODELS",
-    "STAGE_NAMES",
-    "Counted",
-    "Measured",
-    "TrainingJob",
-    "TrainingResults",
-    "count",
-    "load_training_results",
-    "run_training_bench",
-]

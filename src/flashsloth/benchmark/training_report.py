@@ -5,14 +5,23 @@ In: :class:`TrainingResults`. Out: Markdown; or files.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from flashsloth.benchmark.training import ALL_TOKENS, FLASHSLOTH, STAGE_NAMES, Counted, Measured, TrainingResults
+from flashsloth.benchmark.training import (
+    ALL_TOKENS,
+    FLASHSLOTH,
+    RESULTS_NAME,
+    STAGE_NAMES,
+    Counted,
+    Measured,
+    TrainingResults,
+)
 from flashsloth.files import write_whole
 
-RESULTS_NAME, REPORT_NAME = "training.json", "training.md"
+REPORT_NAME = "training.md"
 GIGA = 1e9
 MEASURED_HEAD = (
     "| stage | | positions | s per sample | resident set | tensors | of these, in the step |",
@@ -47,7 +56,7 @@ def write_training_report(results: TrainingResults, folder: Path) -> list[Path]:
     """JSON and Markdown; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / RESULTS_NAME, folder / REPORT_NAME]
-    write_whole(files[0], json.dumps(results.to_dict(), indent=1))
+    write_whole(files[0], json.dumps(dataclasses.asdict(results), indent=1))
     write_whole(files[1], markdown(results))
     return files
 
@@ -92,6 +101,3 @@ def _row(*cells: object) -> str:
 
 def _less(ours: float, theirs: float) -> str:
     return f"{1 - ours / theirs:.0%}"
-
-
-__all__ = ["markdown", "write_training_report"]

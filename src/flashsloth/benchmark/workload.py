@@ -1,24 +1,17 @@
-"""What is measured: a model that is ready to do the standard job, whoever made it.
+"""What is measured: models that do the standard job, by name, and the suites that measure them. Nothing is loaded here.
 
-In: a picture, a question's number, how many tokens. Out: nothing but stamps on a :class:`StageClock`.
-
-The standard job: what every model is asked to do.
-
-In: how much text, how many new tokens, and a seed. Out: pictures already in memory, and token ids; no tokenizer, since
-speed does not depend on what is said, and no words: each model gets ids of its own vocabulary.
+In: how much text, how many new tokens, and a seed. Out: a :class:`StandardJob`: pictures already in memory, and token
+ids; no tokenizer, since speed does not depend on what is said, and no words: each model gets ids of its own vocabulary.
 
     opening | picture | question | closing        the text in that order, as in "... USER: <image> Why? ASSISTANT:"
 
 Every picture of a run is a new one, so that nothing a model remembers of an earlier run helps it.
-
-Everything that can be measured, by name, and the suites that measure it. Nothing is loaded here.
 
 In: names. Out: :class:`ModelSpec`, what a worker is told to make; and :class:`Suite`, who runs beside whom.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
@@ -185,10 +178,6 @@ class StandardJob:
             closing=self._ids(CLOSING_TOKENS, vocabulary, forbidden, CLOSING, 0),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
-
     def _ids(self, count: int, vocabulary: int, forbidden: Collection[int], stream: int, number: int) -> list[int]:
         generator = random.Random(f"{self.seed} {stream} {number}")
         ids: list[int] = []
@@ -252,7 +241,7 @@ class Suite:
         names: of models; all others run beside the first, in turns.
         batch: rows of the batched job.
         batched: which models do it.
-        busy: which models answer about many pictures, on an accelerator (see `device_bench.py`).
+        busy: which models answer about many pictures, on an accelerator (see `device.py`).
         trained: which models train there.
     """
 

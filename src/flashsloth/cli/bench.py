@@ -7,7 +7,7 @@ a device at work     with the gpu suite, many pictures and training steps too: `
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,7 +111,7 @@ def bench(
     from flashsloth.benchmark.report import print_results, write_report
 
     if as_json:
-        terminal.print_json(results.to_dict())
+        terminal.print_json(dataclasses.asdict(results))
     else:
         print_results(results, terminal.stdout())
         if more is not None:
@@ -226,10 +226,9 @@ def _measure_device(
     from flashsloth.benchmark.worker_process import WorkerProcess
     from flashsloth.benchmark.workload import MODELS, StandardJob
 
-    command = [sys.executable, "-m", "flashsloth.benchmark.device_worker"]
     specs = [MODELS[name] for name in names]
     settings = DeviceSettings(suite.device, StandardJob(*job))
-    return measure_device(specs, trained, settings, lambda: WorkerProcess(None, command), say)
+    return measure_device(specs, trained, settings, WorkerProcess, say)
 
 
 def _bench_training(
@@ -261,7 +260,7 @@ def _bench_training(
             terminal.print_note,
         )
     if as_json:
-        terminal.print_json(results.to_dict())
+        terminal.print_json(dataclasses.asdict(results))
     else:
         terminal.print_line(training_report.markdown(results))
     if out is not None:
