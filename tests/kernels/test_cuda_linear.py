@@ -12,14 +12,9 @@ from torch import nn
 
 from flashsloth.kernels import SpeedError
 from flashsloth.kernels.abilities import can_multiply_int4_on
-from flashsloth.kernels.cuda_linear import (
-    DEVICE_GROUP_SIZE,
-    DeviceInt4Linear,
-    DeviceInt8Linear,
-    int4_levels,
-    two_a_byte,
-)
-from flashsloth.kernels.optimize import replace_on_device, speed_up
+from flashsloth.kernels.cpu_linear import Int8Linear, int4_levels
+from flashsloth.kernels.cuda_linear import DEVICE_GROUP_SIZE, DeviceInt4Linear, two_a_byte
+from flashsloth.kernels.optimize import quantize_weights, speed_up
 
 WIDE_PHI = {**tiny.TEXT, "hidden_size": 128, "intermediate_size": 256}
 BFLOAT16_STEP = 2.0**-8
@@ -34,7 +29,7 @@ def linear(dtype: torch.dtype, device: str = "cpu") -> nn.Linear:
 @pytest.mark.parametrize("rows", [1, 9])
 def test_eight_bits_are_the_nearest_steps_and_their_product(dtype: torch.dtype, rows: int) -> None:
     layer = linear(dtype)
-    quantized = DeviceInt8Linear(layer)
+    quantized = Int8Linear(layer)
     step = layer.weight.float().abs().amax(dim=1, keepdim=True) / 127
     error = (quantized.dequantized() - layer.weight.float()).abs()
     assert (error <= (0.52 if dtype == torch.float32 else 0.75) * step).all()
@@ -47,7 +42,7 @@ def test_eight_bits_are_the_nearest_steps_and_their_product(dtype: torch.dtype, 
 
 def test_four_bits_are_the_nearest_levels_two_a_byte() -> None:
     weight = linear(torch.float32).weight.detach()
-    levels, scale_and_zero = int4_levels(weight, torch.float32)
+    levels, scale_and_zero = int4_levels(weight, torch.float32, DEVICE_GROUP_SIZE)
     assert levels.min() == 0
     assert levels.max() == 15
     scale, zero = scale_and_zero.transpose(0, 1).repeat_interleave(DEVICE_GROUP_SIZE, dim=1).unbind(-1)  # [N, K] both
@@ -64,9 +59,11 @@ def test_a_model_with_such_weights_is_one_with_the_weights_they_stand_for(
     inputs = tiny.encode(tiny_processor, [tiny.user("Where is the red dog?", tiny.picture(1))])
     twin = copy.deepcopy(model)
     model.requires_grad_(False)
-    replace_on_device(model, "int4")  # a processor lacks the four-bit product: eight bits take its place
-    assert isinstance(model.lm_head, DeviceInt8Linear)
-    replaced = [name for name, module in model.named_modules() if isinstance(module, DeviceInt8Linear)]
+    quantize_weights(
+        model, "int4", DeviceInt4Linear
+    )  # a processor lacks the four-bit product: eight bits take its place
+    assert isinstance(model.lm_head, Int8Linear)
+    replaced = [name for name, module in model.named_modules() if isinstance(module, Int8Linear)]
     assert len(replaced) == 4 * 6 + 1
     for name in replaced:
         twin.get_submodule(name).weight.data = model.get_submodule(name).dequantized()
@@ -75,7 +72,7 @@ def test_a_model_with_such_weights_is_one_with_the_weights_they_stand_for(
 
 
 def test_such_weights_stay_where_they_are() -> None:
-    quantized = DeviceInt8Linear(linear(torch.float32))
+    quantized = Int8Linear(linear(torch.float32))
     assert quantized.to("cpu") is quantized
     with pytest.raises(SpeedError, match="cannot be moved to meta"):
         quantized.to("meta")
@@ -99,7 +96,7 @@ def test_four_bits_multiply_as_what_they_stand_for(rows: int) -> None:
     layer = linear(torch.bfloat16, "cuda")
     assert DeviceInt4Linear.takes(layer)
     quantized = DeviceInt4Linear(layer)
-    levels, scale_and_zero = int4_levels(layer.weight.detach(), torch.bfloat16)
+    levels, scale_and_zero = int4_levels(layer.weight.detach(), torch.bfloat16, DEVICE_GROUP_SIZE)
     scale, zero = scale_and_zero.float().transpose(0, 1).repeat_interleave(DEVICE_GROUP_SIZE, dim=1).unbind(-1)
     meant = (levels - 8) * scale + zero
     torch.testing.assert_close(quantized.dequantized(), meant, atol=1e-2, rtol=1e-2)
@@ -116,4 +113,4 @@ def test_a_model_on_cuda_is_quantized_in_place(make_tiny_model: TinyModelMaker, 
     speed_up(model, quantize=quantize)
     kinds = {type(module) for module in model.model.language_model.modules()}
     assert (DeviceInt4Linear in kinds) == (quantize == "int4")
-    assert type(model.lm_head) is DeviceInt8Linear
+    assert type(model.lm_head) is Int8Linear

@@ -132,14 +132,3 @@ def _int4_product(dtype: torch.dtype) -> torch.Tensor:
     scale_and_zero = torch.tensor([1, 0], dtype=dtype).expand(1, TRIED_OUTPUTS, 2).contiguous()
     ones = torch.ones(1, TRIED_INPUTS, dtype=dtype)
     return torch.ops.aten._weight_int4pack_mm_for_cpu(ones, packed, TRIED_INPUTS, scale_and_zero)
-
-
-__all__ = [
-    "Ability",
-    "can_multiply",
-    "can_multiply_int4_on",
-    "can_pack",
-    "missing",
-    "multiplies_bfloat16",
-    "without",
-]

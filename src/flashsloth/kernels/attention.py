@@ -93,5 +93,3 @@ def _whole_buffers(key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor
 AttentionInterface.register(PLAIN, plain_attention)
 AttentionInterface.register(ONE_QUERY, one_query_attention)
 AttentionMaskInterface.register(ONE_QUERY, sdpa_mask)
-
-__all__ = ["ONE_QUERY", "PLAIN", "one_query_attention", "plain_attention"]

@@ -1,25 +1,21 @@
-"""A linear layer whose weight lies as the processor's matrix kernels want it.
+"""Linear layers that answer faster: a weight packed for the processor's matrix kernels, or stored in fewer bits.
 
-In: a `torch.nn.Linear` in float32 or bfloat16 on a CPU. Out: a layer that computes the same, faster: oneDNN reorders a
-plain weight at every call, or multiplies it by a slower kernel; here it is reordered once, and the plain copy is let
-go. An activation that follows can be part of the product, on its float32 sums.
+In: a `torch.nn.Linear`. Out: a layer through which no gradient passes.
 
-The operators are torch's own but private (`torch.ops.mkldnn`): where they are missing, `abilities.can_pack` says so
-and the plain layer stays.
+:class:`PackedLinear`, float32 or bfloat16 on a CPU, computes the same: oneDNN reorders a plain weight at every call, or
+multiplies it by a slower kernel; here it is reordered once, and the plain copy is let go. An activation that follows
+can be part of the product, on its float32 sums. The operators are torch's own but private (`torch.ops.mkldnn`): where
+they are missing, `abilities.can_pack` says so and the plain layer stays.
 
-Legend: M rows, K inputs, N outputs.
-
-Linear layers with weights of eight or four bits: fewer bytes to read for each generated token.
-
-In: a `torch.nn.Linear` on a CPU. Out: a layer that computes nearly the same from a half or a quarter of bfloat16's
-bytes. Weights are rounded to the nearest step (no calibration data); activations stay as they are.
+:class:`QuantizedLinear` computes nearly the same from a half or a quarter of bfloat16's bytes, which a generated token
+has to read. Weights are rounded to the nearest step (no calibration data); activations stay as they are.
 
     int8   one scale an output          w = q * scale                      -127..127
     int4   scale and zero a group       w = (q - 8) * scale + zero         0..15, GROUP_SIZE inputs of an output
 
 The products are torch's own operators for a few rows. Those take a row after the other, so where a prompt brings many,
-or the operator is missing, int8 weights are widened once and multiplied the ordinary way. (torchao's eight-bit weights
-are widened at every call on a CPU, and its four-bit ones for CPUs are a prototype over the same operator.)
+or the operator is missing, as on CUDA, int8 weights are widened and multiplied the ordinary way. (torchao's eight-bit
+weights are widened at every call on a CPU, and its four-bit ones for CPUs are a prototype over the same operator.)
 
 Legend: M rows, K inputs, N outputs, G groups of an output's inputs.
 """
@@ -42,6 +38,15 @@ less for it (on Zen 4 it reads a fifth to a quarter more bytes a second than wit
 less)."""
 READ_FROM_MEMORY = 4 * 2**20
 """Bytes of a weight from which on it is taken not to stay in a cache from one token to the next."""
+
+INT8_LARGEST = 127
+INT4_LARGEST, INT4_MIDDLE = 15, 8
+GROUP_SIZE = 32
+INT4_OUTPUTS_STEP = 16
+"""The four-bit operator takes outputs in multiples of this."""
+WIDEN_ROWS = 12
+"""From this many rows on, widening int8 weights costs less than the operator's row after row."""
+SMALLEST_SCALE = 1e-8
 
 
 class Activation(NamedTuple):
@@ -104,7 +109,7 @@ class PackedLinear(nn.Module):
         destination[prefix + "weight"] = self.weight
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], *args: Any, **kwargs: Any) -> PackedLinear:
-        refuse_moves(fn, self.dtype)
+        refuse_moves(fn, torch.device("cpu"), self.dtype)
         return super()._apply(fn, *args, **kwargs)
 
 
@@ -117,33 +122,24 @@ def refuse_gradients(x: torch.Tensor) -> None:
         )
 
 
-def refuse_moves(fn: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype) -> None:
+def refuse_moves(fn: Callable[[torch.Tensor], torch.Tensor], device: torch.device, dtype: torch.dtype) -> None:
     """Packed weights stay where they are, as they are: `to` another device or precision is a mistake."""
-    moved = fn(torch.empty(0, dtype=dtype))
-    if moved.dtype != dtype or moved.device.type != "cpu":
+    held = torch.empty(0, dtype=dtype, device=device)
+    moved = fn(held)
+    if moved.dtype != dtype or (moved.device.type, moved.get_device()) != (device.type, held.get_device()):
         raise SpeedError(
-            f"weights packed for cpu in {dtype} cannot be moved to {moved.device} in {moved.dtype}: "
+            f"weights packed for {device} in {dtype} cannot be moved to {moved.device} in {moved.dtype}: "
             f"load the model there, or with optimize=False"
         )
 
 
-INT8_LARGEST = 127
-INT4_LARGEST, INT4_MIDDLE = 15, 8
-GROUP_SIZE = 32
-INT4_OUTPUTS_STEP = 16
-"""The four-bit operator takes outputs in multiples of this."""
-WIDEN_ROWS = 12
-"""From this many rows on, widening int8 weights costs less than the operator's row after row."""
-SMALLEST_SCALE = 1e-8
-
-
 class QuantizedLinear(nn.Module):
-    """What both precisions share. For inference: no gradient passes through, and nothing can be saved."""
+    """What all precisions share. For inference: no gradient passes through, and nothing can be saved."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.dtype = linear.weight.dtype
+        self.device, self.dtype = linear.weight.device, linear.weight.dtype
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -161,7 +157,9 @@ class QuantizedLinear(nn.Module):
 
     def dequantized(self) -> torch.Tensor:
         """The weight that is computed with, float32 [N, K]."""
-        raise NotImplementedError
+        # The packed order is the operator's own; multiplying ones with it gives the weight back, column by column.
+        identity = torch.eye(self.in_features, dtype=self.dtype, device=self.device)
+        return self._product(identity).float().T
 
     def _product(self, rows: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -170,7 +168,7 @@ class QuantizedLinear(nn.Module):
         raise SpeedError("a quantized model cannot be saved: load it without quantize, and save that")
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], *args: Any, **kwargs: Any) -> QuantizedLinear:
-        refuse_moves(fn, self.dtype)
+        refuse_moves(fn, self.device, self.dtype)
         return super()._apply(fn, *args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -178,7 +176,7 @@ class QuantizedLinear(nn.Module):
 
 
 class Int8Linear(QuantizedLinear):
-    """Eight bits a weight, one scale an output."""
+    """Eight bits a weight, one scale an output; on any device."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
@@ -188,7 +186,7 @@ class Int8Linear(QuantizedLinear):
         self.scale = (largest / INT8_LARGEST).clamp_min(SMALLEST_SCALE).to(self.dtype)  # [N]
         steps = (weight.float() / self.scale.float()[:, None]).round_()
         self.weight_int8 = steps.clamp_(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)  # [N, K]
-        self._widen_rows = WIDEN_ROWS if can_multiply("int8", self.dtype) else 0
+        self._widen_rows = WIDEN_ROWS if self.device.type == "cpu" and can_multiply("int8", self.dtype) else 0
 
     def dequantized(self) -> torch.Tensor:
         return self.weight_int8.float() * self.scale.float()[:, None]
@@ -213,37 +211,24 @@ class Int4Linear(QuantizedLinear):
                 f"a layer of {linear.in_features} inputs and {linear.out_features} outputs cannot have int4 weights: "
                 f"expected multiples of {GROUP_SIZE} and {INT4_OUTPUTS_STEP}"
             )
-        groups = linear.weight.detach().float().unflatten(1, (-1, GROUP_SIZE))  # [N, G, GROUP_SIZE]
-        lowest, highest = groups.amin(dim=-1), groups.amax(dim=-1)  # [N, G]
-        scale = ((highest - lowest) / INT4_LARGEST).clamp_min(SMALLEST_SCALE).to(self.dtype)
-        zero = (lowest + INT4_MIDDLE * scale.float()).to(self.dtype)
-        steps = ((groups - zero.float()[..., None]) / scale.float()[..., None]).round_() + INT4_MIDDLE
-        levels = steps.clamp_(0, INT4_LARGEST).to(torch.int32).flatten(1)  # [N, K]
+        levels, self.scale_and_zero = int4_levels(linear.weight.detach(), self.dtype, GROUP_SIZE)
         self.weight_int4 = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)  # uint8 [N, K/2]
-        self.scale_and_zero = torch.stack([scale, zero], dim=-1).transpose(0, 1).contiguous()  # [G, N, 2]
 
     @staticmethod
     def takes(linear: nn.Linear) -> bool:
         """Whether the operator can multiply this layer's shape."""
         return linear.in_features % GROUP_SIZE == 0 and linear.out_features % INT4_OUTPUTS_STEP == 0
 
-    def dequantized(self) -> torch.Tensor:
-        # The packed order is the operator's own; multiplying ones with it gives the weight back, column by column.
-        identity = torch.eye(self.in_features, dtype=self.dtype)
-        return self._product(identity).float().T
-
     def _product(self, rows: torch.Tensor) -> torch.Tensor:
         return torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.weight_int4, GROUP_SIZE, self.scale_and_zero)
 
 
-__all__ = [
-    "GROUP_SIZE",
-    "NO_ACTIVATION",
-    "Activation",
-    "Int4Linear",
-    "Int8Linear",
-    "PackedLinear",
-    "QuantizedLinear",
-    "refuse_gradients",
-    "refuse_moves",
-]
+def int4_levels(weight: torch.Tensor, dtype: torch.dtype, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Levels 0..15, int32 [N, K], of a weight [N, K], with scale and zero of each group, [G, N, 2] in `dtype`."""
+    groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, group]
+    lowest, highest = groups.amin(dim=-1), groups.amax(dim=-1)  # [N, G]
+    scale = ((highest - lowest) / INT4_LARGEST).clamp_min(SMALLEST_SCALE).to(dtype)
+    zero = (lowest + INT4_MIDDLE * scale.float()).to(dtype)
+    steps = ((groups - zero.float()[..., None]) / scale.float()[..., None]).round_() + INT4_MIDDLE
+    levels = steps.clamp_(0, INT4_LARGEST).to(torch.int32).flatten(1)
+    return levels, torch.stack([scale, zero], dim=-1).transpose(0, 1).contiguous()

@@ -2,16 +2,16 @@
 
 In: a model, ready to answer. Out: the same model with other layers inside. On a CPU:
 
-    every linear layer        its weight packed once for oneDNN, an activation after it fused in (packed_linear.py)
+    every linear layer        its weight packed once for oneDNN, an activation after it fused in (cpu_linear.py)
     the encoder's attention   bfloat16: three plain operations; float32: torch's fused one       (attention.py)
     a step's attention        one query: plain operations                                        (attention.py)
-    quantize="int8", "int4"   the language model's weights in fewer bits                         (quantized_linear.py)
+    quantize="int8", "int4"   the language model's weights in fewer bits                         (cpu_linear.py)
 
-On CUDA only the last of these, with other products (device_weights.py); passes are replayed there, see
+On CUDA only the last of these (int4 by another product, cuda_linear.py); passes are replayed there, see
 `inference/engine/cuda_graph.py`.
 
-Only the language model is quantized: its weights are read anew for every token. The encoder reads its own once a
-picture, and gains nothing. The head keeps eight bits where the rest has four.
+Only the language model is quantized: its weights are read for every token. The encoder reads its own once a picture,
+and gains nothing. The head keeps eight bits where the rest has four.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flashsloth.errors import SpeedError
 from flashsloth.kernels.abilities import can_multiply, can_multiply_int4_on, can_pack
 from flashsloth.kernels.attention import ONE_QUERY, PLAIN
 from flashsloth.kernels.cpu_linear import NO_ACTIVATION, Activation, Int4Linear, Int8Linear, PackedLinear
-from flashsloth.kernels.cuda_linear import DeviceInt4Linear, DeviceInt8Linear
+from flashsloth.kernels.cuda_linear import DeviceInt4Linear
 from flashsloth.model.loss import LanguageModelHead
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
@@ -63,13 +63,12 @@ def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantizatio
         SpeedError: if the model cannot be quantized here.
     """
     quantize = check_quantization(quantize)
+    if quantize is not None:
+        _check_products(model, quantize)
+        quantize_weights(model, quantize, Int4Linear if model.device.type == "cpu" else DeviceInt4Linear)
     if model.device.type != "cpu":
-        if quantize is not None:
-            quantize_on_device(model, quantize)
         return  # what else is fast there is how passes are made: see inference/engine/cuda_graph.py
     model.requires_grad_(False)
-    if quantize is not None:
-        _quantize(model, quantize)
     if can_pack(model.dtype):
         _fuse_activations(model)
         _pack(model)
@@ -87,7 +86,7 @@ def check_quantization(quantize: str | None) -> Quantization | None:
     """A user's word for a quantization, if it is one.
 
     Raises:
-        SpeedError: if it is none.
+        SpeedError: if it is not one.
     """
     for known in QUANTIZATIONS:
         if quantize == known:
@@ -97,46 +96,37 @@ def check_quantization(quantize: str | None) -> Quantization | None:
     return None
 
 
-def quantize_on_device(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
-    """Replace the linear layers of the language model, and the head, on CUDA.
-
-    Raises:
-        SpeedError: on another device, or where it has no four-bit product.
-    """
-    device = model.device
-    if device.type != "cuda":
-        raise SpeedError(f"quantize={quantize!r} works on cpu and cuda, and the model is on {device}")
-    if quantize == "int4" and not can_multiply_int4_on(device, model.dtype):
-        raise SpeedError(
-            f"quantize='int4' needs bfloat16 and an NVIDIA GPU of the Ampere generation or later, and the model is in "
-            f"{model.dtype} on {torch.cuda.get_device_name(device)}: use quantize='int8'"
-        )
+def quantize_weights(
+    model: FlashSlothForConditionalGeneration, quantize: Quantization, four_bits: type[Int4Linear | DeviceInt4Linear]
+) -> None:
+    """Replace the linear layers of the language model, and the head; `four_bits` where a layer's shape allows it."""
     model.requires_grad_(False)
-    replace_on_device(model, quantize)
-
-
-def replace_on_device(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
-    """As :func:`quantize_on_device`, wherever the model is."""
     for parent, name, linear in _linear_layers(model.model.language_model):
-        fits = quantize == "int4" and DeviceInt4Linear.takes(linear)
-        setattr(parent, name, DeviceInt4Linear(linear) if fits else DeviceInt8Linear(linear))
-    setattr(model, _HEAD, DeviceInt8Linear(model.lm_head))
+        fits = quantize == "int4" and four_bits.takes(linear)
+        setattr(parent, name, four_bits(linear) if fits else Int8Linear(linear))
+    setattr(model, _HEAD, Int8Linear(model.lm_head))
 
 
-def _quantize(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
-    """Replace the linear layers of the language model, and the head.
+def _check_products(model: FlashSlothForConditionalGeneration, quantize: Quantization) -> None:
+    """Refuse weights that nothing here can multiply.
 
     Raises:
-        SpeedError: where this processor has no four-bit product.
+        SpeedError: on a device that has none of these products, or not with four bits.
     """
-    if quantize == "int4" and not can_multiply(quantize, model.dtype):
-        raise SpeedError(f"quantize='int4' has no products in {model.dtype} here: use quantize='int8'")
-    if not can_multiply("int8", model.dtype):
-        logger.warning("this torch has no products of int8 weights in %s here: they are widened each time", model.dtype)
-    for parent, name, linear in _linear_layers(model.model.language_model):
-        fits = quantize == "int4" and Int4Linear.takes(linear)
-        setattr(parent, name, Int4Linear(linear) if fits else Int8Linear(linear))
-    setattr(model, _HEAD, Int8Linear(model.lm_head))
+    device, dtype = model.device, model.dtype
+    if device.type not in ("cpu", "cuda"):
+        raise SpeedError(f"quantize={quantize!r} works on cpu and cuda, and the model is on {device}")
+    if device.type == "cuda":
+        if quantize == "int4" and not can_multiply_int4_on(device, dtype):
+            raise SpeedError(
+                f"quantize='int4' needs bfloat16 and an NVIDIA GPU of the Ampere generation or later, and the model is "
+                f"in {dtype} on {torch.cuda.get_device_name(device)}: use quantize='int8'"
+            )
+        return
+    if quantize == "int4" and not can_multiply(quantize, dtype):
+        raise SpeedError(f"quantize='int4' has no products in {dtype} here: use quantize='int8'")
+    if not can_multiply("int8", dtype):
+        logger.warning("this torch has no products of int8 weights in %s here: they are widened each time", dtype)
 
 
 def _pack(model: nn.Module) -> None:
@@ -174,6 +164,3 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether this is a linear layer that does what `nn.Linear` does, and nothing around it."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
     return isinstance(module, nn.Linear) and type(module).forward in _LINEAR_FORWARDS and not any(hooks)
-
-
-__all__ = ["QUANTIZATIONS", "Quantization", "check_quantization", "speed_up"]
