@@ -21,7 +21,7 @@ from PIL import WebPImagePlugin as WebpImagePlugin
 
 from flashsloth.files import LFS_POINTER
 from flashsloth.files import SIGNATURE as LFS_SIGNATURE
-from flashsloth.media.decoder_output import quiet_decoders
+from flashsloth.media.decoders import quiet_decoders
 from flashsloth.media.heif import container_format, open_avif, open_heic
 from flashsloth.media.limits import PictureError, refusing, shown
 from flashsloth.media.pixels import key_in_8_bits

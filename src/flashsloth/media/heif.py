@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import AvifImagePlugin, Image, ImageFile, features
 
-from flashsloth.media.decoded import DecodedElsewhere
+from flashsloth.media.decoders import DecodedElsewhere
 from flashsloth.media.limits import PictureError
 
 AVIF_BRANDS = frozenset({b"avif", b"avis"})

@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image
 
-from flashsloth.media.decoder_output import quiet_decoders
+from flashsloth.media.decoders import quiet_decoders
 from flashsloth.media.formats import decoding, parse
 from flashsloth.media.limits import DEFAULT_LIMITS, MIB, MediaLimits, PictureError, cause, refusing, shown
 from flashsloth.media.pixels import channels_last, image_from_array, plain_rgb, rgb_on_white

@@ -34,7 +34,7 @@ from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_S
 from transformers.processing_utils import ImagesKwargs
 
 from flashsloth.media import open_picture
-from flashsloth.media.decoder_output import quiet_decoders
+from flashsloth.media.decoders import quiet_decoders
 from flashsloth.media.pixels import DEEP_GREY_MODES
 from flashsloth.media.tiff import is_decoded_wrongly
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID, views_of

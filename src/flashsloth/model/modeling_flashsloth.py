@@ -47,8 +47,7 @@ from flashsloth.model.positions import (
     rows_of_pictures,
     visual_slots,
 )
-from flashsloth.model.projector import FlashSlothProjector
-from flashsloth.model.spatial_attention_pooling import SpatialAttentionPooling
+from flashsloth.model.spatial_attention_pooling import FlashSlothProjector, SpatialAttentionPooling
 from flashsloth.version import warn_of_untested_versions
 
 _EMBQ_KWARG = "embedded_query_inputs"

@@ -1,16 +1,18 @@
-"""Spatial Attention Pooling (SAP): nine patches become one token that keeps what is salient.
+"""From patches to visual tokens: Spatial Attention Pooling (SAP), and the projector to the language model's width.
 
 In: the encoder's features of one view, a square grid of patches in row order.
 Out: one token for each window of `pool_size` x `pool_size` patches, windows in row order: the patches' sum, weighted by
-a softmax over the window of what one small scorer says of each patch (FlashSloth, section 3.2).
+a softmax over the window of what one small scorer says of each patch (FlashSloth, section 3.2); then two linear layers
+with an activation between them, as in LLaVA-1.5.
 
-Legend: N views, P patches (g x g), R windows (r x r), k the window's side, V vision width.
+Legend: N views, P patches (g x g), R windows (r x r), k the window's side, V vision width, D language-model width.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
@@ -57,3 +59,17 @@ class SpatialAttentionPooling(nn.Module):
         side, size = self.patch_grid // self.pool_size, self.pool_size
         cut = grid.view(grid.shape[0], side, size, side, size, grid.shape[-1])  # [N, r, k, r, k, C]
         return cut.transpose(2, 3).reshape(grid.shape[0], side * side, size * size, grid.shape[-1])
+
+
+class FlashSlothProjector(nn.Module):
+    """Linear, GELU, Linear: vision width [.., V] to language-model width [.., D]."""
+
+    def __init__(self, config: FlashSlothConfig) -> None:
+        super().__init__()
+        text_size = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size, text_size)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(text_size, text_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(self.act(self.linear_1(features)))

@@ -6,7 +6,6 @@ published_config    the published layout's names and flat configuration, to ours
 companions          processor, tokenizer and generation settings, which published folders lack
 token_ids           the token ids that matter
 preflight           what is wrong with the files, before memory is taken
-finite_weights      whether weights are numbers
 loading             strictly: every tensor from a file, every tensor of the files used
 """
 

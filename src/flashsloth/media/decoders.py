@@ -1,4 +1,4 @@
-"""Keeps the decoders' libraries from talking to the terminal while a picture of ours is decoded.
+"""What all decoders share: silence on the terminal, and a lazy Pillow image of what Pillow does not decode itself.
 
 In: a block that decodes. Out: its exceptions, and nothing on the standard error. Three talk: libtiff, in C, through
 handlers that belong to the whole process; Pillow, through Python's warnings, of what is no fault or ends in an
@@ -15,12 +15,13 @@ import logging
 import re
 import threading
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 HANDLERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
 LOGGERS = ("PIL.TiffImagePlugin", "tifffile")
@@ -49,12 +50,13 @@ def quiet_decoders() -> Iterator[None]:
 
 
 def _enter() -> None:
-    global _decoding
+    global _decoding, _filters
     with _lock:
         _decoding += 1
         if _decoding == 1:
             _taken[:] = [setter(None) for setter in _handler_setters()]
-            _ignore_pillows_warnings()
+            _filters = cast("list[Any]", warnings.filters)
+            _filters.insert(0, PILLOWS_WARNINGS)
             for name in LOGGERS:
                 logging.getLogger(name).addFilter(_elsewhere)
 
@@ -66,21 +68,11 @@ def _leave() -> None:
         if _decoding == 0:
             for setter, handler in zip(_handler_setters(), _taken, strict=True):
                 setter(handler)
-            _heed_pillows_warnings()
+            for filters in (_filters, cast("list[Any]", warnings.filters)):
+                if PILLOWS_WARNINGS in filters:
+                    filters.remove(PILLOWS_WARNINGS)
             for name in LOGGERS:
                 logging.getLogger(name).removeFilter(_elsewhere)
-
-
-def _ignore_pillows_warnings() -> None:
-    global _filters
-    _filters = cast("list[Any]", warnings.filters)
-    _filters.insert(0, PILLOWS_WARNINGS)
-
-
-def _heed_pillows_warnings() -> None:
-    for filters in (_filters, cast("list[Any]", warnings.filters)):
-        if PILLOWS_WARNINGS in filters:
-            filters.remove(PILLOWS_WARNINGS)
 
 
 def _elsewhere(record: logging.LogRecord) -> bool:
@@ -100,3 +92,22 @@ def _handler_setters() -> list["ctypes._NamedFuncPointer"]:
     except (OSError, AttributeError):
         return []
     return setters
+
+
+class DecodedElsewhere(ImageFile.ImageFile):
+    """A Pillow image whose pixels another library decodes; its size and mode are known when it is made.
+
+    Subclasses set `_size`, `_mode` and `info` in `_open`, and give the pixels in `_decode`.
+    """
+
+    @abstractmethod
+    def _decode(self) -> Image.Image:
+        """The pixels, as an image of any mode and size: what a header says may differ."""
+
+    def load(self) -> Any:
+        if self._im is None:
+            decoded = self._decode()
+            decoded.load()
+            self._mode, self._size, self.im = decoded.mode, decoded.size, decoded.im
+            self.tile = []
+        return super().load()

@@ -16,7 +16,7 @@ from picture_files import corners, encoded
 from PIL import Image
 
 from flashsloth.media import PictureError, open_picture
-from flashsloth.media.decoder_output import PILLOWS_WARNINGS, quiet_decoders
+from flashsloth.media.decoders import PILLOWS_WARNINGS, quiet_decoders
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
