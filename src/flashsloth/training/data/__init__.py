@@ -1,22 +1,19 @@
 """Training data: every format becomes the same samples, in an order that can be gone on with anywhere.
 
 sample.py        one conversation, its place, and what makes one bad
-conversation.py  turns and pictures, checked -> messages, or why not
-layouts/         a record as it is in the wild -> turns and pictures, a reader for each way that people write them
-unseen.py        video, sound and other models' marks, which are refused
-picture_files.py the file that a picture's name means
-json_spans.py    where the samples of a JSON or JSONL file stand, without keeping them
-several_files.py a folder, a pattern or a range -> files; foreign_file.py: files that are something else
-record_data.py   what all formats share; json_data.py, csv_data.py, parquet_data.py, shard_data.py: each of them
-first_look.py    what is wrong with all of a source, said once
-joined_json.py   COCO and VQAv2, whose samples stand in several lists
-world_data.py    the drawn world; packed_world.py: drawn before
+conversation.py  turns and pictures, checked -> messages, or why not; the file that a picture's name means
+layouts.py       a record as it is in the wild -> turns and pictures; turn_content.py: what stands in a turn
+foreign.py       files that are something else; video, sound and other models' marks, which are refused
+records.py       what all formats share; a folder, a pattern or a range -> files
+json_data.py     JSON and JSONL, COCO and VQAv2; json_spans.py: where their samples stand, without keeping them
+tables.py        CSV and Parquet; shards.py: WebDataset's tar files
+world.py         the drawn world, drawn on the spot or before
 mixture.py       the sources of a stage as one dataset: `conversations`, `patches`
-order.py         which samples an epoch takes, in which order
-batches.py       which of them each optimizer step, micro-batch and device takes
+sampler.py       which samples each epoch, optimizer step, micro-batch and device takes, in which order
 overlap.py       held-out samples that are learned from too
-workers.py       the processes that prepare batches; worker_process.py: their own side; parcels.py: batches on their way
-bad_samples.py        the samples that were left out; guarded.py leaves them out
+workers.py       the processes that prepare batches; worker_process.py: their own side
+bad_samples.py   the samples that are left out, and what stands in for them
+answer_table.py  a table of pictures, questions and answers -> training data
 """
 
 from flashsloth.training.data.bad_samples import BAD_SAMPLES_FILE, BadSamples, GoodSamples, TooManyBadSamplesError
@@ -26,7 +23,7 @@ from flashsloth.training.data.sample import KINDS, BadSampleError, DataError, Sa
 from flashsloth.training.data.sampler import StepBatchSampler
 from flashsloth.training.data.shards import ShardData
 from flashsloth.training.data.tables import ParquetData
-from flashsloth.training.data.world import WorldData, WorldPatches
+from flashsloth.training.data.world import WorldData
 
 __all__ = [
     "BAD_SAMPLES_FILE",
@@ -45,7 +42,6 @@ __all__ = [
     "TooManyBadSamplesError",
     "Where",
     "WorldData",
-    "WorldPatches",
     "conversations",
     "open_source",
     "patches",

@@ -91,7 +91,8 @@ def write_training_data(table: Path, images: Path, out: Path, held_out: float = 
     if problems:
         more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
         raise TableError(f"{table}: {'; '.join(problems[:PROBLEMS_SHOWN])}{more}")
-    kept = _held_out_names(sorted({_name(row) for row in rows}), held_out)
+    names = sorted({_name(row) for row in rows}, key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
+    kept = set(names[: max(1, round(held_out * len(names))) if held_out else 0])
     train = [row for row in rows if _name(row) not in kept]
     rest = [row for row in rows if _name(row) in kept]
     if not train:
@@ -180,12 +181,6 @@ def _row(table: Path, line: int, cells: dict[str, Any]) -> Row:
 def _name(row: Row) -> str:
     """What a row is held out by: its picture, or its question where it has none."""
     return row.image or row.question
-
-
-def _held_out_names(names: list[str], share: float) -> set[str]:
-    """That share of the names, at least one where the share is not 0."""
-    count = max(1, round(share * len(names))) if share else 0
-    return set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
 
 
 def _write(file: Path, rows: list[Row]) -> None:

@@ -1,6 +1,6 @@
 """What every layout becomes: turns and pictures, checked, and from those the messages that the processor takes.
 
-In: turns as a reader of `layouts/` found them, (role, content), where content is a text, or a list of texts and of
+In: turns as `layouts.py` found them, (role, content), where content is a text, or a list of texts and of
 numbers of pictures; and the pictures. Out: a :class:`Conversation`, or an error that says why there is none.
 
 What the published files hold, and what becomes of it:
@@ -10,9 +10,8 @@ What the published files hold, and what becomes of it:
     no picture         a question that says `<image>` is bad: there is nothing to see
     first turn "gpt"   left out, as in the published code (conversations that were cut into pieces begin so)
 
-Which file a picture's name means: the one that is named, or, where that is not there, the same with another ending.
-
-Published lists name `x.jpg` where the download gave `x.png` or `x.gif`. What a file holds is told from its content when
+A picture's name means the file that is named or, where that is not there, the same with another ending: published lists
+name `x.jpg` where the download gave `x.png` or `x.gif`. What a file holds is told from its content when
 it is opened (`media/`), never from its name. A picture may also be written down in the record itself, as a data URL or
 as base64 alone; nothing is fetched from a network.
 """

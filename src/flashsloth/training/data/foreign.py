@@ -1,11 +1,8 @@
-"""Files that are not the data they are called: told from their first bytes, before anything is read of them.
+"""What is not the data it is called: files, told from their first bytes; records of what no picture shows.
 
-In: a path. Out: nothing, or an error that says what the file is and what to do.
-
-What a record may speak of and no picture shows: video, sound, and pictures by another model's marks.
-
-In: a record's fields and the words of its questions. Out: nothing, or an error; a record whose text refers to what is
-not there would teach a model to make it up. Qwen-VL's `<img>path</img>` does name a picture and is read.
+In: a path, or a record's fields and the words of its questions. Out: nothing, or an error that says what was found and
+what to do. A record whose text refers to video, sound or a picture by another model's marks would teach a model to make
+it up. Qwen-VL's `<img>path</img>` does name a picture and is read.
 """
 
 from __future__ import annotations
@@ -70,7 +67,6 @@ UNSEEN_FIELDS = tuple(
     f"{medium}{ending}" for medium in ("video", "audio") for ending in ("", "s", "_path", "_url", "_file")
 )
 """Fields that name what this model cannot see."""
-_UNSEEN_FIELDS = frozenset(UNSEEN_FIELDS)
 UNSEEN_ENDINGS = frozenset({".mp4", ".webm", ".avi", ".mkv", ".mov", ".wav", ".mp3", ".flac", ".ogg", ".m4a"})
 """How files end that it cannot see."""
 _NAMED_INSIDE = re.compile(r"<img>([^<>\n]+)</img>")
@@ -88,7 +84,7 @@ _UNSEEN = re.compile(
 
 def check_fields(record: dict[str, Any]) -> None:
     """Refuse a record that names a video or sound."""
-    for field in () if _UNSEEN_FIELDS.isdisjoint(record) else UNSEEN_FIELDS:
+    for field in UNSEEN_FIELDS:
         if record.get(field):
             medium = "video" if field.startswith("video") else "sound"
             raise BadSampleError(f"names {medium} in {field}, which this model cannot take in", "unseen_medium")

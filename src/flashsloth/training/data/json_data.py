@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,15 @@ from typing import Any
 import numpy as np
 
 from flashsloth.training.data.foreign import refuse_foreign
-from flashsloth.training.data.json_spans import Shape, json_elements, json_members, jsonl_spans, printed_spans, shape_of
+from flashsloth.training.data.json_spans import (
+    Shape,
+    json_elements,
+    json_members,
+    jsonl_spans,
+    printed_spans,
+    shape_of,
+    table_of,
+)
 from flashsloth.training.data.layouts import check_record
 from flashsloth.training.data.records import PrivateFiles, RecordData, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
@@ -42,6 +51,14 @@ def parse_json(text: str | bytes) -> Any:
         RecursionError: if it is nested too deeply.
     """
     return json.loads(text, object_pairs_hook=_group)
+
+
+def parse_record(text: bytes) -> Any:
+    """The value of a record's JSON; raises BadSampleError where it is none."""
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
 
 
 def _group(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -84,23 +101,20 @@ class SpanData(RecordData):
     def __len__(self) -> int:
         return len(self.spans)
 
+    def bytes_at(self, span: np.ndarray, file: int = 0) -> bytes:
+        """What stands somewhere in one of the files."""
+        start, stop = span.tolist()
+        return self.files.read(file, start, stop - start)
+
     def record(self, index: int) -> Any:
-        start, stop = (int(value) for value in self.spans[index])
-        text = self.files.read(0, start, stop - start)
-        try:
-            return parse_json(text)
-        except (ValueError, RecursionError) as error:
-            raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
+        return parse_record(self.bytes_at(self.spans[index]))
 
     def sizes(self) -> Sizes:
-        found = np.array([self._size(index) for index in range(len(self))], dtype=np.int64).reshape(-1, 2)
+        found = np.zeros((len(self), 2), dtype=np.int64)
+        for index in range(len(self)):
+            with suppress(BadSampleError):  # it is met again, and named, when it is read to be learned from
+                found[index] = text_size(self.record(index))
         return Sizes(found[:, 0], found[:, 1])
-
-    def _size(self, index: int) -> tuple[int, int]:
-        try:
-            return text_size(self.record(index))
-        except BadSampleError:
-            return 0, 0
 
 
 class JsonData(SpanData):
@@ -124,7 +138,7 @@ class JsonData(SpanData):
         flat = array("q")
         for start, stop, value in json_elements(file):
             flat.extend((start, stop, *text_size(value)))
-        table = np.frombuffer(flat, dtype=np.int64).reshape(-1, 4) if flat else np.zeros((0, 4), dtype=np.int64)
+        table = table_of(flat, 4)
         self.spans, self._sizes = table[:, :2], table[:, 2:]
 
     def sizes(self) -> Sizes:
@@ -166,7 +180,7 @@ class Lists:
                 self.first.setdefault(key, entry)
             elif isinstance(value, str):
                 self.others[key] = value
-        self.tables = {key: np.frombuffer(rows, dtype=np.int64).reshape(-1, 4) for key, rows in flat.items()}
+        self.tables = {key: table_of(rows, 4) for key, rows in flat.items()}
         """int64 [N, 4] a list: first byte, byte after the last, own id, picture's id."""
 
     def spans(self, key: str) -> np.ndarray:
@@ -212,17 +226,11 @@ class WrappedData(SpanData):
 
     def _open(self, file: Path) -> None:
         assert self._lists is not None
-        self.spans = self._lists.spans("data").copy()
+        self.spans = self._lists.spans("data")
 
     def entry(self, file: int, span: np.ndarray) -> dict[str, Any]:
         """The object that stands somewhere in one of the files."""
-        start, stop = (int(value) for value in span)
-        text = self.files.read(file, start, stop - start)
-        try:
-            entry = parse_json(text)
-        except (ValueError, RecursionError) as error:
-            raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
-        return check_record(entry)
+        return check_record(parse_record(self.bytes_at(span, file)))
 
 
 class CocoData(WrappedData):
@@ -236,9 +244,9 @@ class CocoData(WrappedData):
         if "caption" not in first:
             raise DataError(f"{file} has annotations with {sorted(first)}, expected a caption in each")
         self.split = file.stem.rpartition("_")[2]  # captions_train2017.json
-        self.spans = self._lists.spans("annotations").copy()
+        self.spans = self._lists.spans("annotations")
         self.pictured = _rows(self._lists.ids("images"), self._lists.pictures("annotations"))
-        self.picture_spans = self._lists.spans("images").copy()
+        self.picture_spans = self._lists.spans("images")
 
     def record(self, index: int) -> Any:
         said, row = self.entry(0, self.spans[index]), int(self.pictured[index])
@@ -277,8 +285,8 @@ class VqaData(WrappedData):
             if name not in holder.tables:
                 raise DataError(f"{path} has no list of {name}, which {file} needs")
         self.files = PrivateFiles(files)
-        self.spans = questions.spans("questions").copy()
-        self.answer_spans = answers.spans("annotations").copy()
+        self.spans = questions.spans("questions")
+        self.answer_spans = answers.spans("annotations")
         self.answered = _rows(answers.ids("annotations"), questions.ids("questions"))
         self.subtype = questions.others.get(SUBTYPE) or answers.others.get(SUBTYPE)
         if (self.answered < 0).all():

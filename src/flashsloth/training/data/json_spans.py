@@ -26,6 +26,11 @@ MARGIN = 16
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
+def table_of(flat: array, width: int = 2) -> np.ndarray:
+    """Numbers that were noted one after the other, as rows: int64 [N, width]."""
+    return np.array(flat, dtype=np.int64).reshape(-1, width)
+
+
 class _Window:
     """A part of a file as text, a character a byte: Latin-1 keeps every offset, and JSON's own signs are ASCII."""
 
@@ -60,8 +65,10 @@ def json_elements(path: Path) -> Iterator[tuple[int, int, Any]]:
         window = _Window(file)
         place = _first_token(window)
         opening = window.text[place : place + 1]
+        if not opening:
+            raise DataError(f"{path} is empty, expected a non-empty list of samples")
         if opening != "[":
-            raise DataError(_no_list(path, opening))
+            raise DataError(f"{path} is not JSON: it begins with {opening!r}, expected a list of samples")
         yield from _list(path, window, place + 1)
 
 
@@ -171,12 +178,6 @@ def _element(path: Path, decoder: json.JSONDecoder, window: _Window, place: int,
     return value, end if end < len(window.text) or window.ended else None
 
 
-def _no_list(path: Path, opening: str) -> str:
-    if not opening:
-        return f"{path} is empty, expected a non-empty list of samples"
-    return f"{path} is not JSON: it begins with {opening!r}, expected a list of samples"
-
-
 class Shape(Enum):
     """How a file of JSON holds its samples: told from its first block."""
 
@@ -241,7 +242,7 @@ def printed_spans(path: Path) -> np.ndarray:
                 continue
             spans.extend((window.start + place, window.start + end))
             place = end
-    return np.frombuffer(spans, dtype=np.int64).reshape(-1, 2) if spans else np.zeros((0, 2), dtype=np.int64)
+    return table_of(spans)
 
 
 def _next_object(window: _Window, place: int) -> int | None:
@@ -254,7 +255,7 @@ def _next_object(window: _Window, place: int) -> int | None:
 
 def jsonl_spans(path: Path) -> np.ndarray:
     """The lines of a JSONL file that are not blank: int64 [N, 2]."""
-    newline, carriage_return = 10, 13
+    newline = ord("\n")
     ends = array("q")
     size = 0
     with open(path, "rb") as file:
@@ -269,18 +270,13 @@ def jsonl_spans(path: Path) -> np.ndarray:
             last = block[-1]
         if last != newline:
             ends.append(size)
-        stops = np.frombuffer(ends, dtype=np.int64) if len(ends) else np.zeros(0, dtype=np.int64)
+        stops = np.array(ends, dtype=np.int64)
         starts = np.concatenate([[first], stops[:-1] + 1]) if len(stops) else stops
         spans = np.stack([starts, stops], axis=1)
         short = np.flatnonzero(spans[:, 1] - spans[:, 0] <= 1)
-        blank = [row for row in short if not _one_byte(file, spans[row], carriage_return)]
+        blank = []
+        for row, (start, stop) in zip(short.tolist(), spans[short].tolist(), strict=True):
+            file.seek(start)
+            if stop <= start or file.read(1) == b"\r":
+                blank.append(row)
     return np.delete(spans, blank, axis=0)
-
-
-def _one_byte(file: BinaryIO, span: np.ndarray, carriage_return: int) -> bool:
-    """Whether a line of at most one byte holds anything."""
-    start, stop = (int(value) for value in span)
-    if stop <= start:
-        return False
-    file.seek(start)
-    return file.read(1)[0] != carriage_return

@@ -1,12 +1,7 @@
 """The data of a stage: its sources one after the other, each with its weight.
 
-In: the sources of a recipe. Out: one map-style dataset, in which every sample has a number.
-
-A look at some of a source's samples, so that what is wrong with all of it is said once and not of each sample.
-
-In: a dataset of records. Out: nothing, or an error: none of the pictures is where pictures are looked for, or
-none of the records can be learned from. Where samples lie in blocks the first are looked at, else some from all over
-the file.
+In: the sources of a recipe. Out: one map-style dataset, in which every sample has a number. Some samples of each file
+are looked at when it is opened, so that what is wrong with all of it is said once and not of each sample.
 """
 
 from __future__ import annotations
@@ -25,7 +20,7 @@ from flashsloth.training.data.records import RecordData
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 from flashsloth.training.data.shards import ShardData
 from flashsloth.training.data.tables import CsvData, ParquetData
-from flashsloth.training.data.world import PackedWorldData, PackedWorldPatches, WorldData, WorldPatches
+from flashsloth.training.data.world import DrawnPatches, PackedWorldData, WorldData
 from flashsloth.training.recipe_groups import DataSource
 
 LOOKED_AT = 256
@@ -37,7 +32,7 @@ LEAST = 4
 
 
 def look(data: RecordData) -> None:
-    """Look at some of the records.
+    """Look at some of the records: at the first where samples lie in blocks, else at some from all over the file.
 
     Raises:
         DataError: if all of them lack the same.
@@ -139,16 +134,12 @@ def open_source(source: DataSource, patch_grid: int | None = None) -> Any:
 
 def _open_records(source: DataSource) -> RecordData:
     """The dataset of a source of files."""
-    if source.json is not None:
-        return open_json(source.json, source.images, source.independent)
-    if source.jsonl is not None:
-        return JsonlData(source.jsonl, source.images, source.independent)
-    if source.csv is not None:
-        return CsvData(source.csv, source.images, source.independent)
-    if source.parquet is not None:
-        return ParquetData(source.parquet, source.images, source.independent)
-    assert source.shards is not None
-    return ShardData(source.shards, source.independent)
+    if source.shards is not None:
+        return ShardData(source.shards, source.independent)
+    openers: dict[str, Any] = {"json": open_json, "jsonl": JsonlData, "csv": CsvData, "parquet": ParquetData}
+    assert source.kind is not None
+    data: RecordData = openers[source.kind](getattr(source, source.kind), source.images, source.independent)
+    return data
 
 
 def conversations(sources: list[DataSource], patch_grid: int | None = None) -> Joined:
@@ -163,6 +154,7 @@ def conversations(sources: list[DataSource], patch_grid: int | None = None) -> J
 
 def patches(sources: list[DataSource], patch_grid: int) -> Joined:
     """The dataset of the encoder's stage."""
-    kinds = [WorldPatches if source.packed is None else PackedWorldPatches for source in sources]
-    parts = [kind(source, patch_grid) for kind, source in zip(kinds, sources, strict=True)]
+    if any(not source.is_drawn for source in sources):
+        raise DataError("the encoder stage learns from the drawn world: its data needs world: or packed:, not files")
+    parts = [DrawnPatches(open_source(source, patch_grid)) for source in sources]
     return Joined(parts, [source.weight for source in sources])

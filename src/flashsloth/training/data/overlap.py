@@ -66,8 +66,11 @@ def overlap_of(learned: Joined, held_out: Joined, most: int = MOST_LOOKED_AT) ->
                 known.setdefault(_text_digest(sample), []).append((part, index))
     shared: set[str] = set()
     for part in learned.parts:
-        if not isinstance(part, RecordData):
-            _drawn_twice(part, held_out, found)
+        if not isinstance(part, RecordData):  # one world, or one pack, of one name: the first samples of both
+            for other in held_out.parts:
+                if not isinstance(other, RecordData) and getattr(other, "name", None) == getattr(part, "name", ""):
+                    found.samples += min(len(part), len(other))
+                    found.example = found.example or f"sample 0 of {part.name}"
         elif known:
             found.is_whole &= len(part) <= most
             _look_through(part, most, known, shared, found)
@@ -82,14 +85,6 @@ def _look_through(part: RecordData, most: int, known: _Known, shared: set[str], 
             if _picture_digests(sample) == _picture_digests(other):
                 shared.add(str(other.where))
                 found.example = found.example or f"{other.where}, which is {sample.where}"
-
-
-def _drawn_twice(part: Any, held_out: Joined, found: Overlap) -> None:
-    """Samples of one world, or of one pack: of one name, the first ones of both."""
-    for other in held_out.parts:
-        if not isinstance(other, RecordData) and getattr(other, "name", None) == getattr(part, "name", ""):
-            found.samples += min(len(part), len(other))
-            found.example = found.example or f"sample 0 of {part.name}"
 
 
 def _some(part: RecordData, most: int) -> Iterator[tuple[int, Sample]]:

@@ -1,15 +1,10 @@
-"""Datasets of records, whatever the file: what JSON, JSONL, Parquet and shards have in common.
+"""Datasets of records, whatever the file: what JSON, JSONL, CSV, Parquet and shards have in common.
 
 In: a subclass that reads record i. Out: a map-style dataset of :class:`Sample`; pictures stay closed until the
 processor opens them, in the worker that needs them.
 
-The files that a recipe means by one text: a file, a folder, a pattern with `*`, or numbers as in `{000..099}`.
-
-A folder that holds a data set's test split beside the one for training is refused: both would be learned from.
-
-What a file of samples is, told from its name: for commands that are given one without a recipe.
-
-In: a file, a folder, or a pattern. Out: a DataSource.
+Also which files are meant by one text (a file, a folder, a pattern with `*`, or numbers as in `{000..099}`), and, for
+commands that are given one without a recipe, what its name says that they hold.
 """
 
 from __future__ import annotations
@@ -50,6 +45,16 @@ class RecordData(Dataset):
         if not images.is_dir():
             raise DataError(f"there is no folder of pictures at {images}: say where they are (images:, or --images)")
         self.name, self.images, self.independent = name, images, independent
+
+    def lie_in_blocks(self, counts: list[int]) -> None:
+        """Say how many samples lie together, block after block."""
+        self.blocks = np.array(counts, dtype=np.int64)
+        self.ends = self.blocks.cumsum()
+
+    def block_at(self, index: int) -> tuple[int, int]:
+        """The block that a sample lies in, and its number there."""
+        block = int(np.searchsorted(self.ends, index, side="right"))
+        return block, index - (int(self.ends[block - 1]) if block else 0)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -123,7 +128,9 @@ class PrivateFiles:
             self._open[number] = open(self.paths[number], "rb", buffering=0)  # noqa: SIM115 - stays open
         data = os.pread(self._open[number].fileno(), size, start)
         if len(data) != size:
-            raise DataError(f"{self.paths[number]} has become shorter since it was opened: start anew with whole files")
+            raise DataError(
+                f"{self.paths[number]} has become shorter since it was opened: start again with whole files"
+            )
         return data
 
 
@@ -139,6 +146,7 @@ def text_size(record: Any) -> tuple[int, int]:
 SPLITS = ("train", "test", "validation", "val", "dev")
 MOST_IN_A_RANGE = 1_000_000
 _SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?![A-Za-z])")
+"""How a file's name, or its folder's, begins that is of a split."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WILD = re.compile(r"[*?\[]")
 
@@ -184,18 +192,11 @@ def _in_folder(folder: Path, ending: str) -> list[Path]:
     files = [file for file in found if file.parent == folder] or found
     if not files:
         raise DataError(f"no data in {folder}: expected files *{ending}")
-    splits = sorted({split for file in files if (split := _split_of(file.relative_to(folder))) is not None})
-    if len(splits) > 1:
+    parts = [map(_SPLIT.match, file.relative_to(folder).parts) for file in files]
+    splits = sorted({next(filter(None, matches)).group(1) for matches in map(list, parts) if any(matches)})
+    if len(splits) > 1:  # one for testing beside the one for training: both would be learned from
         raise DataError(f"{folder} holds the splits {', '.join(splits)}: name the files of one of them")
     return files
-
-
-def _split_of(file: Path) -> str | None:
-    """The split that a file's name, or its folder's, begins with."""
-    for part in file.parts:
-        if match := _SPLIT.match(part):
-            return match.group(1)
-    return None
 
 
 def _numbered(text: str) -> list[str]:

@@ -1,6 +1,7 @@
-"""Which samples each optimizer step learns from, and which process takes which of them.
+"""Which samples each optimizer step learns from, in which order, and which process takes which of them.
 
-In: the order of an epoch (`order.py`). Out: micro-batches, one process's after another's, as accelerate deals them:
+In: how many samples each source has, its weight, and which of them lie together. Out: micro-batches, one process's
+after another's, as accelerate deals them:
 
     step 0                                           step 1
     [process 0][process 1][process 0][process 1]     [process 0] ...
@@ -12,15 +13,12 @@ beginning), so every process has equally many micro-batches of equal size, and n
 Grouped, a step has samples with pictures alone or without alone, and of like lengths: of some steps' worth of samples
 at a time, each kind is sorted by length and cut into steps, which are then mixed. What is left over goes to the next
 ones; at the end of an epoch it makes steps of both kinds. A process whose micro-batch has no picture while others have
-some does the same work on a blank one (see `model/idle.py`).
+some does the same work on a blank one (see `model/dummy_inputs.py`).
 
-In which order an epoch takes its samples: a function of the seed, the epoch and the data's shape, of nothing else.
-
-In: how many samples each source has, its weight, and which of them lie together. Out: int64 [K], sample numbers.
-
-A source is an endless row of passes over its samples, each pass in an order of its own; an epoch takes the next
-weight * N of that row. So at weight 0.5 two epochs see everything once, and at weight 2 each epoch sees it twice. The
-sources are then mixed, each going on in its own order.
+The order of an epoch depends on seed, epoch and the data's shape, on nothing else. A source is an endless row of passes
+over its samples, each pass in an order of its own; an epoch takes the next weight * N of that row. So at weight 0.5 two
+epochs see everything once, and at weight 2 each epoch sees it twice. The sources are then mixed, each going on in its
+own order.
 
 Where samples lie in blocks (shards, row groups), whole blocks are drawn, some at a time, and the samples of those are
 mixed: reading stays within a few blocks.
@@ -62,11 +60,6 @@ class SourceShape:
     def taken(self) -> int:
         """Samples an epoch takes, at least one."""
         return max(1, round(self.samples * self.weight))
-
-
-def shapes_of(data: Joined) -> list[SourceShape]:
-    """The shapes of a stage's sources."""
-    return [SourceShape(len(part), weight, part.blocks) for part, weight in zip(data.parts, data.weights, strict=True)]
 
 
 def epoch_order(sources: list[SourceShape], seed: int, epoch: int, shuffle: bool = True) -> np.ndarray:
@@ -122,7 +115,7 @@ POOL_STEPS = 16
 BYTES_PER_TOKEN = 4
 """Of text: what lengths are estimated with, which needs to be right in proportion to pictures' tokens, no more."""
 _GROUPING = 1 << 33
-"""Tells the draw that mixes grouped steps from those of `order.py`."""
+"""Tells the draw that mixes grouped steps from those of an order."""
 
 
 def estimated_lengths(sizes: Sizes, tokens_per_picture: int) -> np.ndarray:
@@ -166,7 +159,8 @@ class StepBatchSampler(Sampler[list[int]]):
                 f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} times {processes} "
                 f"processes"
             )
-        self.shapes = shapes_of(data)
+        parts = zip(data.parts, data.weights, strict=True)
+        self.shapes = [SourceShape(len(part), weight, part.blocks) for part, weight in parts]
         self.seed, self.shuffle, self.epoch = seed, shuffle, 0
         self.step_size, self.batch_size, self.processes = batch_size, micro_batch_size, processes
         self.lengths: np.ndarray | None = None

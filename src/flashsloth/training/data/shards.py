@@ -2,7 +2,7 @@
 
 A shard is gone through once, header by header, to learn where its members stand: of each sample the places of its JSON,
 its text and its pictures are kept, nothing else. Samples are then read where they stand, so the order of training (see
-`order.py`), which stays within a few shards at a time, can begin anywhere: a run that is resumed reads nothing twice.
+`sampler.py`), which stays within a few shards at a time, can begin anywhere: a run that is resumed reads nothing twice.
 Members of a sample may stand apart in their shard, as in a tar that was made of a folder.
 
 A text is the caption of its picture. Where a JSON lies beside it, that is read if it holds a layout by itself; if it
@@ -24,7 +24,8 @@ import numpy as np
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 from flashsloth.training.data.conversation import ENDINGS, Conversation
 from flashsloth.training.data.foreign import UNSEEN_ENDINGS
-from flashsloth.training.data.json_data import parse_json
+from flashsloth.training.data.json_data import parse_record
+from flashsloth.training.data.json_spans import table_of
 from flashsloth.training.data.layouts import PICTURE_FIELDS, check_record, identity, is_spoken, pictures_named
 from flashsloth.training.data.records import PrivateFiles, RecordData, several_files, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes, Where
@@ -75,19 +76,14 @@ class ShardData(RecordData):
             before = len(index.picture_ends)
             _read_headers(path, index)
             counts.append(len(index.picture_ends) - before)
-        self.records, self.texts = _pairs(index.records), _pairs(index.texts)
-        self.picture_places = _pairs(index.pictures)
-        self.picture_ends = np.frombuffer(index.picture_ends, dtype=np.int64) if counts else np.zeros(0, np.int64)
-        self.blocks = np.array(counts, dtype=np.int64)
-        self.ends = self.blocks.cumsum()
+        self.records, self.texts = table_of(index.records), table_of(index.texts)
+        self.picture_places, self.picture_ends = table_of(index.pictures), np.array(index.picture_ends, dtype=np.int64)
+        self.lie_in_blocks(counts)
         if not len(self):
             raise DataError(f"{shards} holds no samples, expected members key{RECORD_ENDING} (or .txt) and key.jpg")
 
     def __len__(self) -> int:
         return len(self.records)
-
-    def _shard(self, index: int) -> int:
-        return int(np.searchsorted(self.ends, index, side="right"))
 
     def record(self, index: int) -> Any:
         if self.texts[index][1] == UNSEEN[1]:
@@ -95,12 +91,7 @@ class ShardData(RecordData):
         written, text = self._read(index, self.records[index]), self._read(index, self.texts[index])
         if written is None and text is None:
             raise BadSampleError(f"has no {RECORD_ENDING} beside its pictures, nor {TEXT_ENDING}", "no_conversation")
-        record: Any = {}
-        if written is not None:
-            try:
-                record = parse_json(written)
-            except (ValueError, RecursionError) as error:
-                raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
+        record: Any = {} if written is None else parse_record(written)
         if text is None or not isinstance(record, dict) or is_spoken(record):
             return record
         try:
@@ -110,13 +101,12 @@ class ShardData(RecordData):
 
     def _read(self, index: int, place: np.ndarray) -> bytes | None:
         """A member's bytes; None for one that is not there."""
-        start, size = (int(value) for value in place)
-        return None if size < 0 else self.files.read(self._shard(index), start, size)
+        start, size = place.tolist()
+        return None if size < 0 else self.files.read(self.block_at(index)[0], start, size)
 
     def where(self, index: int, record: Any) -> Where:
         """A sample's place, with its shard; without an id of its own, its number in the shard."""
-        shard = self._shard(index)
-        number = index - int(self.ends[shard] - self.blocks[shard])
+        shard, number = self.block_at(index)
         path = self.files.paths[shard]
         found = identity(record)
         return Where(str(path), number, f"{path.stem}/{number}" if found is None else found)
@@ -129,8 +119,8 @@ class ShardData(RecordData):
         named = len(pictures_named(record))
         if named and named != len(places):
             raise BadSampleError(f"names {named} pictures, but {len(places)} lie beside it", "missing_picture")
-        shard = self._shard(index)
-        beside = [self.files.read(shard, int(start), int(size)) for start, size in places]
+        shard, _ = self.block_at(index)
+        beside = [self.files.read(shard, start, size) for start, size in places.tolist()]
         others = {key: value for key, value in record.items() if key not in PICTURE_FIELDS}
         return super().conversation(index, {**others, "images": beside})
 
@@ -143,10 +133,6 @@ class ShardData(RecordData):
             except BadSampleError:
                 continue  # it is met again, and named, when it is read to be learned from
         return Sizes(texts, pictures)
-
-
-def _pairs(flat: array) -> np.ndarray:
-    return np.frombuffer(flat, dtype=np.int64).reshape(-1, 2) if len(flat) else np.zeros((0, 2), dtype=np.int64)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

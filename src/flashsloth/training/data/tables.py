@@ -1,12 +1,11 @@
-"""Parquet, read a row group at a time; columns that no layout knows are left alone.
+"""Tables whose columns are those of a layout, such as image, question, answer: a sample a row.
 
-A picture is a path, encoded bytes, or a struct of both (`{"bytes", "path"}`, as the `datasets` library writes it). Each
-process keeps the row groups that were last used; the order of training (see `order.py`) stays within a few of them.
+Parquet is read a row group at a time; columns that no layout knows are left alone. A picture is a path, encoded bytes,
+or a struct of both (`{"bytes", "path"}`, as the `datasets` library writes it). Each process keeps the row groups that
+were last used; the order of training (see `sampler.py`) stays within a few of them.
 
-A CSV or TSV file with a header: a sample a row, its cells under the names of their columns, in lower case.
-
-In: a file whose columns are those of a layout, such as image, question, answer. Out: a dataset; of each row its place
-in the file is kept. An empty cell is nothing; an empty image is a sample without a picture.
+Of CSV or TSV with a header the place of each row is kept. An empty cell is nothing; an empty image is a sample without
+a picture.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from flashsloth.media.limits import cause
 from flashsloth.training.data.conversation import Conversation
 from flashsloth.training.data.foreign import refuse_foreign
 from flashsloth.training.data.json_data import SpanData
+from flashsloth.training.data.json_spans import BYTE_ORDER_MARK, table_of
 from flashsloth.training.data.layouts import FIELDS, could_be
 from flashsloth.training.data.records import RecordData, several_files, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
@@ -55,8 +55,7 @@ class ParquetData(RecordData):
             for group in range(parquet.metadata.num_row_groups):
                 self.groups.append((number, group))
                 rows.append(parquet.metadata.row_group(group).num_rows)
-        self.blocks = np.array(rows, dtype=np.int64)
-        self.ends = self.blocks.cumsum()
+        self.lie_in_blocks(rows)
         if not len(self):
             raise DataError(f"{files} holds no samples, expected rows with conversations or messages")
         self._forget()
@@ -70,12 +69,11 @@ class ParquetData(RecordData):
         return {**self.__dict__, "_open": {}, "_kept": OrderedDict()}
 
     def __len__(self) -> int:
-        return int(self.ends[-1]) if len(self.ends) else 0
+        return int(self.blocks.sum())
 
     def record(self, index: int) -> Any:
-        block = int(np.searchsorted(self.ends, index, side="right"))
+        block, row = self.block_at(index)
         table = self._group(block)
-        row = index - int(self.ends[block] - self.blocks[block])
         try:
             record = table.slice(row, 1).to_pylist()[0]
         except _failures() as error:  # text that is not UTF-8
@@ -175,7 +173,6 @@ def _small(parquet: Any, columns: list[str]) -> list[str]:
 DELIMITERS = ",;\t"
 LARGEST_CELL = (1 << 31) - 1
 """Characters: pictures stand in some tables as base64, and csv's own limit is 131,072."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class CsvData(SpanData):
@@ -206,12 +203,11 @@ class CsvData(SpanData):
             raise DataError(f"{file} has the columns {self.header[:10]}, expected image, question, answer")
         if len(set(self.header)) < len(self.header):
             raise DataError(f"{file} has two columns of the same name: {self.header[:10]}")
-        self.spans = np.frombuffer(rows, dtype=np.int64).reshape(-1, 2) if rows else np.zeros((0, 2), dtype=np.int64)
+        self.spans = table_of(rows)
 
     def record(self, index: int) -> Any:
-        start, stop = (int(value) for value in self.spans[index])
         try:
-            text = self.files.read(0, start, stop - start).decode("utf-8")
+            text = self.bytes_at(self.spans[index]).decode("utf-8")
         except UnicodeDecodeError as error:
             raise BadSampleError(f"is not UTF-8: {error}", "unreadable_record") from error
         csv.field_size_limit(LARGEST_CELL)

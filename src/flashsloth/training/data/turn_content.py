@@ -75,8 +75,9 @@ class PartsReader:
         if not isinstance(part, dict):
             raise BadSampleError(f"{where} is {type(part).__name__}, expected a type and what it holds")
         kind = part.get("type")
-        if kind is None:
-            kind = "image" if any(part.get(key) is not None for key in PICTURE_KEYS) else _only(part)
+        if kind is None:  # the field that it has says it
+            named = [key for key, value in part.items() if value is not None]
+            kind = "image" if not set(PICTURE_KEYS).isdisjoint(named) else next(iter(named), None)
         if not isinstance(kind, str):
             raise BadSampleError(f"{where} has {type(kind).__name__} as its type, expected text or image")
         if kind in TEXT_TYPES:
@@ -110,11 +111,6 @@ class PartsReader:
             )
         self.awaited += 1
         return number
-
-
-def _only(part: dict[str, Any]) -> Any:
-    """The type of a part that names none: the field it has."""
-    return next((key for key, value in part.items() if value is not None), None)
 
 
 _MARK = re.compile(r"(<image_\d+>)")
