@@ -38,7 +38,7 @@ def batch_and_model(tmp_path: Path):
     recipe = load_recipe(recipe_of(tmp_path, 2))
     model, processor = start_model(recipe.model, "eager")
     data = conversations(recipe.stages[0].data, model.config.patch_grid)
-    collator = ConversationCollator(processor, recipe.stages[0].settings, "eager")
+    collator = ConversationCollator(processor, recipe.stages[0], "eager")
     return collator([data[index] for index in range(3)]), model.eval()  # nothing drawn: losses are compared exactly
 
 

@@ -190,9 +190,9 @@ def test_a_tied_head_cannot_learn_beside_an_adapter(tmp_path: Path) -> None:
 
 
 def test_the_head_rests_unless_it_is_asked_for(base: Path, tmp_path: Path) -> None:
-    assert "head" not in recipe_of(tmp_path, base).stages[0].settings.trains
+    assert "head" not in recipe_of(tmp_path, base).stages[0].trains
     asked = recipe_of(tmp_path, base, "stages.0.trains=[language_model, head]")
-    assert asked.stages[0].settings.trains == ("language_model", "head")
+    assert asked.stages[0].trains == ("language_model", "head")
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,11 @@ def test_weights_gradients_and_optimizer_are_those_of_a_real_step(tmp_path: Path
     config, run = flashsloth(), stage(tmp_path, precision="float32")
     plan = plan_stage(config, run, text_tokens=20)
     model = FlashSlothForConditionalGeneration(config)
-    freeze_all_but(model, run.settings.trains)
+    freeze_all_but(model, run.trains)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer = make_optimizer(model, run.settings)
+    optimizer = make_optimizer(model, run)
     optimizer.step()
     averages = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
     assert plan.memory.weights == sum(parameter.nbytes for parameter in model.parameters())

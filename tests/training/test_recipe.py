@@ -39,9 +39,9 @@ def write(folder: Path, text: str) -> Path:
 def test_a_stage_is_its_row_with_the_recipes_changes(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD))
     alignment, instruction = recipe.stages
-    assert alignment.settings.learning_rate == 2e-3
-    assert alignment.settings.trains == STAGES["alignment"].trains
-    assert alignment.settings.batch_size == 256
+    assert alignment.learning_rate == 2e-3
+    assert alignment.trains == STAGES["alignment"].trains
+    assert alignment.batch_size == 256
     assert instruction.steps == 10
     assert instruction.data[0].independent
     assert recipe.output == Path("runs/small")
@@ -64,7 +64,7 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         write(tmp_path, GOOD),
         ["stages.1.steps=99", *MORE_CHANGES],
     )
-    assert recipe.stages[0].settings.epochs == 2
+    assert recipe.stages[0].epochs == 2
     assert recipe.stages[1].steps == 99
     assert recipe.model.path == "other"
     assert recipe.stages[1].data[0].count == 7

@@ -183,7 +183,7 @@ def test_another_learning_rate_holds_from_the_next_step(tmp_path: Path, monkeypa
         ("0-alignment", STOP, "stages.alignment.adam_beta2", 0.999, 0.9),
         ("0-alignment", STOP, "stages.alignment.save_every", 5, 2),
     ]
-    assert load_recipe(other.output / "recipe.yaml").stages[0].settings.learning_rate == 1e-4
+    assert load_recipe(other.output / "recipe.yaml").stages[0].learning_rate == 1e-4
     starts = json.loads((other.output / "run.json").read_text(encoding="utf-8"))["starts"]
     assert [len(start["changes"]) for start in starts] == [0, 4]
 

@@ -156,9 +156,9 @@ def _open(
     """The samples, and what writes them down."""
 
     from flashsloth.training.data.records import source_of
-    from flashsloth.training.stages import STAGES
+    from flashsloth.training.stages import PATCH_STAGE, STAGES
 
-    named = [name for name, row in STAGES.items() if row.learns_answers]
+    named = [name for name in STAGES if name != PATCH_STAGE]
     if stage not in named:
         raise CommandError(f"--stage is {stage!r}; expected one of {', '.join(named)}")
     if max_length is not None and max_length < 1:

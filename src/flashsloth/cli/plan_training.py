@@ -56,7 +56,7 @@ def plan_recipe(
         from flashsloth.training.plan import plan_stage
 
         config = _config(recipe)
-        planned = [stage for stage in recipe.stages if stage.settings.learns_answers]
+        planned = [stage for stage in recipe.stages if stage.learns_answers]
         plans = [
             plan_stage(
                 config,

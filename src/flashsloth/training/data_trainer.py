@@ -358,6 +358,6 @@ class EvaluatingTrainer(SuppliedTrainer):
             tensors,
             step=self.state.global_step,
             folder=Path(self.args.output_dir),
-            learning_rate=self.run.settings.learning_rate,
+            learning_rate=self.run.learning_rate,
             device=self.args.device,
         )

@@ -215,7 +215,7 @@ def training_conversations(
         if numbers and max(numbers) >= len(part):
             raise DataError(f"leave_out names sample {max(numbers)} of {part.name}, whose last is {len(part) - 1}")
     bad_samples = BadSamples(folder / BAD_SAMPLES_FILE, len(data), stage.max_bad_fraction)
-    return GoodSamples(data, SampleEncoder(processor, stage.settings), bad_samples, left_out)
+    return GoodSamples(data, SampleEncoder(processor, stage), bad_samples, left_out)
 
 
 def check_resolutions(stage: StageRun, processor: FlashSlothProcessor) -> None:
@@ -268,7 +268,7 @@ def step_loader(
     sampler = StepBatchSampler(
         dataset.data if isinstance(dataset, GoodSamples) else dataset,
         seed,
-        stage.settings.batch_size,
+        stage.batch_size,
         micro_batch_size,
         processes,
         stage.shuffle,

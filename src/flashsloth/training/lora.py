@@ -311,7 +311,7 @@ def learner_of(model: Any, stage: StageRun, base_name: str | None, half: bool, c
     if stage.adapter is None:
         return model
     assert base_name is not None  # the recipe was checked
-    settings, trains = stage.adapter, stage.settings.trains
+    settings, trains = stage.adapter, stage.trains
     folder = find_folder(base_name)
     before = read_adapter(folder) if is_adapter(folder) else None
     base = find_base(base_name if before is None else str(before.base_folder()), settings.quantize, trains)

@@ -130,16 +130,13 @@ def plan_stage(
     Raises:
         RecipeError: for a stage that learns no answers, or a batch that the devices cannot share.
     """
-    settings = stage.settings
-    if not settings.learns_answers:
-        raise RecipeError(
-            f"stage {stage.stage} learns {settings.objective}, and only stages that learn answers are planned"
-        )
+    if not stage.learns_answers:
+        raise RecipeError(f"stage {stage.stage} learns patches, and only stages that learn answers are planned")
     batch = MicroBatch(
         rows=stage.rows(devices),
-        text_tokens=TEXT_TOKENS[settings.template] if text_tokens is None else text_tokens,
+        text_tokens=TEXT_TOKENS[stage.template] if text_tokens is None else text_tokens,
         pictures=pictures,
-        has_queries=settings.template != "plain",
+        has_queries=stage.template != "plain",
     )
     is_half = stage.precision == "bf16" or (stage.precision == "auto" and half_precision)
     engine = stage.engine if devices > 1 else Engine()
@@ -154,7 +151,7 @@ def plan_stage(
         stage=stage.stage,
         engine=engine,
         devices=devices,
-        batch=settings.batch_size,
+        batch=stage.batch_size,
         micro_batch=batch,
         positions=batch.positions(config),
         parameters=both[False].parameters,
@@ -173,7 +170,7 @@ def _step(
     computing = FULL if not is_half else MIXED if engine.kind == DDP else HALF
     return step_bytes(
         config,
-        stage.settings.trains,
+        stage.trains,
         batch,
         computing=computing,
         activation_checkpointing=again,
@@ -227,7 +224,7 @@ def _in_four_bits(weights: int, config: FlashSlothConfig, computed: int) -> tupl
 
 def sample_flops(config: FlashSlothConfig, stage: StageRun, batch: MicroBatch) -> tuple[float, float]:
     """Of one sample: what is needed, and what activation checkpointing does again."""
-    model, _ = meta_learner(config, stage.settings.trains, adapter=stage.adapter)
+    model, _ = meta_learner(config, stage.trains, adapter=stage.adapter)
     cost = TrainingCost(model, answers=True)
     positions = batch.positions(config)
     pictures = 0 if stage.feature_cache is not None else batch.pictures

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.training.recipe_groups import FREE, RecipeError, RecipeModel, Seed, fixed
-from flashsloth.training.stages import ROW, STAGES, StageRun, arranged_stage
+from flashsloth.training.stages import STAGES, StageRun, arranged_stage
 from flashsloth.yaml_file import Place, Problem, dotted, listed, parse_yaml, read_model, read_yaml
 
 
@@ -63,8 +63,6 @@ def _key(node: Any, part: str, path: str) -> str | int:
 
 
 Reporter = Literal["tensorboard", "wandb"]
-ROW_DEPTH = 2
-"""Of the group of a stage's row, in `stages.0.settings`."""
 _START = "the run began with another model"
 
 
@@ -164,17 +162,12 @@ def recipe_of(tree: dict[str, Any], file: str, default_name: str) -> Recipe:
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """A recipe with everything said, as `load_recipe` reads it."""
-    tree = recipe.model_dump(mode="json")
-    for stage in tree["stages"]:
-        row = stage.pop("settings")
-        del row["objective"]  # no recipe can say it: it is the row's own
-        stage.update(row)
-    return tree
+    return recipe.model_dump(mode="json")
 
 
 def place_in(stages: Any, place: Place) -> str:
     """A place of a recipe's model as the file has it; a stage that stands there once by its name."""
-    keys = [key for depth, key in enumerate(place) if (depth, key) != (ROW_DEPTH, ROW)]
+    keys = list(place)
     if len(keys) > 1 and keys[0] == "stages" and isinstance(stages, list):
         names = [str(stage.get("stage")) if isinstance(stage, dict) else "" for stage in stages]
         name = names[int(keys[1])]

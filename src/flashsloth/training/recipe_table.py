@@ -33,15 +33,14 @@ stages are: [training](training.md). The last column is about `flashsloth train 
 run has: *free* changes nothing that is learned, *from here* holds from the next step, and *no* is refused.
 """
 ON_RESUME = {"free": "free", "from_here": "from here", "fixed": "no"}
-LEFT_OUT = ("settings", "objective")
-"""Fields that no file has."""
 
 
 def fields_table() -> str:
     """All groups of keys, each with its fields."""
     parts = [HEADING]
     for title, kind in GROUPS.items():
-        rows = [_row(kind, name) for name in kind.model_fields if name not in LEFT_OUT]
+        of_the_row = Stage.model_fields if kind is StageRun else {}
+        rows = [_row(kind, name) for name in kind.model_fields if name not in of_the_row]
         parts.append(
             "\n".join([f"## {title}\n", "| key | default | takes | | on resume |", "|---|---|---|---|---|", *rows])
         )

@@ -71,7 +71,7 @@ def recomputes_activations(model: Any, stage: StageRun) -> bool:
     """Whether activation checkpointing is to be used; the same on all processes."""
     if stage.activation_checkpointing != AUTO:
         return bool(stage.activation_checkpointing)
-    if model.num_parameters() < SMALL_PARAMETERS or not stage.settings.learns_answers:
+    if model.num_parameters() < SMALL_PARAMETERS or not stage.learns_answers:
         return False
     return distributed.broadcast(_has_no_room(model, stage) if distributed.is_first() else False)
 
@@ -154,7 +154,7 @@ def run_stage(
     checkpoint = last_whole(folder / STEPS_FOLDER)
     step = step_of(checkpoint) if checkpoint else 0
     learner = learner_of(model, run, stage.base_name, arguments.bf16, checkpoint)
-    weight = run.settings.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
+    weight = run.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
     with (
         patch_loss(model, weight) if weight else nullcontext(),
         encoder_options(model.model.vision_tower, augment=run.augment, compiled=run.compile_encoder),
@@ -182,7 +182,7 @@ def run_stage(
 
 def _make_ready(model: FlashSlothForConditionalGeneration, run: StageRun) -> None:
     """Free what the stage trains and freeze the rest; its attention, and whether activations are computed again."""
-    learning = freeze_all_but(model, run.settings.trains)
+    learning = freeze_all_but(model, run.trains)
     if run.adapter is None:  # which says itself how many
         logger.info("stage %s: %.2f M parameters learn", run.stage, learning / MILLION)
     model.set_attn_implementation(run.attention)
@@ -194,7 +194,7 @@ def _make_ready(model: FlashSlothForConditionalGeneration, run: StageRun) -> Non
 
 def _cost_of(model: FlashSlothForConditionalGeneration, run: StageRun) -> TrainingCost | None:
     """What a batch costs, or None, and why in the log."""
-    cost = training_cost(model, answers=run.settings.learns_answers, encoder_runs=run.feature_cache is None)
+    cost = training_cost(model, answers=run.learns_answers, encoder_runs=run.feature_cache is None)
     if isinstance(cost, str):
         logger.warning("model FLOPs utilisation is not shown: %s", cost)
         return None
@@ -211,28 +211,24 @@ def _trainer(stage: _Stage, learner: Any, arguments: Any, cost: TrainingCost | N
         "watch": stage.watch,
         "args": arguments,
     }
-    return (
-        _answers_trainer(stage, learner, common)
-        if stage.run.settings.learns_answers
-        else _patches_trainer(stage, common)
-    )
+    return _answers_trainer(stage, learner, common) if stage.run.learns_answers else _patches_trainer(stage, common)
 
 
 def _answers_trainer(stage: _Stage, learner: Any, common: dict[str, Any]) -> StageTrainer:
     """The trainer of a stage that learns answers."""
     run, processor = stage.run, stage.processor
-    grid = stage.model.config.patch_grid if run.settings.patch_loss else None
+    grid = stage.model.config.patch_grid if run.patch_loss else None
     held_out = conversations(run.eval_data) if run.eval_data else None
     if held_out is not None and distributed.is_first():
         overlap = overlap_of(conversations(run.data), held_out)
         if overlap.samples:
             logger.warning("%s", overlap.warning())
-    kinds = [] if held_out is None else held_out_kinds(held_out, SampleEncoder(processor, run.settings))
+    kinds = [] if held_out is None else held_out_kinds(held_out, SampleEncoder(processor, run))
     return StageTrainer(
         **common,
         model=learner,
-        data_collator=ConversationCollator(processor, run.settings, run.attention, run.packing),
-        held_out_collator=ConversationCollator(processor, run.settings, run.attention),  # scores are of rows
+        data_collator=ConversationCollator(processor, run, run.attention, run.packing),
+        held_out_collator=ConversationCollator(processor, run, run.attention),  # scores are of rows
         train_dataset=training_conversations(run, processor, stage.folder, grid),
         eval_dataset=held_out,
         processing_class=processor,

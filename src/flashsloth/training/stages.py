@@ -1,10 +1,8 @@
-"""The stages of training, as a table: what trains, how fast, on how much, and how its text is written.
+"""The stages of training, as a table, and one stage as a recipe has it: a row, its data, and how it runs.
 
-In: a stage's name. Out: its row. A recipe names a row and overrides what differs. The rows `alignment`, `instruction`
-and `instruction_hd` are the paper's (FlashSloth, section 4.1; flashsloth's `scripts/` in the published code);
-`encoder` teaches an encoder from scratch on drawn pictures, where no pretrained one can be had.
-
-One stage as a recipe has it: a row of the table in `stages.py` with the recipe's changes, its data, how it runs.
+In: a stage's keys. Out: a :class:`StageRun`. A recipe names a row and overrides what differs. The rows `alignment`,
+`instruction` and `instruction_hd` are the paper's (FlashSloth, section 4.1; flashsloth's `scripts/` in the published
+code); `encoder` teaches an encoder from scratch on drawn pictures, patch by patch, where no pretrained one can be had.
 """
 
 from __future__ import annotations
@@ -56,20 +54,20 @@ PARTS: dict[str, str] = {
 """What a stage can train, by the module that holds it."""
 DECAY_SHARE = 0.1
 """Of the steps, at the end, in which the schedule `warmup_stable_decay` falls to zero."""
+PATCH_STAGE = "encoder"
+"""The row whose stage learns what each patch of a drawn picture shows; the others learn answers."""
 PATCH_LEARNERS: tuple[Part, ...] = ("vision_encoder",)
 QUERY_PARTS = ("query_tokens", "embq")
 """Parts that work for a question's query tokens, which text without questions has none of."""
 
 
 class Stage(RecipeModel):
-    """One row of the table; a recipe may change all of it but the objective."""
+    """One row of the table; a recipe may change all of it."""
 
     trains: Annotated[
         tuple[Part, ...], Field(min_length=1, strict=False), fixed("the optimizer holds averages of other parameters")
     ]
     """Parts that learn; everything else is frozen."""
-    objective: Annotated[Literal["answers", "patches"], fixed("it is the stage's own")]
-    """`answers` (next-token cross-entropy on the answers) or `patches` (what each patch of a drawn picture shows)."""
     template: Annotated[Template, fixed("the text of every sample would be another")]
     """`chat`, `plain` (stage 1: picture and caption only), or `published_chat` (a space before the query tokens, as the
     published training text has)."""
@@ -97,43 +95,21 @@ class Stage(RecipeModel):
     def problems(self) -> Iterator[Problem]:
         if len(set(self.trains)) < len(self.trains):
             yield Problem(("trains",), f"found {found(self.trains)}, which names a part twice")
-        if self.patch_loss and not self.learns_answers:
-            yield Problem(
-                ("patch_loss",), "goes beside the loss of answers, and this stage learns patches: leave it out"
-            )
-
-        if not self.learns_answers and self.trains != PATCH_LEARNERS:
-            said = f"found {', '.join(self.trains)}, but patches teach {PATCH_LEARNERS[0]} alone"
-            yield Problem(("trains",), said)
-        idle = [part for part in self.trains if part in QUERY_PARTS]
-        if idle and self.learns_answers and self.template == "plain":
-            said = f"found {' and '.join(idle)}, which template plain has no use for: choose chat, or leave them out"
-            yield Problem(("trains",), said, (("template",),))
         if self.weight_decay * self.learning_rate >= 1:
             said = f"found {self.weight_decay:g}, which times learning_rate, {self.learning_rate:g}, is 1 or more: a "
             yield Problem(("weight_decay",), f"{said}step would leave nothing of the weights", (("learning_rate",),))
 
-    @property
-    def learns_answers(self) -> bool:
-        """Whether its objective is `answers`."""
-        return self.objective == "answers"
-
 
 _INSTRUCTED: tuple[Part, ...] = ("projector", "sap", "query_tokens", "embq", "language_model", "head")
 _INSTRUCTION: dict[str, Any] = {
-    "objective": "answers",
     "template": "published_chat",
     "learning_rate": 2e-5,
     "batch_size": 128,
 }
 
 STAGES: dict[str, Stage] = {
-    "encoder": Stage(
-        trains=("vision_encoder",), objective="patches", template="plain", learning_rate=1e-3, batch_size=64
-    ),
-    "alignment": Stage(
-        trains=("projector", "sap"), objective="answers", template="plain", learning_rate=1e-3, batch_size=256
-    ),
+    "encoder": Stage(trains=("vision_encoder",), template="plain", learning_rate=1e-3, batch_size=64),
+    "alignment": Stage(trains=("projector", "sap"), template="plain", learning_rate=1e-3, batch_size=256),
     "instruction": Stage(trains=_INSTRUCTED, **_INSTRUCTION),
     "instruction_hd": Stage(trains=(*_INSTRUCTED, "vision_encoder"), **_INSTRUCTION),
 }
@@ -162,22 +138,16 @@ PACKING_ATTENTION = ("sdpa", "eager")
 """Implementations that take the mask which keeps packed samples apart."""
 MOST_WORKERS = 1024
 ENCODER_PART = "vision_encoder"
-ROW = "settings"
-"""The group that the row's keys are put into; no key of a file."""
-ROW_KEYS = [name for name in Stage.model_fields if name != "objective"]
-"""Keys of a stage that change its row."""
 _ORDER = "steps would learn from other samples"
 _FEATURES = "features would be rounded otherwise than before"
 _Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"]
 
 
-class StageRun(RecipeModel):
-    """One stage as it will run."""
+class StageRun(Stage):
+    """One stage as it will run: its row, with the recipe's changes, and more."""
 
     stage: Annotated[Literal["encoder", "alignment", "instruction", "instruction_hd"], fixed("it is another stage")]
     """The row's name."""
-    settings: Annotated[Stage, fixed("it is another stage")]
-    """The row, with the recipe's changes, which stand beside the stage's other keys."""
     data: Annotated[list[DataSource], Field(min_length=1), fixed(_ORDER)]
     """Training data, in order where `shuffle` is false (a curriculum)."""
     eval_data: Annotated[list[DataSource], fixed("scores would not be of the same questions")] = Field(
@@ -239,17 +209,50 @@ class StageRun(RecipeModel):
 
     @classmethod
     def known_keys(cls) -> list[str]:
-        return [*(name for name in cls.model_fields if name != "settings"), *ROW_KEYS]
+        return [*(name for name in cls.model_fields if name not in Stage.model_fields), *Stage.model_fields]
+
+    @property
+    def learns_answers(self) -> bool:
+        """Whether its loss is next-token cross-entropy on the answers, and not what each patch of a picture shows."""
+        return self.stage != PATCH_STAGE
 
     def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if not self.learns_answers:
+            yield from self._patch_problems()
+        elif self.template == "plain" and (unused := [part for part in self.trains if part in QUERY_PARTS]):
+            said = f"found {' and '.join(unused)}, which template plain has no use for: choose chat, or leave them out"
+            yield Problem(("trains",), said, (("template",),))
         yield from self._data_problems()
         yield from self._evaluation_problems()
         yield from self._adapter_problems()
         yield from self._engine_problems()
-        rows, batch = self.micro_batch_size, self.settings.batch_size
+        rows, batch = self.micro_batch_size, self.batch_size
         if rows is not None and batch % rows:
             said = f"found {rows}, which does not divide batch_size, {batch}: a step is whole micro-batches"
-            yield Problem(("micro_batch_size",), said, (("settings", "batch_size"),))
+            yield Problem(("micro_batch_size",), said, (("batch_size",),))
+
+    def _patch_problems(self) -> Iterator[Problem]:
+        """Of a stage that learns patches."""
+        answers_only = f"is for stages that learn answers, not for {self.stage}"
+        if self.patch_loss:
+            said = "goes beside the loss of answers, and this stage learns patches: leave it out"
+            yield Problem(("patch_loss",), said)
+        if self.trains != PATCH_LEARNERS:
+            said = f"found {', '.join(self.trains)}, but patches teach {PATCH_LEARNERS[0]} alone"
+            yield Problem(("trains",), said)
+        if self.packing:
+            yield Problem(("packing",), f"{answers_only}: leave it out")
+        if self.best_by == "right":
+            yield Problem(("best_by",), f"found right, but stage {self.stage} answers nothing: choose loss")
+        if self.engine.kind != DDP:
+            yield Problem(("engine", "kind"), f"found {self.engine.kind}, but a stage that learns patches needs {DDP}")
+        for key, sources in (("data", self.data), ("eval_data", self.eval_data)):
+            for number, source in enumerate(sources):
+                if source.leave_out:
+                    yield Problem((key, number, "leave_out"), answers_only)
+                if source.resolution is not None:
+                    yield Problem((key, number, "resolution"), answers_only)
 
     def _data_problems(self) -> Iterator[Problem]:
         if self.group_by_modality_length and not self.shuffle:
@@ -258,66 +261,51 @@ class StageRun(RecipeModel):
         if self.packing and self.attention not in PACKING_ATTENTION:
             said = f"found {self.attention}, but packing needs {' or '.join(PACKING_ATTENTION)}"
             yield Problem(("attention",), said, (("packing",),))
-        if self.packing and not self.settings.learns_answers:
-            yield Problem(("packing",), f"is for stages that learn answers, not for {self.stage}: leave it out")
         yield from self._source_problems("data", self.data)
         yield from self._source_problems("eval_data", self.eval_data)
 
     def _source_problems(self, key: str, sources: list[DataSource]) -> Iterator[Problem]:
-        settings = self.settings
-        template, loss = ("settings", "template"), ("settings", "patch_loss")
-        learns_patches = not settings.learns_answers or (key == "data" and settings.patch_loss > 0)
+        learns_patches = not self.learns_answers or (key == "data" and self.patch_loss > 0)
         for number, source in enumerate(sources):
             if learns_patches and source.kind is not None and not source.is_drawn:
-                who = "patch_loss" if settings.learns_answers else f"stage {self.stage}"
+                who = "patch_loss" if self.learns_answers else f"stage {self.stage}"
                 said = f"found {source.kind}, but {who} learns from drawn pictures: needs world or packed"
-                yield Problem((key, number), said, (loss,))
-            if source.leave_out and not settings.learns_answers:
-                said = f"is for stages that learn answers, not for {self.stage}"
-                yield Problem((key, number, "leave_out"), said)
-            if source.resolution is not None and not settings.learns_answers:
-                said = f"is for stages that learn answers, not for {self.stage}"
-                yield Problem((key, number, "resolution"), said)
-            if source.resolution is not None and (self.feature_cache is not None or settings.patch_loss):
+                yield Problem((key, number), said, (("patch_loss",),))
+            if source.resolution is not None and (self.feature_cache is not None or self.patch_loss):
                 said = "goes neither with feature_cache nor with patch_loss, which are of all views: leave it out"
-                yield Problem((key, number, "resolution"), said, (loss,))
-            if source.independent and settings.learns_answers and settings.template == "plain":
+                yield Problem((key, number, "resolution"), said, (("patch_loss",),))
+            if source.independent and self.learns_answers and self.template == "plain":
                 said = "needs questions to tell apart, which template plain leaves out: choose chat"
-                yield Problem((key, number, "independent"), said, (template,))
+                yield Problem((key, number, "independent"), said, (("template",),))
 
     def _evaluation_problems(self) -> Iterator[Problem]:
         if self.best_by is not None and not self.eval_data:
             yield Problem(("best_by",), "needs eval_data: the best is found by evaluating", (("eval_data",),))
-        if self.best_by == "right" and not self.settings.learns_answers:
-            yield Problem(("best_by",), f"found right, but stage {self.stage} answers nothing: choose loss")
         for key, asked in (("leave", self.leave == "best"), ("patience", self.patience is not None)):
             if asked and self.best_by is None:
                 yield Problem((key,), "needs best_by: loss, or right, to say what is better", (("best_by",),))
 
     def _adapter_problems(self) -> Iterator[Problem]:
-        trains, loss = ("settings", "trains"), ("settings", "patch_loss")
         if self.adapter is None:
             return
-        if TARGETED_PART not in self.settings.trains:
-            said = f"is for a stage that trains {TARGETED_PART}, and this one trains {', '.join(self.settings.trains)}"
-            yield Problem(("adapter",), said, (trains,))
-        if self.settings.patch_loss:
-            said = f"does not go with patch_loss ({self.settings.patch_loss:g}): leave one of them out"
-            yield Problem(("adapter",), said, (loss,))
+        if TARGETED_PART not in self.trains:
+            said = f"is for a stage that trains {TARGETED_PART}, and this one trains {', '.join(self.trains)}"
+            yield Problem(("adapter",), said, (("trains",),))
+        if self.patch_loss:
+            said = f"does not go with patch_loss ({self.patch_loss:g}): leave one of them out"
+            yield Problem(("adapter",), said, (("patch_loss",),))
         if self.engine.kind != DDP:
             said = f"found {self.engine.kind}, but a stage with an adapter needs {DDP}"
             yield Problem(("engine", "kind"), said, (("adapter",),))
 
     def _engine_problems(self) -> Iterator[Problem]:
-        kind, settings, cache = self.engine.kind, self.settings, self.feature_cache
-        if settings.optimizer == "muon" and kind != DDP:
+        kind, cache = self.engine.kind, self.feature_cache
+        if self.optimizer == "muon" and kind != DDP:
             said = f"found {kind}, but muon needs whole matrices on every device: choose {DDP}, or adamw"
-            yield Problem(("engine", "kind"), said, (("settings", "optimizer"),))
-        if not settings.learns_answers and kind != DDP:
-            yield Problem(("engine", "kind"), f"found {kind}, but a stage that learns {settings.objective} needs {DDP}")
-        if cache is not None and ENCODER_PART in settings.trains:
+            yield Problem(("engine", "kind"), said, (("optimizer",),))
+        if cache is not None and ENCODER_PART in self.trains:
             said = "features of an encoder that learns cannot be kept: leave it out"
-            yield Problem(("feature_cache",), said, (("settings", "trains"),))
+            yield Problem(("feature_cache",), said, (("trains",),))
         if cache is not None and kind == ZERO3:
             said = f"found {kind}, but feature_cache needs the encoder whole on each device: choose fsdp2 or zero2"
             yield Problem(("engine", "kind"), said, (("feature_cache",),))
@@ -331,7 +319,7 @@ class StageRun(RecipeModel):
         Raises:
             RecipeError: if the batch does not fall into whole micro-batches.
         """
-        batch = self.settings.batch_size
+        batch = self.batch_size
         rows = self.micro_batch_size or max(1, batch // devices)
         if batch % (rows * devices):
             raise RecipeError(
@@ -342,16 +330,14 @@ class StageRun(RecipeModel):
 
 
 def arranged_stage(raw: Any) -> Any:
-    """A stage's keys as :class:`StageRun` has them: the row's keys in a group of their own, filled from the table."""
+    """A stage's keys as :class:`StageRun` has them: with those of its row that it does not change."""
     if not isinstance(raw, dict):
         return raw
     name = raw.get("stage")
     row = STAGES[name] if isinstance(name, str) and name in STAGES else STAGES["alignment"]
-    settings = row.model_dump()
-    if raw.get("adapter") is not None:
-        settings["trains"] = [part for part in settings["trains"] if part != HEAD]
-    stage = {key: value for key, value in raw.items() if key not in (*ROW_KEYS, ROW)}
-    stage[ROW] = {**settings, **{key: value for key, value in raw.items() if key in (*ROW_KEYS, ROW)}}
+    stage = {**row.model_dump(), **raw}
+    if raw.get("adapter") is not None and "trains" not in raw:
+        stage["trains"] = [part for part in row.trains if part != HEAD]
     for key in ("data", "eval_data"):
         if isinstance(stage.get(key), dict):
             stage[key] = [stage[key]]  # a source by itself

@@ -96,12 +96,12 @@ class StageTrainer(EvaluatingTrainer):
 
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
         rate = None if self.run.adapter is None else self.run.adapter.learning_rate
-        self.optimizer: Any = make_optimizer(self.model, self.run.settings, rate)
+        self.optimizer: Any = make_optimizer(self.model, self.run, rate)
         self._settings = settings_of(self.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.run.settings.schedule == "warmup_stable_decay":
+        if self.run.schedule == "warmup_stable_decay":
             falling = max(1, round(DECAY_SHARE * num_training_steps))
             self.args.lr_scheduler_kwargs = {"num_decay_steps": falling}
         return super().create_scheduler(num_training_steps, optimizer)
@@ -319,7 +319,6 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
         RecipeError: if the batch does not fall into whole micro-batches.
         ParallelismError: if the stage's engine cannot be had.
     """
-    settings = stage.settings
     on_accelerator = torch.cuda.is_available()
     devices = device_count()
     micro = stage.rows(devices)
@@ -327,12 +326,12 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
         "output_dir": str(folder / STEPS_FOLDER),
         "per_device_train_batch_size": micro,
         "per_device_eval_batch_size": micro,
-        "gradient_accumulation_steps": settings.batch_size // (micro * devices),
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule,
-        "warmup_steps": settings.warmup,  # below one, a share of all steps
+        "gradient_accumulation_steps": stage.batch_size // (micro * devices),
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": stage.schedule,
+        "warmup_steps": stage.warmup,  # below one, a share of all steps
         "max_grad_norm": stage.max_grad_norm,
-        "num_train_epochs": settings.epochs,
+        "num_train_epochs": stage.epochs,
         "max_steps": stage.steps or -1,
         "bf16": stage.precision == "bf16" or (stage.precision == "auto" and on_accelerator),
         "use_cpu": not on_accelerator,

@@ -127,7 +127,7 @@ def test_bad_samples_are_stood_in_for_by_the_next_good_one(
 def test_samples_may_be_left_out_by_number(source: DataSource, tiny_processor: Any, tmp_path: Path) -> None:
     """The next good one stands in, as for a bad one, and they are not counted as bad."""
     left_out = source.model_copy(update={"leave_out": [2, 19]})
-    run = StageRun(stage="instruction", settings=STAGES["instruction"], data=[left_out], max_bad_fraction=0.5)
+    run = StageRun(stage="instruction", **STAGES["instruction"].model_dump(), data=[left_out], max_bad_fraction=0.5)
     data = training_conversations(run, tiny_processor, tmp_path)
     assert [data[index].where.index for index in (1, 2, 18, 19)] == [1, 5, 18, 0]
     assert data.bad_samples.count() == 2
