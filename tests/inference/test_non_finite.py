@@ -14,8 +14,8 @@ from tiny import picture
 import flashsloth
 from flashsloth.cli.app import main
 from flashsloth.inference.pipeline import FlashSloth
+from flashsloth.model.loading.non_finite import NonFiniteError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import NonFiniteError
 
 QUESTION = "What is it?"
 FEW: dict[str, Any] = {"max_tokens": 4}

@@ -28,6 +28,7 @@ import numpy as np
 from flashsloth.errors import FlashSlothError, LoadError
 from flashsloth.model.loading import by_our_names, is_published
 from flashsloth.model.loading.folders import ADAPTER_CONFIG, CONFIG, find_folder, is_adapter, local_folder
+from flashsloth.model.loading.non_finite import ADVICE, non_finite_tensors, wrong_dtypes
 from flashsloth.model.loading.safetensors_files import (
     CheckpointError,
     StoredTensor,
@@ -35,7 +36,6 @@ from flashsloth.model.loading.safetensors_files import (
     read_json,
     stored_tensors,
 )
-from flashsloth.model.non_finite import ADVICE, non_finite_tensors, wrong_dtypes
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_FILE = "base.json"

@@ -22,6 +22,7 @@ from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID, FlashSlothConfig
 from flashsloth.model.generation import plain_cache
 from flashsloth.model.loading.folders import CONFIG, local_folder, split_hub_options
+from flashsloth.model.loading.non_finite import needless_quantization, non_finite_tensors, wrong_dtypes
 from flashsloth.model.loading.preflight import check_sizes, config_of, expected_shapes, joined, shape_problems
 from flashsloth.model.loading.published_config import (
     allowed_missing_keys,
@@ -37,7 +38,6 @@ from flashsloth.model.loading.safetensors_files import (
     stored_tensors,
 )
 from flashsloth.model.loading.token_ids import tokenizer_ids
-from flashsloth.model.non_finite import needless_quantization, non_finite_tensors, wrong_dtypes
 
 PARTS = {
     "vision encoder": "model.vision_tower.",

@@ -41,10 +41,10 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.layout import prompt_ids
 from flashsloth.model.loading import CheckpointError, is_published, load_processor
 from flashsloth.model.loading.folders import CONFIG, SHIPPED, find_folder, shipped_folder
+from flashsloth.model.loading.non_finite import ADVICE, non_finite_weights
 from flashsloth.model.loading.preflight import check_processor
 from flashsloth.model.loading.safetensors_files import read_json
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import ADVICE, non_finite_weights
 
 AUTO = "auto"
 DTYPES: dict[str, torch.dtype] = {

@@ -20,8 +20,8 @@ from torch.nn.functional import pad
 from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
 from flashsloth.media import ImagePolicy, open_pictures
 from flashsloth.model.configuration_flashsloth import views_of
+from flashsloth.model.loading.non_finite import require_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import require_finite
 from flashsloth.model.outputs import FlashSlothImageFeatures
 
 Picture = Any

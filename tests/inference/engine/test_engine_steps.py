@@ -21,7 +21,7 @@ from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import ImageEncoder
-from flashsloth.model.non_finite import NonFiniteError
+from flashsloth.model.loading.non_finite import NonFiniteError
 
 QUESTIONS = ("What is this?", "How many red circles are there on the left?", "Why?")
 

@@ -26,7 +26,7 @@ from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason, Request
 from flashsloth.inference.sampling import Sampler
 from flashsloth.inference.sampling_params import SamplingParams
-from flashsloth.model.non_finite import NonFiniteError
+from flashsloth.model.loading.non_finite import NonFiniteError
 
 ROWS = 4
 MOST_DIVERGENCE = 1e-2

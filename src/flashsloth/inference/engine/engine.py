@@ -36,8 +36,8 @@ from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling import Sampled, Sampler, SamplingState, new_seed, sampled_ids
 from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import ImageEncoder, ImageFeatures
+from flashsloth.model.loading.non_finite import all_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import all_finite
 
 logger = logging.getLogger(__name__)
 

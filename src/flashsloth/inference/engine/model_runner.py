@@ -34,8 +34,8 @@ from flashsloth.inference.kv_cache import (
 from flashsloth.inference.prompt import Prompt, pad_right
 from flashsloth.inference.vision import ImageFeatures, picture_inputs
 from flashsloth.model.attention_maps import recording_attention
+from flashsloth.model.loading.non_finite import NonFiniteError, describe_non_finite, explained
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import NonFiniteError, describe_non_finite, explained
 from flashsloth.model.outputs import FlashSlothImageFeatures
 
 PADDED_SHARE = 1.25

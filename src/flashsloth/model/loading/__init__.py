@@ -2,6 +2,7 @@
 
 folders             a folder's path or a hub's name -> a folder
 safetensors_files   weights by their headers
+non_finite          NaN and infinity, in weights and in passes
 published_config    the published layout's names and flat configuration, to ours and back
 companions          processor, tokenizer and generation settings, which published folders lack
 token_ids           the token ids that matter

@@ -19,6 +19,7 @@ from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.loading.companions import published_processor
 from flashsloth.model.loading.folders import CONFIG, local_folder, read_config_dict, split_hub_options
+from flashsloth.model.loading.non_finite import ADVICE, needless_quantization, non_finite_weights, wrong_dtypes
 from flashsloth.model.loading.preflight import (
     check_before_loading,
     check_generation,
@@ -35,7 +36,6 @@ from flashsloth.model.loading.published_config import (
     to_published,
 )
 from flashsloth.model.loading.safetensors_files import CheckpointError, StoredTensor, load_tensors, stored_tensors
-from flashsloth.model.non_finite import ADVICE, needless_quantization, non_finite_weights, wrong_dtypes
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from flashsloth.checkpoint.inspect import inspect_checkpoint
 from flashsloth.cli.app import main
 from flashsloth.model.loading import CheckpointError
+from flashsloth.model.loading.non_finite import describe_non_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import describe_non_finite
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 WEIGHTS = "model.safetensors"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import TinyModelMaker, encode, picture, user
 
+from flashsloth.model.loading.non_finite import NonFiniteError
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.model.non_finite import NonFiniteError
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 
 CULPRITS = {
