@@ -131,9 +131,10 @@ def test_windows_are_pooled_where_they_are() -> None:
     assert shuffled[0, 1, :9].tolist() == grid[:3, 3:].flatten().tolist()
 
 
-def test_without_embq_less_is_computed() -> None:
+@pytest.mark.parametrize("pooling", ["sap", "resampler"])
+def test_without_embq_less_is_computed(pooling: str) -> None:
     source, device = ModelSource(**MODEL), torch.device("cpu")
-    costs = [cost_of(source, Variant(name="v", embq=embq), device) for embq in (True, False)]
+    costs = [cost_of(source, Variant(name="v", pooling=pooling, embq=embq), device) for embq in (True, False)]
     assert costs[0].flops > costs[1].flops > 0
     assert costs[0].visual_tokens == costs[1].visual_tokens == 4
 

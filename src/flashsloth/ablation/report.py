@@ -1,14 +1,7 @@
-"""The table of an experiment, in Markdown, and where it is put.
+"""What the runs of an experiment found: a table in Markdown, and plots of right answers.
 
-In: rows. Out: `claim.md`, in which the table stands between two marks; what people wrote around them stays.
-
-What the runs of an experiment found: a file for each, and their means with their spread.
-
-In: an experiment whose runs are done, or some of them. Out: rows, one for each variant.
-
-Pictures of an experiment: right answers of each variant, by kind of question, and over queries and layers.
-
-In: rows. Out: PNG files with their titles.
+In: an experiment whose runs are done, or some of them. Out: a :class:`Row` for each variant, with its spread over the
+seeds; `claim.md`, in which the table stands between two marks and what people wrote around them stays; PNG files.
 """
 
 from __future__ import annotations
@@ -21,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashsloth.ablation.variants import SAP, Experiment, Variant
+from flashsloth.benchmark.report import markdown_table
 from flashsloth.files import write_whole
 from flashsloth.world import KINDS
 
@@ -31,10 +25,22 @@ if TYPE_CHECKING:
 RESULT_FILE, COSTS_FILE = "result.json", "costs.json"
 ALL = "all"
 SETTINGS = ("num_query_tokens", "embq_layer")
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+GIGA = 1e9
+PERCENT = 100
+PLUS_MINUS = "±"
+DPI = 150
+WITH, WITHOUT = "#009e73", "#56606b"
+"""With EmbQ and without."""
+GRID: dict[str, Any] = {"color": "#d8dce0", "linewidth": 0.8}
+ROW_HEIGHT, LEAST_HEIGHT, WIDTH = 0.34, 2.6, 8.0
+"""Inches."""
+DEFAULT_POOL = 3
+COLORMAP = "viridis"
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """A number over the seeds: its mean and the standard deviation of a sample; one seed has none."""
 
     values: tuple[float, ...]
@@ -57,16 +63,16 @@ class Row:
         seeds: how many of its runs are done.
         shares: right answers of each kind of question, and of all.
         settings: `num_query_tokens` and `embq_layer` of its model.
-        cost: as `costs.py` has it; empty where it was not measured.
+        cost: a stored `VariantCost`; empty where it was not measured.
         memory_gb: the most that training held on its device; None where that is not known.
     """
 
     variant: Variant
     seeds: int
-    shares: dict[str, Spread]
+    shares: dict[str, SeedSpread]
     settings: dict[str, int]
     cost: dict[str, Any]
-    memory_gb: Spread | None
+    memory_gb: SeedSpread | None
 
 
 def read_rows(experiment: Experiment) -> list[Row]:
@@ -79,12 +85,12 @@ def read_rows(experiment: Experiment) -> list[Row]:
         if not done:
             continue
         kinds = dict.fromkeys(kind for result in done for kind in result["shares"])
-        shares = {kind: Spread(tuple(result["shares"][kind] for result in done)) for kind in kinds}
+        shares = {kind: SeedSpread(tuple(result["shares"][kind] for result in done)) for kind in kinds}
         memory = tuple(result["memory_gb"] for result in done if result["memory_gb"] is not None)
         config = variant.config(experiment.model["config"])
         settings = {name: config[name] for name in SETTINGS if name in config}
         cost = costs.get(variant.name, {})
-        rows.append(Row(variant, len(done), shares, settings, cost, Spread(memory) if memory else None))
+        rows.append(Row(variant, len(done), shares, settings, cost, SeedSpread(memory) if memory else None))
     return rows
 
 
@@ -96,16 +102,6 @@ def write_json(path: Path, tree: Any) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-DPI = 150
-WITH, WITHOUT = "#009e73", "#56606b"
-"""With EmbQ and without."""
-GRID: dict[str, Any] = {"color": "#d8dce0", "linewidth": 0.8}
-ROW_HEIGHT, LEAST_HEIGHT, WIDTH = 0.34, 2.6, 8.0
-"""Inches."""
-DEFAULT_POOL = 3
-COLORMAP = "viridis"
 
 
 def draw_plots(rows: list[Row], folder: Path, name: str) -> list[tuple[str, Path]]:
@@ -208,19 +204,12 @@ def _label(row: Row) -> str:
     return row.variant.name if tokens is None else f"{row.variant.name} ({tokens} tokens)"
 
 
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
-GIGA = 1e9
-PERCENT = 100
-PLUS_MINUS = "±"
-
-
 def write_report(experiment: Experiment, rows: list[Row], folder: Path) -> Path:
     """Write the table and the plots of an experiment into a folder.
 
     Raises:
         ValueError: if the file is there without the marks.
     """
-
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{experiment.name}.md"
     old = file.read_text(encoding="utf-8") if file.is_file() else f"# {experiment.name}\n\n{BEGIN}\n{END}\n"
@@ -238,8 +227,6 @@ def table(experiment: Experiment, rows: list[Row]) -> str:
     """A row for each variant: what it costs and what it gets right."""
     kinds = [kind for kind in KINDS if any(kind in row.shares for row in rows)]
     titles = ["variant", "visual tokens", "queries", "before layer", "GFLOPs", "ms", "training GB", "all", *kinds]
-    lines = [_line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
-    lines += [_line(_cells(row, kinds)) for row in rows]
     seeds = len(experiment.seeds)
     where = sorted({str(row.cost["device"]) for row in rows if row.cost})
     note = (
@@ -250,7 +237,7 @@ def table(experiment: Experiment, rows: list[Row]) -> str:
     )
     missing = sum(seeds - row.seeds for row in rows) + seeds * (len(experiment.variants) - len(rows))
     unfinished = f"\n\n**{missing} runs are not done yet.**" if missing else ""
-    return "\n".join(lines) + f"\n\n{note}{unfinished}"
+    return f"{markdown_table(titles, [_cells(row, kinds) for row in rows])}\n\n{note}{unfinished}"
 
 
 def _cells(row: Row, kinds: list[str]) -> list[str]:
@@ -265,27 +252,9 @@ def _cells(row: Row, kinds: list[str]) -> list[str]:
     return [variant.name, counted[0], queries, layer, counted[1], counted[2], memory, *shares]
 
 
-def share_text(share: Spread | None) -> str:
+def share_text(share: SeedSpread | None) -> str:
     """Such as `93.1 ± 0.4`."""
     if share is None:
         return "–"
     deviation = "" if share.deviation is None else f" {PLUS_MINUS} {PERCENT * share.deviation:.1f}"
     return f"{PERCENT * share.mean:.1f}{deviation}"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-__all__ = [
-    "ALL",
-    "COSTS_FILE",
-    "RESULT_FILE",
-    "Row",
-    "Spread",
-    "draw_plots",
-    "read_rows",
-    "table",
-    "write_json",
-    "write_report",
-]

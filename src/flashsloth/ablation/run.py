@@ -3,16 +3,13 @@
 In: an experiment. Out: in its folder:
 
     encoder/                     the shared encoder's run, as any training leaves it
-    costs.json                   what an answer of each variant costs
+    costs.json                   a :class:`VariantCost` of each: what an answer takes until it begins
     sap-embq-1/result.json       what the run of a variant with a seed found; log.json and loss.png of its stages
 
 A run that was interrupted begins again; its weights are not kept once its answers are counted.
 
-What an answer costs until it begins: floating-point operations and time, of a variant's model with any weights.
-
-In: a source, a variant, a device. Out: a :class:`Cost`. FLOPs are counted by torch as the operators run (with plain
-attention, which all of its counters know); time is the median over pictures, each seen for the first time. Nothing else
-may run meanwhile, so this is done before or after the training, by one process.
+FLOPs are counted by torch as the operators run; time is the median over pictures, each seen for the first time. Nothing
+else may run meanwhile, so this is done before the training, by one process.
 """
 
 from __future__ import annotations
@@ -31,16 +28,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from flashsloth.ablation.report import ALL, COSTS_FILE, RESULT_FILE, write_json
 from flashsloth.ablation.variants import Experiment, Variant, make_variant
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.pipeline import FlashSloth
+from flashsloth.planning.flops import counting
 from flashsloth.training.recipe import ModelSource
 from flashsloth.training.run_log import RIGHT
 from flashsloth.world import World
 
+logger = logging.getLogger(__name__)
+
+Done = Callable[[str], None]
+"""Called with what was finished."""
+GIGABYTE = 1e9
 WARM_UPS, TIMED = 5, 40
 """Pictures."""
 QUESTION = "What color is the circle to the left of the square?"
@@ -49,7 +51,7 @@ MILLISECONDS = 1e3
 
 
 @dataclass(frozen=True)
-class Cost:
+class VariantCost:
     """Of one answer's beginning.
 
     Attributes:
@@ -66,22 +68,19 @@ class Cost:
     milliseconds: float
     device: str
 
-    def to_dict(self) -> dict[str, float | str]:
-        return dataclasses.asdict(self)
 
-
-def cost_of(source: ModelSource, variant: Variant, device: torch.device) -> Cost:
+def cost_of(source: ModelSource, variant: Variant, device: torch.device) -> VariantCost:
     """Measure a variant."""
-    model, processor = make_variant(source, variant, SEED, attention="eager")
-    sloth = FlashSloth(model.to(device), processor, variant.name, PictureCache(0))
+    model, processor = make_variant(source, variant, SEED)
+    sloth = FlashSloth(model.requires_grad_(False).to(device), processor, variant.name, PictureCache(0))
     pictures = [World(split="test").sample(index).image for index in range(WARM_UPS + TIMED)]
     engine = sloth.engine
     engine.add_request(sloth.request(pictures[0], QUESTION, max_tokens=1))
-    with FlopCounterMode(display=False) as counter:  # it sees its own thread only, so the engine is stepped in it
+    with counting() as counter:  # it sees its own thread only, so the engine is stepped in it
         while engine.has_work:
-            engine.step()
-    model.set_attn_implementation("sdpa")
-    sloth = FlashSloth(model, processor, variant.name, PictureCache(0))
+            for output in engine.step():
+                if output.error is not None:
+                    raise output.error
     seconds = []
     for picture in pictures:
         started = time.perf_counter()
@@ -89,18 +88,10 @@ def cost_of(source: ModelSource, variant: Variant, device: torch.device) -> Cost
         seconds.append(time.perf_counter() - started)
     median = MILLISECONDS * statistics.median(seconds[WARM_UPS:])
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Cost(model.config.num_image_tokens, model.num_parameters(), counter.get_total_flops(), median, where)
+    return VariantCost(model.config.num_image_tokens, model.num_parameters(), counter.get_total_flops(), median, where)
 
 
-logger = logging.getLogger(__name__)
-
-WEIGHT_FILES = "*.safetensors"
-GIGABYTE = 1e9
-Done = Callable[[str], None]
-"""Called with what was finished."""
-
-
-def run_experiment(experiment: Experiment, done: Done | None = None) -> None:
+def run_experiment(experiment: Experiment, done: Done = lambda line: None) -> None:
     """Do all that is not done.
 
     Raises:
@@ -113,14 +104,14 @@ def run_experiment(experiment: Experiment, done: Done | None = None) -> None:
     logger.info("%d of %d runs are to be done", len(left), len(tasks))
     if experiment.processes == 1:
         for variant, seed in left:
-            _tell(done, run_one(experiment, variant, seed, encoder))
+            done(run_one(experiment, variant, seed, encoder))
         return
     spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with ProcessPoolExecutor(experiment.processes, mp_context=spawn, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(experiment.processes, mp_context=spawn, initializer=_log_warnings_only) as pool:
         futures = [pool.submit(run_one, experiment, variant, seed, encoder) for variant, seed in left]
         try:
             for future in as_completed(futures):
-                _tell(done, future.result())
+                done(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -142,7 +133,8 @@ def run_one(experiment: Experiment, variant: Variant, seed: int, encoder: Path) 
     memory = torch.cuda.max_memory_allocated() / GIGABYTE if on_device else None
     log = json.loads((stage_folder(recipe, len(recipe.stages) - 1) / LOG_NAME).read_text(encoding="utf-8"))
     shares = _shares(log)
-    _forget_weights(recipe.output)
+    for weights in recipe.output.rglob("*.safetensors"):
+        weights.unlink()
     result = {"variant": variant.name, "seed": seed, "shares": shares, "memory_gb": memory}
     write_json(recipe.output / RESULT_FILE, result)
     return f"{variant.name}, seed {seed}: {shares[ALL]:.1%} right"
@@ -165,7 +157,9 @@ def _measure_costs(experiment: Experiment) -> None:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = experiment.encoder_recipe().model
-    write_json(file, {variant.name: cost_of(source, variant, device).to_dict() for variant in experiment.variants})
+    write_json(
+        file, {variant.name: dataclasses.asdict(cost_of(source, variant, device)) for variant in experiment.variants}
+    )
 
 
 def _shares(log: list[dict[str, Any]]) -> dict[str, float]:
@@ -175,19 +169,5 @@ def _shares(log: list[dict[str, Any]]) -> dict[str, float]:
     return {**kinds, ALL: last[RIGHT]}
 
 
-def _forget_weights(folder: Path) -> None:
-    for path in folder.rglob(WEIGHT_FILES):
-        path.unlink()
-
-
-def _quiet() -> None:
-    """In a process of the pool: only what went wrong."""
+def _log_warnings_only() -> None:
     logging.getLogger("flashsloth").setLevel(logging.WARNING)
-
-
-def _tell(done: Done | None, line: str) -> None:
-    if done is not None:
-        done(line)
-
-
-__all__ = ["Cost", "cost_of", "run_experiment", "run_one"]

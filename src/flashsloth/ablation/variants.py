@@ -10,30 +10,26 @@
       - {name: SAP + EmbQ}
       - {name: average, pooling: average, embq: false}
 
-In: the file. Out: a checked :class:`Experiment`. What stands under `model`, `encoder` and `stages` is checked as the
-training recipes that are made of it.
+In: the file. Out: a checked :class:`Experiment`; and of a variant with a seed a freshly drawn model and its processor,
+with the encoder that all share. What stands under `model`, `encoder` and `stages` is checked as the training recipes
+that are made of it.
 
-Connectors other than SAP, which make as few visual tokens in other ways.
-
-In: features of N views, float [N, P, V], P patches of a square grid in row order. Out: float [N, R, V] for R windows of
-k x k patches, k the configuration's `pool_size`; of pixel shuffle [N, R, k*k*V].
+Connectors other than SAP make as few visual tokens in other ways: of features of N views, float [N, P, V], P patches of
+a square grid in row order, float [N, R, V] for R windows of k x k patches, k the configuration's `pool_size`; of pixel
+shuffle [N, R, k*k*V].
 
 - `average`: the mean of each window.
 - `shuffle`: space to depth, as InternVL has it: a window's patches side by side, and a projector that is so much wider.
 - `resampler`: R learned queries that read the whole picture, in blocks of self-attention, cross-attention and MLP, as
   in BLIP-2's Q-Former.
 - `none`: all patches: windows of one patch.
-
-A variant's model: freshly drawn by its seed, but for the encoder, which is the same for all.
-
-In: an experiment, a variant, a seed. Out: a model and its processor.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -56,6 +52,9 @@ from flashsloth.yaml_file import Problem, StrictModel, found, read_model, read_y
 Pooling = Literal["sap", "average", "shuffle", "resampler", "none"]
 POOLINGS = get_args(Pooling)
 SAP, AVERAGE, SHUFFLE, RESAMPLER, NONE = POOLINGS
+ENCODER_FOLDER = "encoder"
+UNPOOLED = 1
+"""Side of the windows of a variant that keeps all visual tokens."""
 RESAMPLER_LAYERS = 2
 RESAMPLER_WIDENING = 4
 """Of the resampler's MLP, as in a transformer's."""
@@ -64,25 +63,21 @@ RESAMPLER_WIDENING = 4
 class AveragePooling(nn.Module):
     """The mean of each window."""
 
+    pool: Callable[..., torch.Tensor] = staticmethod(F.avg_pool2d)
+
     def __init__(self, config: FlashSlothConfig) -> None:
         super().__init__()
         self.grid, self.size = config.patch_grid, config.pool_size
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         maps = features.transpose(1, 2).unflatten(-1, (self.grid, self.grid))  # [N, V, g, g]
-        return F.avg_pool2d(maps, self.size).flatten(2).transpose(1, 2)  # [N, R, V]
+        return self.pool(maps, self.size).flatten(2).transpose(1, 2)  # [N, R, V], or [N, R, k*k*V]
 
 
-class PixelShuffle(nn.Module):
+class PixelShuffle(AveragePooling):
     """A window's patches side by side: [N, R, k*k*V]."""
 
-    def __init__(self, config: FlashSlothConfig) -> None:
-        super().__init__()
-        self.grid, self.size = config.patch_grid, config.pool_size
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        maps = features.transpose(1, 2).unflatten(-1, (self.grid, self.grid))  # [N, V, g, g]
-        return F.pixel_unshuffle(maps, self.size).flatten(2).transpose(1, 2)  # [N, R, k*k*V]
+    pool = staticmethod(F.pixel_unshuffle)
 
 
 class Resampler(nn.Module):
@@ -135,11 +130,6 @@ def exchange_pooling(model: FlashSlothForConditionalGeneration, pooling: str) ->
 def remove_embedded_query(model: FlashSlothForConditionalGeneration) -> None:
     """Leave the query tokens in the prompt, and let them see no more than other tokens do."""
     model.model.set_submodule("embedded_query", QueriesThatDoNotLook())
-
-
-ENCODER_FOLDER = "encoder"
-UNPOOLED = 1
-"""Side of the windows of a variant that keeps all visual tokens."""
 
 
 class ExperimentError(FlashSlothError, ValueError):
@@ -301,18 +291,3 @@ def make_variant(
         taught = load(encoder, device="cpu", dtype="float32", optimize=False).model.model.vision_tower
         model.model.vision_tower.load_state_dict(taught.state_dict())
     return model, processor
-
-
-__all__ = [
-    "NONE",
-    "POOLINGS",
-    "SAP",
-    "Experiment",
-    "ExperimentError",
-    "Pooling",
-    "Variant",
-    "exchange_pooling",
-    "load_experiment",
-    "make_variant",
-    "remove_embedded_query",
-]

@@ -40,7 +40,7 @@ def write_device_report(results: DeviceResults, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"# Many pictures, and training ({results.date[:10]}, version {results.flashsloth})"]
     for table in device_tables(results):
-        parts += [f"## {table.title}", markdown_table(table)]
+        parts += [f"## {table.title}", markdown_table(table.columns, table.rows)]
     text = folder / MARKDOWN_FILE
     write_whole(text, "\n\n".join(parts) + "\n")
     return [save_device_results(results, folder), text]

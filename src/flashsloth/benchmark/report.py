@@ -260,7 +260,7 @@ def markdown(results: Results, plots: list[tuple[str, str]]) -> str:
         *(f"![{title}]({file})" for file, title in plots),
     ]
     for table in all_tables(results):
-        parts += [f"## {table.title}", markdown_table(table)]
+        parts += [f"## {table.title}", markdown_table(table.columns, table.rows)]
     parts.append("\n".join(f"- {remark}" for remark in remarks(results)))
     return "\n\n".join(parts) + "\n"
 
@@ -275,7 +275,7 @@ def rich_table(table: Table) -> RichTable:
     return shown
 
 
-def markdown_table(table: Table) -> str:
-    """A table as Markdown."""
-    lines = [[column.strip() for column in table.columns], ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table as Markdown; the first column is aligned left, the others right."""
+    lines = [[column.strip() for column in columns], ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
