@@ -42,7 +42,7 @@ def _write_published_size(folder: Path, image_grid: int) -> None:
     import torch
     from transformers.utils import logging
 
-    from flashsloth.benchmark.models.flashsloth import make_random
+    from flashsloth.benchmark.models.random_weights import make_random
     from flashsloth.model.configuration_flashsloth import PHI2_TEXT_CONFIG, FlashSlothConfig
     from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 

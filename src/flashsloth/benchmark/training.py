@@ -116,7 +116,7 @@ class TrainingJob:
 
     def make(self) -> FlashSlothForConditionalGeneration:
         """The model, random, ready to learn."""
-        from flashsloth.benchmark.models.flashsloth import make_random
+        from flashsloth.benchmark.models.random_weights import make_random
 
         config, dtype = self.config(), DTYPES[self.dtype]
         made = make_random(

@@ -16,7 +16,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import Image
 from torch import nn
@@ -25,9 +25,20 @@ from flashsloth.benchmark.timing import LANGUAGE, Parts, StageClock
 from flashsloth.errors import BenchmarkError
 from flashsloth.planning import NEW_TOKENS, OPENING_SHARE, TEXT_TOKENS
 
-KEYS_AND_VALUES = 2
-FULL_ATTENTION = "full_attention"
-"""Transformers' word (in `layer_types`) for a layer that attends to all keys and values it has kept."""
+WIDTH, HEIGHT = 640, 480
+"""Of every picture, in pixels."""
+CLOSING_TOKENS = 4
+"""What stands after the question: "ASSISTANT:"."""
+LEAST_TEXT_TOKENS = 8
+LEAST_NEW_TOKENS = 2
+"""One, and no time from token to token could be told."""
+PICTURES, OPENING, QUESTIONS, CLOSING = range(4)
+"""Streams of random numbers, so that changing one thing changes nothing else."""
+Kind = Literal["flashsloth", "shipped", "peer"]
+ITEM_BYTES = {"bfloat16": 2, "float32": 4}
+STANDARD_GRID, HD_GRID = 1, 2
+FLASHSLOTH_PARAMETERS = 3.196e9
+NANO_PARAMETERS = 6.1e6
 
 
 class BenchmarkModel(ABC):
@@ -106,28 +117,6 @@ def step_weights(parts: Parts, embeddings: nn.Module) -> int:
     return body + sum(p.numel() for module in head for p in module.parameters())
 
 
-def key_value_numbers(text_config: Any) -> int:
-    """Numbers of keys and values that a language model keeps for one position."""
-    heads = text_config.num_attention_heads
-    grouped = getattr(text_config, "num_key_value_heads", None)
-    width = getattr(text_config, "head_dim", None)
-    kinds = getattr(text_config, "layer_types", None)
-    layers = text_config.num_hidden_layers if kinds is None else kinds.count(FULL_ATTENTION)
-    size = text_config.hidden_size // heads if width is None else width
-    return KEYS_AND_VALUES * layers * (heads if grouped is None else grouped) * size
-
-
-WIDTH, HEIGHT = 640, 480
-"""Of every picture, in pixels."""
-CLOSING_TOKENS = 4
-"""What stands after the question: "ASSISTANT:"."""
-LEAST_TEXT_TOKENS = 8
-LEAST_NEW_TOKENS = 2
-"""One, and no time from token to token could be told."""
-PICTURES, OPENING, QUESTIONS, CLOSING = range(4)
-"""Streams of random numbers, so that changing one thing changes nothing else."""
-
-
 @dataclass(frozen=True)
 class Text:
     """Token ids of one prompt, without its picture."""
@@ -186,13 +175,6 @@ class StandardJob:
             if drawn not in forbidden:
                 ids.append(drawn)
         return ids
-
-
-Kind = Literal["flashsloth", "shipped", "peer"]
-ITEM_BYTES = {"bfloat16": 2, "float32": 4}
-STANDARD_GRID, HD_GRID = 1, 2
-FLASHSLOTH_PARAMETERS = 3.196e9
-NANO_PARAMETERS = 6.1e6
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ from flashsloth.model.loading.preflight import check_sizes, config_of
 from flashsloth.model.loading.published_config import by_our_names, is_published_dict, published_config
 from flashsloth.model.loading.safetensors_files import CheckpointError, StoredTensor, read_json, stored_tensors
 
+PUBLISHED_SIZES: dict[str, dict[str, Any]] = {"flashsloth": {}, "flashsloth-hd": {"image_grid": HD_GRID}}
+"""Name of a published size -> where its configuration is not the default one."""
+PUBLISHED_DTYPE = torch.float16
 FLOPS_PER_WEIGHT = 2
 """A multiplication and an addition for each number of a matrix, for each position."""
 PRODUCTS_OF_ATTENTION = 2
@@ -63,7 +66,8 @@ class Tower:
         looked_up: numbers in embedding tables, of which a pass reads a few rows.
         matrices: what every position is multiplied by.
         patch_weights: numbers of the convolution that makes patches (an encoder's).
-        layers, heads, key_value_heads, head_size: the attention's shape.
+        layers, heads, head_size: the attention's shape.
+        key_values: numbers of keys and values that all layers keep for one position.
         width: of the hidden states.
     """
 
@@ -73,19 +77,14 @@ class Tower:
     patch_weights: int
     layers: int
     heads: int
-    key_value_heads: int
     head_size: int
+    key_values: int
     width: int
 
     @property
     def matrix_weights(self) -> int:
         """Numbers in matrices."""
         return sum(matrix.size for matrix in self.matrices)
-
-    @property
-    def key_values(self) -> int:
-        """Numbers of keys and values that all layers keep for one position."""
-        return KEYS_AND_VALUES * self.layers * self.key_value_heads * self.head_size
 
     @property
     def inner_width(self) -> int:
@@ -113,18 +112,29 @@ def read_tower(model: nn.Module, config: Any) -> Tower:
     modules = [module for name, module in model.named_modules() if name.partition(".")[0] != _POOLER]
     tables = [module.weight.numel() for module in modules if isinstance(module, nn.Embedding)]
     patches = [module.weight.numel() for module in modules if isinstance(module, nn.Conv2d)]
-    heads = config.num_attention_heads
     return Tower(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         looked_up=sum(tables),
         matrices=tuple(matrix for module in modules if (matrix := _matrix(module)) is not None),
         patch_weights=sum(patches),
         layers=config.num_hidden_layers,
-        heads=heads,
-        key_value_heads=_given(config, "num_key_value_heads", heads),
-        head_size=_given(config, "head_dim", config.hidden_size // heads),
+        heads=config.num_attention_heads,
+        head_size=_head_size(config),
+        key_values=key_value_numbers(config),
         width=config.hidden_size,
     )
+
+
+def key_value_numbers(config: Any) -> int:
+    """Numbers of keys and values that a language model keeps for one position, in the layers that keep any."""
+    kinds = getattr(config, "layer_types", None)
+    layers = config.num_hidden_layers if kinds is None else sum(kind in ATTENTION_LAYERS for kind in kinds)
+    heads = _given(config, "num_key_value_heads", config.num_attention_heads)
+    return KEYS_AND_VALUES * layers * heads * _head_size(config)
+
+
+def _head_size(config: Any) -> int:
+    return _given(config, "head_dim", config.hidden_size // config.num_attention_heads)
 
 
 def _matrix(module: nn.Module) -> Matrix | None:
@@ -157,11 +167,6 @@ def _check_known(model: nn.Module, config: Any) -> None:
         f"a model of type {config.model_type!r} has {reason}, whose work is not counted here: "
         f"choose one with plain attention and MLPs, or measure it with `flashsloth bench`"
     )
-
-
-PUBLISHED_SIZES: dict[str, dict[str, Any]] = {"flashsloth": {}, "flashsloth-hd": {"image_grid": HD_GRID}}
-"""Name of a published size -> where its configuration is not the default one."""
-PUBLISHED_DTYPE = torch.float16
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 
 from flashsloth.benchmark.measure import STEP, count_flops
 from flashsloth.benchmark.models import BASELINES, BaselineModel, make_baseline
-from flashsloth.benchmark.models.flashsloth import make_random
 from flashsloth.benchmark.models.lfm2_vl import fitting_size
 from flashsloth.benchmark.models.minicpm_v2 import MiniCpmV2Resampler, slice_grid, view_size
+from flashsloth.benchmark.models.random_weights import make_random
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, StageClock, WallTime
 from flashsloth.benchmark.workload import HEIGHT, MODELS, WIDTH, StandardJob
 from flashsloth.errors import BenchmarkError

@@ -7,9 +7,8 @@ import tiny_shapes
 import torch
 from torch import nn
 
-from flashsloth.benchmark.models import BASELINES
-from flashsloth.benchmark.models import flashsloth as random_weights
-from flashsloth.benchmark.models.flashsloth import STANDARD_DEVIATION, draw_weights, make_random
+from flashsloth.benchmark.models import BASELINES, random_weights
+from flashsloth.benchmark.models.random_weights import STANDARD_DEVIATION, draw_weights, make_random
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 CPU = torch.device("cpu")

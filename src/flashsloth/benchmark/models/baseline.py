@@ -5,17 +5,13 @@ In: a baseline's shape, its picture preparation, and which ids stand for a pictu
     input_ids   opening | what stands for the picture, its markers included | question | closing
 
 Legend: B batch, T positions.
-
-A picture's pixels as an encoder wants them, for baselines whose processors need torchvision.
-
-In: a PIL picture, RGB, already resized. Out: float32 [height, width, 3], normalized by channel.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,11 +20,13 @@ from torch import nn
 from transformers import GenerationMixin
 from transformers.generation.streamers import BaseStreamer
 
-from flashsloth.benchmark.models.flashsloth import make_random
-from flashsloth.benchmark.timing import LANGUAGE, PREPARE, Parts, StageClock
-from flashsloth.benchmark.workload import BenchmarkModel, StandardJob, key_value_numbers, step_weights
+from flashsloth.benchmark.models.random_weights import make_random
+from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PREPARE, PROJECTOR, Parts, StageClock
+from flashsloth.benchmark.workload import BenchmarkModel, StandardJob, step_weights
 from flashsloth.model.loss import IGNORED_LABEL
+from flashsloth.planning.model_shape import key_value_numbers
 
+MAX_CHANNEL = 255
 PAD_ID = 0
 """Fills nothing: all rows have the same length."""
 ATTENTION = "sdpa"
@@ -43,7 +41,14 @@ class Baseline(ABC):
 
     Args:
         config: other sizes than the true ones.
+
+    Attributes:
+        model_class: of transformers.
+        part_names: where its `model` has the encoder, the projector and the language model.
     """
+
+    model_class: ClassVar[Any]
+    part_names: ClassVar[tuple[str, str, str]] = ("vision_tower", "multi_modal_projector", "language_model")
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.true_config() if config is None else config
@@ -54,30 +59,36 @@ class Baseline(ABC):
         """The published sizes."""
 
     @property
-    @abstractmethod
     def image_id(self) -> int:
         """The placeholder of a visual token."""
+        return self.config.image_token_id
 
     @property
     @abstractmethod
     def marker_ids(self) -> tuple[int, ...]:
-        """Other ids that belong to pictures, and never to a text."""
+        """Other ids that belong to pictures, and never to a text: what stands before a picture and after it first."""
 
-    @abstractmethod
     def make_model(self, dtype: torch.dtype) -> nn.Module:
         """Construct the model; it has a `generate` as transformers' models have."""
+        return self.model_class._from_config(self.config, dtype=dtype, attn_implementation=ATTENTION)
 
-    @abstractmethod
     def parts(self, model: Any) -> Parts:
         """Stage -> the modules that are run in it; the language model first, then its head."""
+        encoder, projector, language_model = (model.model.get_submodule(name) for name in self.part_names)
+        return {ENCODER: (encoder,), PROJECTOR: (projector,), LANGUAGE: (language_model, model.lm_head)}
 
     @abstractmethod
     def prepare(self, picture: Image.Image) -> Prepared:
         """What the model's own processor makes of a picture."""
 
-    @abstractmethod
+    def visual_tokens(self, prepared: Prepared) -> int:
+        """How many a prepared picture has, where they all stand together."""
+        raise NotImplementedError
+
     def picture_ids(self, prepared: Prepared) -> list[int]:
         """The ids that stand for a prepared picture, markers included."""
+        before, after, *_ = self.marker_ids
+        return [before, *[self.image_id] * self.visual_tokens(prepared), after]
 
     def more_inputs(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """What else the model wants to know of the prompt's ids, int64 [B, T]."""
@@ -201,11 +212,8 @@ def make_baseline(baseline: Baseline, dtype: torch.dtype, device: torch.device, 
     return BaselineModel(baseline, make_random(lambda: baseline.make_model(dtype), device, job.seed), job)
 
 
-MAX_CHANNEL = 255
-
-
 def normalized(picture: Image.Image, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:
-    """(pixel / 255 - mean) / deviation."""
+    """(pixel / 255 - mean) / deviation, float32 [height, width, 3], of an RGB picture."""
     scaled = np.asarray(picture, dtype=np.float32) / MAX_CHANNEL
     normal = (scaled - np.array(mean, dtype=np.float32)) / np.array(deviation, dtype=np.float32)
     return torch.from_numpy(normal)

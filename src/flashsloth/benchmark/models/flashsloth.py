@@ -6,30 +6,21 @@ with random weights, or the small one that ships with the package.
 What a run does is what `FlashSloth.answer` does, but for the tokenizer: open the picture and make its views, then step
 the engine until the answer is there. It is stepped by hand, so that what is watched happens in one thread. Nothing of a
 picture is known beforehand, since every run brings a new one.
-
-Models of true size with random weights, made in memory: speed does not depend on what the weights say.
-
-In: a function that constructs a model in the wanted precision, a device and a seed. Out: the model, every parameter
-drawn, every buffer (rotary frequencies, positions) as its own constructor makes it.
-
-Drawing billions of normal numbers takes minutes. One block of them is drawn, and laid into the parameters like tiles,
-one after the other; its length is a prime, so that no two rows of a matrix are the same.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.initialization import no_init_weights
 
+from flashsloth.benchmark.models.random_weights import make_random
 from flashsloth.benchmark.timing import ENCODER, LANGUAGE, POOLING, PREPARE, PROJECTOR, QUERY, Parts, StageClock
 from flashsloth.benchmark.workload import BenchmarkModel, StandardJob, Text
 from flashsloth.errors import BenchmarkError
@@ -39,7 +30,7 @@ from flashsloth.inference.engine.graph_runner import GraphRunner
 from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.prompt import Prompt
-from flashsloth.inference.request import Request
+from flashsloth.inference.request import Request, RequestOutput
 from flashsloth.inference.sampling import Sampler
 from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.inference.vision import ImageEncoder, PreparedPictures
@@ -54,73 +45,6 @@ from flashsloth.model.loading.folders import shipped_folder
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.planning.flops import Cost, Precision
 
-BLOCK_NUMBERS = 1_048_583
-"""A prime; two megabytes of bfloat16, which stay in a processor's cache while they are copied."""
-STANDARD_DEVIATION = 0.02
-"""As language models are initialized: large enough to matter, small enough that nothing overflows."""
-NORM = "Norm"
-"""What the classes of normalizing layers have in their names."""
-
-Model = TypeVar("Model", bound=nn.Module)
-
-
-def make_random(make: Callable[[], Model], device: torch.device, seed: int) -> Model:
-    """Construct a model and draw its weights.
-
-    Args:
-        make: constructs it; runs where parameters are left as the memory happened to be.
-        device: where.
-        seed: the same seed, the same weights.
-    """
-    with torch.device(device), no_init_weights():
-        model = make()
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel) and module.can_generate():
-            module.tie_weights()  # which is part of the initialization that was left out
-    draw_weights(model, seed)
-    return model.requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def draw_weights(model: nn.Module, seed: int) -> None:
-    """Draw every parameter, in place: norms become ones (and zeros), everything else normal numbers."""
-    fixed = _norm_parameters(model)
-    block = torch.empty(BLOCK_NUMBERS).normal_(std=STANDARD_DEVIATION, generator=torch.Generator().manual_seed(seed))
-    blocks: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
-    place = 0
-    for parameter in model.parameters():
-        if parameter in fixed:
-            parameter.fill_(fixed[parameter])
-            continue
-        kind = parameter.device, parameter.dtype
-        if kind not in blocks:
-            blocks[kind] = block.to(*kind)
-        place = _lay_tiles(parameter, blocks[kind], place)
-
-
-def _norm_parameters(model: nn.Module) -> dict[nn.Parameter, float]:
-    """Parameters of normalizing layers, and what they start as."""
-    start = {"weight": 1.0, "bias": 0.0}
-    return {
-        parameter: start[name]
-        for module in model.modules()
-        if NORM in type(module).__name__
-        for name, parameter in module.named_parameters(recurse=False)
-        if name in start
-    }
-
-
-def _lay_tiles(parameter: torch.Tensor, block: torch.Tensor, place: int) -> int:
-    """Fill a parameter from `place` of the block on, again and again; returns the place after the last number."""
-    flat = parameter.view(-1)
-    start = 0
-    while start < len(flat):
-        count = min(len(block) - place, len(flat) - start)
-        flat[start : start + count] = block[place : place + count]
-        start, place = start + count, (place + count) % len(block)
-    return place
-
-
 POLICY: ImagePolicy = "careful"
 """How pictures are opened by default."""
 MOST_ROWS = 64
@@ -131,21 +55,13 @@ AHEAD = 16
 """Pictures that are prepared before they are needed."""
 
 
-@dataclass(frozen=True)
-class SpecialIds:
-    """What an engine asks of a tokenizer, for models that have none: random weights speak no language."""
-
-    eos_token_id: int | None
-    pad_token_id: int | None
-
-
 class BenchmarkedFlashSloth(BenchmarkModel):
     """A FlashSloth that does the standard job.
 
     Args:
         model: on its device, in its precision, not sped up yet.
         processor: makes its views.
-        ids: of its tokenizer.
+        tokenizer: its own, or whatever has the ids of the end and of padding: random weights speak no language.
         job: the standard job.
     """
 
@@ -155,14 +71,12 @@ class BenchmarkedFlashSloth(BenchmarkModel):
         self,
         model: FlashSlothForConditionalGeneration,
         processor: FlashSlothImageProcessorPil,
-        ids: SpecialIds,
+        tokenizer: Any,
         job: StandardJob,
     ) -> None:
         self.model = model
-        self._job = job
+        self._job, self._processor, self._tokenizer = job, processor, tokenizer
         self._quantize: Quantization | None = None
-        self._ids = ids
-        self._processor = processor
         self._pictures = PictureCache()
         self._make_engine()
         self._everyone = nn.Identity()  # called whenever all rows of a batch have one more token
@@ -177,7 +91,7 @@ class BenchmarkedFlashSloth(BenchmarkModel):
         config = EngineConfig(
             max_rows=MOST_ROWS, cache_bytes=MOST_ROWS * columns * self.key_value_bytes, cuda_graphs=fast
         )
-        self._engine = Engine(self.model, self._ids, self._image_encoder, self._pictures, config)
+        self._engine = Engine(self.model, self._tokenizer, self._image_encoder, self._pictures, config)
         self._engine.end_ids = []
 
     def speed_up(self, quantize: Quantization | None) -> None:
@@ -256,7 +170,7 @@ class BenchmarkedFlashSloth(BenchmarkModel):
         running = 0
         with ThreadPoolExecutor(self._engine.config.workers) as threads:
             while True:
-                for number, picture in _some(coming, rows + AHEAD - running - len(waiting)):
+                for number, picture in islice(coming, rows + AHEAD - running - len(waiting)):
                     waiting.append((number, threads.submit(self._prepare, picture)))
                 while waiting and running < rows and (waiting[0][1].done() or not running):
                     number, shown = waiting.popleft()
@@ -266,7 +180,7 @@ class BenchmarkedFlashSloth(BenchmarkModel):
                     running += 1
                 if not running:
                     return
-                running -= len(self._engine.step())
+                running -= len(self._outputs())
 
     def _prepare(self, picture: Image.Image) -> PreparedPictures:
         return self._image_encoder.prepare(self._image_encoder.open(picture, POLICY))
@@ -284,21 +198,27 @@ class BenchmarkedFlashSloth(BenchmarkModel):
         return Request(self._prompt(question), shown, params, streams=streams, keeps_prefix=keeps_prefix)
 
     def _step(self, requests: Sequence[Request], everyone: Callable[[], Any] = lambda: None) -> None:
-        """Answer requests; `everyone` is called whenever each of them has one more token.
-
-        Raises:
-            Exception: what one of them ended in.
-        """
+        """Answer requests; `everyone` is called whenever each of them has one more token."""
         progress = {self._engine.add_request(one): 0 for one in requests}
         least = 0
         while self._engine.has_work:
-            for output in self._engine.step():
-                if output.error is not None:
-                    raise output.error
+            for output in self._outputs():
                 progress[output.request_id] += len(output.tokens)
             while least < min(progress.values()):
                 least += 1
                 everyone()
+
+    def _outputs(self) -> list[RequestOutput]:
+        """What a step of the engine brings.
+
+        Raises:
+            Exception: what an answer ended in.
+        """
+        outputs = self._engine.step()
+        for output in outputs:
+            if output.error is not None:
+                raise output.error
+        return outputs
 
     def forget(self) -> None:
         self._pictures.clear()
@@ -307,11 +227,6 @@ class BenchmarkedFlashSloth(BenchmarkModel):
         config = self.model.config
         placeholders = {config.image_token_id, config.query_token_id}
         return make_prompt(config, self._job.text(config.text_config.vocab_size, placeholders, question))
-
-
-def _some(items: Iterable[Any], count: int) -> Iterable[Any]:
-    """The next ones, at most so many."""
-    return [item for _, item in zip(range(count), items, strict=False)]
 
 
 def make_prompt(config: FlashSlothConfig, text: Text) -> Prompt:
@@ -342,8 +257,7 @@ def make_published_size(
     model = make_random(lambda: FlashSlothForConditionalGeneration._from_config(sizes, dtype=dtype), device, job.seed)
     side = sizes.vision_config.image_size
     processor = FlashSlothImageProcessorPil(size={"height": side, "width": side}, image_grid=sizes.image_grid)
-    text: Any = sizes.text_config
-    return BenchmarkedFlashSloth(model, processor, SpecialIds(text.eos_token_id, text.pad_token_id), job)
+    return BenchmarkedFlashSloth(model, processor, sizes.text_config, job)
 
 
 def load_shipped(dtype: torch.dtype, device: torch.device, job: StandardJob) -> BenchmarkedFlashSloth:
@@ -351,5 +265,4 @@ def load_shipped(dtype: torch.dtype, device: torch.device, job: StandardJob) -> 
     folder = shipped_folder()
     model = FlashSlothForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(device).eval()
     processor = load_processor(folder)
-    ids = SpecialIds(processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id)
-    return BenchmarkedFlashSloth(model, processor.image_processor, ids, job)
+    return BenchmarkedFlashSloth(model, processor.image_processor, processor.tokenizer, job)

@@ -14,15 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared
-from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
+from flashsloth.benchmark.models.baseline import Baseline, Prepared
 
 VISION = {
     "hidden_size": 1024,
@@ -51,6 +48,8 @@ MOST_TILES = 6
 class InternVL2(Baseline):
     """InternVL2-2B."""
 
+    model_class = InternVLForConditionalGeneration
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         height, width = self.config.vision_config.image_size
@@ -73,29 +72,12 @@ class InternVL2(Baseline):
         )
 
     @property
-    def image_id(self) -> int:
-        return self.config.image_token_id
-
-    @property
     def marker_ids(self) -> tuple[int, ...]:
         return self.image_id - 2, self.image_id - 1  # start and end, which stand before it in the vocabulary
-
-    def make_model(self, dtype: torch.dtype) -> nn.Module:
-        return InternVLForConditionalGeneration._from_config(self.config, dtype=dtype, attn_implementation=ATTENTION)
-
-    def parts(self, model: Any) -> Parts:
-        body = model.model
-        return {
-            ENCODER: (body.vision_tower,),
-            PROJECTOR: (body.multi_modal_projector,),
-            LANGUAGE: (body.language_model, model.lm_head),
-        }
 
     def prepare(self, picture: Image.Image) -> Prepared:
         """`pixel_values` float [N, 3, S, S]."""
         return {"pixel_values": self._processor(images=[picture], return_tensors="pt")["pixel_values"]}
 
-    def picture_ids(self, prepared: Prepared) -> list[int]:
-        start, end = self.marker_ids
-        tokens = len(prepared["pixel_values"]) * self.config.image_seq_length
-        return [start, *[self.image_id] * tokens, end]
+    def visual_tokens(self, prepared: Prepared) -> int:
+        return len(prepared["pixel_values"]) * self.config.image_seq_length

@@ -11,7 +11,6 @@ Legend: P patches, C numbers of a patch, M patches there is room for.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from PIL import Image
@@ -19,8 +18,7 @@ from torch import nn
 from transformers import Lfm2VlConfig, Lfm2VlForConditionalGeneration
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared, normalized
-from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
+from flashsloth.benchmark.models.baseline import Baseline, Prepared, normalized
 from flashsloth.errors import BenchmarkError
 
 VISION = {
@@ -55,28 +53,15 @@ TOLERANCE = 2.0
 class Lfm2Vl(Baseline):
     """LFM2-VL-1.6B."""
 
+    model_class = Lfm2VlForConditionalGeneration
+
     @staticmethod
     def true_config() -> Lfm2VlConfig:
         return Lfm2VlConfig(vision_config=dict(VISION), text_config=dict(TEXT), image_token_id=IMAGE_ID)
 
     @property
-    def image_id(self) -> int:
-        return self.config.image_token_id
-
-    @property
     def marker_ids(self) -> tuple[int, ...]:
         return MARKER_IDS
-
-    def make_model(self, dtype: torch.dtype) -> nn.Module:
-        return Lfm2VlForConditionalGeneration._from_config(self.config, dtype=dtype, attn_implementation=ATTENTION)
-
-    def parts(self, model: Any) -> Parts:
-        body = model.model
-        return {
-            ENCODER: (body.vision_tower,),
-            PROJECTOR: (body.multi_modal_projector,),
-            LANGUAGE: (body.language_model, model.lm_head),
-        }
 
     def prepare(self, picture: Image.Image) -> Prepared:
         """`pixel_values` float [1, M, C], their mask int64 [1, M], `spatial_shapes` int64 [1, 2]: rows and columns."""
@@ -94,10 +79,8 @@ class Lfm2Vl(Baseline):
             "spatial_shapes": torch.tensor([[rows, columns]]),
         }
 
-    def picture_ids(self, prepared: Prepared) -> list[int]:
-        tokens = int(prepared["pixel_attention_mask"].sum()) // self.config.downsample_factor**2
-        start, end = self.marker_ids
-        return [start, *[self.image_id] * tokens, end]
+    def visual_tokens(self, prepared: Prepared) -> int:
+        return int(prepared["pixel_attention_mask"].sum()) // self.config.downsample_factor**2
 
 
 def fitting_size(width: int, height: int, unit: int) -> tuple[int, int]:

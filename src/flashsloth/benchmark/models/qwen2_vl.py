@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared
-from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
+from flashsloth.benchmark.models.baseline import Baseline, Prepared
 
 VISION = {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "mlp_ratio": 4, "num_heads": 16, "patch_size": 14}
 TEXT = {
@@ -43,6 +41,9 @@ IMAGE_TYPE = 1
 class Qwen2Vl(Baseline):
     """Qwen2-VL-2B."""
 
+    model_class = Qwen2VLForConditionalGeneration
+    part_names = ("visual", "visual.merger", "language_model")
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         vision = self.config.vision_config
@@ -54,33 +55,16 @@ class Qwen2Vl(Baseline):
         return Qwen2VLConfig(vision_config=dict(VISION), text_config=dict(TEXT), tie_word_embeddings=True, **IDS)
 
     @property
-    def image_id(self) -> int:
-        return self.config.image_token_id
-
-    @property
     def marker_ids(self) -> tuple[int, ...]:
         config = self.config
         return config.vision_start_token_id, config.vision_end_token_id, config.video_token_id
-
-    def make_model(self, dtype: torch.dtype) -> nn.Module:
-        return Qwen2VLForConditionalGeneration._from_config(self.config, dtype=dtype, attn_implementation=ATTENTION)
-
-    def parts(self, model: Any) -> Parts:
-        body = model.model
-        return {
-            ENCODER: (body.visual,),
-            PROJECTOR: (body.visual.merger,),
-            LANGUAGE: (body.language_model, model.lm_head),
-        }
 
     def prepare(self, picture: Image.Image) -> Prepared:
         """`pixel_values` float [P, C] and `image_grid_thw` int64 [1, 3]."""
         return dict(self._processor(images=[picture], return_tensors="pt"))
 
-    def picture_ids(self, prepared: Prepared) -> list[int]:
-        tokens = int(prepared["image_grid_thw"].prod()) // self._merge**2
-        config = self.config
-        return [config.vision_start_token_id, *[self.image_id] * tokens, config.vision_end_token_id]
+    def visual_tokens(self, prepared: Prepared) -> int:
+        return int(prepared["image_grid_thw"].prod()) // self._merge**2
 
     def more_inputs(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"mm_token_type_ids": (input_ids == self.image_id).int() * IMAGE_TYPE}

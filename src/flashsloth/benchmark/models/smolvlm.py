@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import nn
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from flashsloth.benchmark.models.baseline import ATTENTION, Baseline, Prepared
-from flashsloth.benchmark.timing import ENCODER, LANGUAGE, PROJECTOR, Parts
+from flashsloth.benchmark.models.baseline import Baseline, Prepared
 
 VISION = {
     "hidden_size": 1152,
@@ -47,6 +44,9 @@ TILES_ALONG_LONGER_SIDE = 4
 class SmolVlm(Baseline):
     """SmolVLM-2.2B."""
 
+    model_class = SmolVLMForConditionalGeneration
+    part_names = ("vision_model", "connector", "text_model")
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         vision = self.config.vision_config
@@ -67,23 +67,8 @@ class SmolVlm(Baseline):
         )
 
     @property
-    def image_id(self) -> int:
-        return self.config.image_token_id
-
-    @property
     def marker_ids(self) -> tuple[int, ...]:
         return self.image_id - 1, self.image_id - 2  # what surrounds an image; any other marker (which tile, new line)
-
-    def make_model(self, dtype: torch.dtype) -> nn.Module:
-        return SmolVLMForConditionalGeneration._from_config(self.config, dtype=dtype, attn_implementation=ATTENTION)
-
-    def parts(self, model: Any) -> Parts:
-        body = model.model
-        return {
-            ENCODER: (body.vision_model,),
-            PROJECTOR: (body.connector,),
-            LANGUAGE: (body.text_model, model.lm_head),
-        }
 
     def prepare(self, picture: Image.Image) -> Prepared:
         """`pixel_values` float [1, N, 3, S, S] and their mask int64 [1, N, S, S]."""
