@@ -41,7 +41,7 @@ class Command(NamedTuple):
     examples: tuple[str, ...]
 
 
-ANSWERS, CHECKPOINTS, STUDY = "Ask", "Make and look into checkpoints", "Train and measure"
+ANSWERS, CHECKPOINTS, STUDY = "Ask", "Make and inspect checkpoints", "Train and measure"
 COMMANDS: dict[str, tuple[Command, ...]] = {
     ANSWERS: (
         Command("ask", ask.ask, ask.EXAMPLES),
@@ -122,7 +122,7 @@ def _evaluations_root(context: typer.Context) -> None:
 
 @data_commands.callback(invoke_without_command=True)
 def _data_root(context: typer.Context) -> None:
-    """Look into training data before training on it."""
+    """Inspect training data before training on it."""
     _help_without_command(context)
 
 

@@ -37,20 +37,24 @@ Quantize = Annotated[
 MaxTokens = Annotated[
     int, typer.Option("--max-tokens", "--max-new-tokens", metavar="N", help="The longest answer, in tokens.")
 ]
-Temperature = Annotated[float, typer.Option("--temperature", help="0: the likeliest words. Above: drawn, ever wilder.")]
-TopP = Annotated[float, typer.Option("--top-p", help="Draw only from the likeliest words of this joint probability.")]
-TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Draw only from so many likeliest words; 0: from all.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", help="0: the likeliest tokens. Above 0: drawn, the flatter the higher.")
+]
+TopP = Annotated[float, typer.Option("--top-p", help="Draw only from the likeliest tokens of this joint probability.")]
+TopK = Annotated[
+    int, typer.Option("--top-k", metavar="N", help="Draw only from so many likeliest tokens; 0: from all.")
+]
 MinP = Annotated[
-    float, typer.Option("--min-p", help="Draw only from words with this share of the likeliest one's probability.")
+    float, typer.Option("--min-p", help="Draw only from tokens with this share of the likeliest one's probability.")
 ]
 DrawSeed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", help="Draw the same again; without it a seed is chosen and told.")
+    int | None, typer.Option("--seed", metavar="N", help="Draw the same again; without it a seed is chosen and shown.")
 ]
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End the answer before this text; repeatable.")
 ]
 PresencePenalty = Annotated[
-    float, typer.Option("--presence-penalty", help="Against words that the answer holds already: -2 to 2.")
+    float, typer.Option("--presence-penalty", help="Against tokens that the answer holds already: -2 to 2.")
 ]
 FrequencyPenalty = Annotated[
     float, typer.Option("--frequency-penalty", help="The same, for each time that they came: -2 to 2.")
@@ -72,7 +76,7 @@ ResolutionThreshold = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="What a published checkpoint's files do not tell; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="What a published checkpoint's files lack; repeatable."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed, the same pictures.")]
 Unknown = Annotated[
@@ -80,7 +84,7 @@ Unknown = Annotated[
     typer.Option(
         "--unknown",
         metavar="SHARE",
-        help="Of pictures that hold nothing with a name, and of questions that suppose what is not there.",
+        help="Of pictures that show nothing with a name, and of questions with false premises.",
     ),
 ]
 Level = Annotated[int, typer.Option("--level", help="0 (one object) to 3 (everything).")]
@@ -90,7 +94,7 @@ def sampling_options(given: Mapping[str, Any]) -> AnswerOptions:
     """Options of an answer that `ask` and `chat` both take, of all arguments of the command.
 
     Raises:
-        CommandError: for a text that is none.
+        CommandError: for a text that is not UTF-8.
     """
     options: Any = {name: given[name] for name in SAMPLING}
     return {**options, "stop": [readable(text, "--stop") for text in given["stop"] or []]}

@@ -44,7 +44,7 @@ SUFFIX = ".png"
 
 AttentionFile = Annotated[
     Path | None,
-    typer.Option("--attention", metavar=f"FILE{SUFFIX}", help="Paint where the model looked, over the pictures."),
+    typer.Option("--attention", metavar=f"FILE{SUFFIX}", help="Paint what the model attended to, over the pictures."),
 ]
 
 
@@ -67,9 +67,9 @@ def ask(
     resolution_threshold: arguments.ResolutionThreshold = RESOLUTION_THRESHOLD,
     answers: Annotated[int, typer.Option("--answers", "-n", metavar="N", help="So many answers, a line each.")] = 1,
     choices: Annotated[
-        list[str] | None, typer.Option("--choice", metavar="TEXT", help="Judge this answer; repeat for each choice.")
+        list[str] | None, typer.Option("--choice", metavar="TEXT", help="Score this answer; repeat for each choice.")
     ] = None,
-    per_token: Annotated[bool, typer.Option("--per-token", help="Judge choices whatever their length.")] = False,
+    per_token: Annotated[bool, typer.Option("--per-token", help="Score choices by their mean per token.")] = False,
     logprobs: Annotated[
         int | None, typer.Option("--logprobs", metavar="N", help="With --json: log-probabilities, N likeliest beside.")
     ] = None,
@@ -228,7 +228,7 @@ def check_attention_file(path: Path, pictures: int) -> None:
 def write_attention(
     path: Path, pictures: Sequence[Image.Image], attentions: Sequence[Attention], question: str, answer: str
 ) -> None:
-    """Paint where the model looked, into a checked file; arguments as of `attention.paint`."""
+    """Paint what the model attended to, into a checked file; arguments as of `attention.paint`."""
     from flashsloth.files import whole_file
     from flashsloth.inference.attention import paint
 

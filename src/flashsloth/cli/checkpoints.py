@@ -35,7 +35,7 @@ def info(
 ) -> None:
     """Say what a checkpoint or an adapter is, and what is odd about it.
 
-    Layout, stage, parameters, types, sizes; what is missing, and what is no finite number, for which it ends with 1.
+    Layout, stage, parameters, types, sizes; what is missing, and what is not finite, for which it ends with 1.
     """
     with terminal.waiting(f"reading {checkpoint}"):
         from flashsloth.checkpoint.adapter import is_adapter

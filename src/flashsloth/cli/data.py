@@ -55,7 +55,7 @@ def check(
     stage: StageName = DEFAULT_STAGE,
     max_length: MaxLength = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Open every picture, or only see that it is there.")
+        bool, typer.Option("--pictures/--no-pictures", help="Open every picture, or only check that it exists.")
     ] = True,
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", help="Processes; one a core without it, 0 for this one.")
@@ -65,7 +65,7 @@ def check(
     ] = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Look through a whole file of samples before training on it.
+    """Check a whole file of samples before training on it.
 
     Finds missing and unreadable pictures, broken turns, placeholders that do not match, samples with nothing to learn
     from, too long ones, and duplicates. Ends with 0 if all is well and 1 if there are findings.
@@ -106,7 +106,7 @@ def show(
     ] = False,
     as_json: arguments.Json = False,
 ) -> None:
-    """Show one sample as the model will meet it: what is learned, and where pictures, questions and queries stand."""
+    """Show one sample as the model gets it: what is learned, and where pictures, questions and queries stand."""
     if (identity is None) == (number is None):
         raise CommandError(
             "found "
@@ -115,7 +115,7 @@ def show(
         )
     data, encoder = _open(file, images, model, stage, max_length)
     if number is None:
-        with terminal.waiting(f"looking for {identity}"):
+        with terminal.waiting(f"searching for {identity}"):
             number = _number_of(data, str(identity), file)
     if not 0 <= number < len(data):
         raise CommandError(f"--number is {number}; {file} has samples 0 to {len(data) - 1}")
@@ -194,7 +194,7 @@ def _number_of(data: RecordData, identity: str, file: str) -> int:
 
 
 def _write_report(path: Path, said: dict[str, Any]) -> None:
-    """Aside and renamed: a program that waits for it finds it whole."""
+    """Whole or not at all, for a program that waits for it."""
     import json
 
     from flashsloth.files import write_whole
@@ -207,7 +207,7 @@ def _print_report(file: str, found: CheckReport, max_length: int, report: Path |
     from rich.markup import escape
 
     console = terminal.stdout()
-    opened = "" if found.pictures_opened else " (looked for, not opened)"
+    opened = "" if found.pictures_opened else " (found, not opened)"
     console.print(
         f"[bold]{escape(file)}[/bold]: {found.samples:,} samples, {found.with_pictures:,} with pictures "
         f"({found.pictures:,}{opened}), {found.answers:,} answers; max_length {max_length:,}",
@@ -263,7 +263,7 @@ def _verdict(found: CheckReport) -> str:
 
 
 def _show(data: RecordData, encoder: SampleEncoder, number: int, template: bool, as_json: bool) -> None:
-    """Print one sample, or why it is none."""
+    """Print one sample, or why it is bad."""
     from flashsloth.cli import sample_print
     from flashsloth.media import PictureError
     from flashsloth.model.conversation import pictures_of

@@ -214,7 +214,7 @@ def judge(error: Exception) -> tuple[int, str]:
         hint = f" (see: {context.command_path} --help)" if context is not None else ""
         return USERS, f"{one_line(error.format_message()).rstrip('.')}{hint}"  # type: ignore[attr-defined]
     refusal = machines_refusal(error)
-    if refusal is not None and not is_users_mistake(error):  # this package's own words tell more
+    if refusal is not None and not is_users_mistake(error):  # this package's own words say more
         return OURS, refusal
     if isinstance(error, FILE_MISTAKES):
         return USERS, f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else one_line(error)
@@ -230,13 +230,13 @@ def judge(error: Exception) -> tuple[int, str]:
 
 
 def machines_refusal(error: BaseException) -> str | None:
-    """What to say where the disk is full, stdout closed, or memory at its end; None where it is something else."""
+    """What to say where the disk is full, stdout closed, or memory exhausted; None where it is something else."""
     reason: BaseException | None = error
     while reason is not None:
         file = getattr(reason, "filename", None)
         place = f"{os.fsdecode(file)}: " if isinstance(file, str | bytes) else ""
         if isinstance(reason, OSError) and reason.errno in FULL:
-            return f"{place}{reason.strerror}: make room and try again"
+            return f"{place}{reason.strerror}: free some space and try again"
         if isinstance(reason, OSError) and reason.errno == errno.EBADF:
             return "stdout is closed; expected somewhere to write to, as /dev/null"
         if isinstance(reason, MemoryError) or (isinstance(reason, RuntimeError) and _MEMORY_TEXTS.search(str(reason))):
@@ -244,7 +244,7 @@ def machines_refusal(error: BaseException) -> str | None:
         if isinstance(reason, BrokenExecutor):
             return "a process of those that share the work was killed, for its memory perhaps: take fewer --workers"
         if not isinstance(reason, OSError | ValueError) and _FULL_TEXTS.search(str(reason)):
-            return "No space left on device: make room and try again"
+            return "No space left on device: free some space and try again"
         reason = reason.__cause__ or reason.__context__
     return None
 

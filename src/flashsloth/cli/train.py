@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train a model as a recipe says.
 
-    Without --resume, a run that is there already is an error that says how far it came. SIGTERM or Ctrl-C end the run
+    Without --resume, an existing run is an error that says how far it came. SIGTERM or Ctrl-C end the run
     after its step, with a checkpoint.
     """
     from flashsloth.training.recipe import load_recipe

@@ -34,7 +34,7 @@ def world(
     captions: Annotated[bool, typer.Option("--captions", help="Descriptions instead of questions.")] = False,
     unknown: arguments.Unknown = 0.0,
     side: Annotated[int, typer.Option("--side", help="Of a pack's square pictures, in px.")] = NANO_SIDE,
-    grid: Annotated[int, typer.Option("--grid", help="Patches along a side, whose contents a pack tells.")] = NANO_GRID,
+    grid: Annotated[int, typer.Option("--grid", help="Patches along a side, whose contents a pack lists.")] = NANO_GRID,
     workers: Annotated[int, typer.Option("--workers", help="Processes that draw a pack.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace the set that OUT holds, pictures and all.")] = False,
 ) -> None:

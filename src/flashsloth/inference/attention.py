@@ -1,24 +1,18 @@
-"""Where the model looked in each picture that it was asked about: arrays, and where they lie in the picture.
+"""What the model attended to in each picture of a question: arrays, where they lie in the picture, and a painting.
 
-In: the weights of a pass (`model/attention_maps.py`), the pictures' sizes, and the processor that made their views.
-Out: an :class:`Attention` a picture.
+    attention_of    recorded weights (`model/attention_maps.py`) and the pictures' sizes to an :class:`Attention` each
+    paint           pictures and their attention to one picture, with a row for each:
 
-Legend: W views a picture, g x g patches a view, r x r windows (visual tokens) a view of k x k patches, Q queries.
+        What does it say?
+        Sun
+        [ picture ]   [ EmbQ over it: the mean of all queries ]   [ SAP over it ]
 
-Where the model looked, painted over its pictures.
+In a painting the picture in dim grey is nothing, pale yellow the most: of EmbQ in any of the pictures, of SAP in that
+one. Views that overlap, as HD's tiles and its whole view do, are added, a patch weighing the more the smaller it is.
+What lies on the grey around a picture is left out, and the caption says how much of the queries' attention that was.
 
-In: the pictures of a question, and an :class:`~flashsloth.inference.attention.Attention` of each. Out: one picture: a
-row for each, with the picture itself, EmbQ's map (the mean of all queries) and SAP's weights beside one another.
-
-    What does it say?
-    Sun
-    [ picture ]   [ EmbQ over it ]   [ SAP over it ]
-
-The picture in dim grey is nothing, pale yellow the most: of EmbQ in any of the pictures, of SAP in that one. Views that
-overlap, as HD's tiles and its whole picture do, are added, a patch weighing the more the smaller it is. What lies on
-the grey around a picture is left out, and the caption says how much of the queries' attention that was.
-
-Legend: W views a picture, g x g patches a view, h x w pixels of a panel.
+Legend: W views a picture, g x g patches a view, r x r windows (visual tokens) a view of k x k patches, Q queries,
+h x w pixels of a panel.
 """
 
 from __future__ import annotations
@@ -34,10 +28,37 @@ from flashsloth.model.attention_maps import AttentionWeights
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 
+PANEL = 400
+"""Pixels of a panel's longer side."""
+NARROWEST = 340
+"""Pixels across that a panel's caption needs."""
+MARGIN, LINE, FONT_SIZE = 12, 20, 14
+"""Pixels between panels, from line to line, and of letters."""
+LETTER = 7
+"""Pixels across that a letter takes, about."""
+PAPER, INK = "white", "black"
+COLOURS = np.array(
+    [
+        (0, 0, 0),
+        (36, 14, 84),
+        (104, 22, 122),
+        (170, 42, 112),
+        (226, 78, 78),
+        (250, 136, 40),
+        (250, 196, 66),
+        (252, 252, 190),
+    ]
+)
+"""From nothing to the most: each a step lighter than the one before, so that it reads in grey as well."""
+DIMMED = 0.4
+"""How much of the picture's own light, in grey, shows where there is no attention."""
+MENTIONED = 0.01
+"""The least share of the attention that a caption mentions."""
+
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Where the model looked in one picture.
+    """What the model attended to in one picture.
 
     Attributes:
         size: (width, height) of the picture, as it was opened: upright.
@@ -80,20 +101,20 @@ def attention_of(
     config: FlashSlothConfig,
     image_processor: FlashSlothImageProcessorPil,
 ) -> tuple[Attention, ...]:
-    """Where a turn looked, a picture at a time, in their order.
+    """What a turn attended to, a picture at a time, in their order.
 
     Args:
-        weights: of the turn; None where it saw no picture.
-        sizes: (width, height) of the pictures that the turn saw, as they were opened.
+        weights: of the turn; None where it has no picture.
+        sizes: (width, height) of the turn's pictures, as they were opened.
         config: the model's.
         image_processor: what made their views.
 
     Raises:
         ValueError: if there are more or fewer sizes than pictures.
     """
-    seen = 0 if weights is None else len(weights.sap)
-    if seen != len(sizes):
-        raise ValueError(f"attention is of {seen} pictures, but {len(sizes)} sizes were given: give one a picture seen")
+    pictures = 0 if weights is None else len(weights.sap)
+    if pictures != len(sizes):
+        raise ValueError(f"attention is of {pictures} pictures, but {len(sizes)} sizes were given: give one a picture")
     if weights is None:
         return ()
     covered = config.patch_grid * config.vision_config.patch_size / config.vision_config.image_size
@@ -109,38 +130,10 @@ def _patch_boxes(views: np.ndarray, covered: float) -> np.ndarray:
     return np.concatenate([corner, corner + covered * span], axis=1)
 
 
-PANEL = 400
-"""Pixels of a panel's longer side."""
-NARROWEST = 340
-"""Pixels across that a panel's caption needs."""
-MARGIN, LINE, FONT_SIZE = 12, 20, 14
-"""Pixels between panels, from line to line, and of letters."""
-LETTER = 7
-"""Pixels across that a letter takes, about."""
-PAPER, INK = "white", "black"
-COLOURS = np.array(
-    [
-        (0, 0, 0),
-        (36, 14, 84),
-        (104, 22, 122),
-        (170, 42, 112),
-        (226, 78, 78),
-        (250, 136, 40),
-        (250, 196, 66),
-        (252, 252, 190),
-    ]
-)
-"""From nothing to the most: each a step lighter than the one before, so that it reads in grey as well."""
-DIMMED = 0.4
-"""How much of the picture's own light, in grey, shows where nobody looked."""
-MENTIONED = 0.01
-"""A part of the attention that a caption speaks of."""
-
-
 def paint(
     pictures: Sequence[Image.Image], attentions: Sequence[Attention], question: str = "", answer: str = ""
 ) -> Image.Image:
-    """Paint where the model looked.
+    """Paint what the model attended to.
 
     Args:
         pictures: as they were opened.
@@ -154,13 +147,14 @@ def paint(
         ValueError: if there is no picture, or another number of them, or one of another size than its attention.
     """
     _check(pictures, attentions)
-    looks = [_heat(one.queries.mean(axis=0), one) for one in attentions]
-    most = max(float(look.max()) for look in looks)
+    maps = [_heat(one.queries.mean(axis=0), one) for one in attentions]
+    most = max(float(one.max()) for one in maps)
     rows = []
-    for picture, attention, look in zip(pictures, attentions, looks, strict=True):
+    for picture, attention, queries in zip(pictures, attentions, maps, strict=True):
         small = picture.convert("RGB").resize(_panel_size(picture.size), Image.Resampling.LANCZOS)
-        kept = _heat(attention.saliency, attention)
-        painted = [_over(small, heat / (limit or 1)) for heat, limit in ((look, most), (kept, float(kept.max())))]
+        saliency = _heat(attention.saliency, attention)
+        limits = (queries, most), (saliency, float(saliency.max()))
+        painted = [_over(small, heat / (limit or 1)) for heat, limit in limits]
         rows.append(([small, *painted], ["Picture", *_captions(attention, len(pictures))]))
     return _page(rows, [question, answer])
 

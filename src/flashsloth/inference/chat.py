@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Conversation:
     """Questions and answers that build on one another; made by :meth:`FlashSloth.chat`.
 
-    A turn is remembered once its answer is there. An answer that was stopped is remembered as far as it got.
+    A turn is remembered once it is answered. An answer that was stopped is remembered as far as it got.
 
     Attributes:
         attention: of the last turn, in all pictures so far, where the options ask for it.
@@ -104,7 +104,7 @@ class Conversation:
             raise PromptError("another answer of this conversation is being read: read it to its end or close it first")
 
     def _known(self, prompt: Prompt) -> LayerStates | None:
-        """Keys and values of the positions that the prompt begins with, as far as they were kept."""
+        """Keys and values of the prompt's prefix, as far as they were kept."""
         if self._states is None:
             return None
         wanted = prompt.columns(0, prompt.last_question_start())
@@ -115,7 +115,7 @@ class Conversation:
     def _remember(
         self, question: str, message: Message, prompt: Prompt, pictures: PreparedPictures, pieces: TextStream
     ) -> None:
-        """Take a turn in; nothing of one that ended in an error, or before it had begun."""
+        """Remember a turn; nothing of one that ended in an error, or before its first token."""
         end = pieces.last
         if end is None or end.finish_reason == FinishReason.ERROR or not pieces.tokens:
             return

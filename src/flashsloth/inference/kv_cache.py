@@ -1,18 +1,18 @@
 """Keys and values of the sequences that run: a row each, a position in the column of its number.
 
 In: keys and values of a pass, and where they belong. Out: what the pass may attend to. Nothing is padded on the left,
-and a query at position p sees every column up to p; what stands beyond is left over, or padding, and is never seen.
+and a query at position p sees every column up to p; what stands beyond is left over, or padding, and never read.
 
     row 0      system text, picture, question, answer so far ...| left over
     row 1      ...
 
     KVCache         the block of memory; it grows by rows and columns as needed, and rows can be moved and kept
     StaticKVCache   one that is made once and never moves, for passes that are recorded
-    PassCache       one pass's door to it, as transformers' models take it
+    PassCache       where one pass reads and writes, as transformers' models take it
 
-What stands in a row that nobody is in must still be numbers: attention may read it, at no weight.
+What stands in an unused row must still be finite: attention may read it, at a weight of 0.
 
-Legend: R rows, n rows of a pass, t positions of a pass, H key heads, C columns, W columns that are seen, D head width.
+Legend: R rows, n rows of a pass, t positions of a pass, H key heads, C columns, W visible columns, D head width.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class KVCache:
         ]
 
     def clean(self, row: int) -> None:
-        """Make numbers of a row in which NaN or infinity may stand."""
+        """Zero a row in which NaN or infinity may stand."""
         for held in (*self.keys, *self.values):
             held[row].zero_()
 
@@ -114,7 +114,7 @@ class KVCache:
 class StaticKVCache(KVCache):
     """A block whose memory is taken once, at its first use, and never moves: what was recorded over it stays right.
 
-    Rows and columns are a way of looking at it, few long rows or many short ones. It begins with as many as may be; a
+    Rows and columns are views of it, few long rows or many short ones. It starts with as many rows as may be; a
     longer row than those have makes all rows longer and fewer, and more rows make all shorter.
 
     Args:
@@ -183,12 +183,12 @@ class StaticKVCache(KVCache):
 
 
 class PassCache(Cache):
-    """Where one pass writes, and what it sees.
+    """Where one pass writes, and what it attends to.
 
     Args:
         cache: the block.
         rows: the first row of the pass and how many there are, side by side; or int64 [n], their numbers, in which case
-            what is seen is a copy.
+            what is attended to is a copy.
         columns: int64 [n, t], where each position is written; or an int, the first of t columns, the same for all rows.
         width: W.
     """
@@ -231,7 +231,7 @@ class PassCache(Cache):
         return self._columns if isinstance(self._columns, int) else 0
 
     def get_mask_sizes(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """Columns that are seen, and the number of the first: what transformers makes masks by."""
+        """Columns that are attended to, and the number of the first: transformers makes masks of them."""
         return self._width, 0
 
 

@@ -1,17 +1,9 @@
-"""The door: a name to a :class:`FlashSloth` that answers.
+"""Loading: a name to a :class:`FlashSloth` that answers.
 
-In: nothing (the small model inside the package), a folder, or a name on the Hugging Face hub; ours, in the published
-layout, or an adapter, which is folded into its base. Out: the model on its device in its precision, with its processor.
-Nothing in a checkpoint is ever executed.
-
-Where a model runs and in what precision.
-
-In: what the user asked for ("auto" or a name) and what the checkpoint stores. Out: a torch device and dtype.
-
-Keeps transformers from drawing its bar, "Loading weights", on the terminal of whoever loads a model from Python.
-
-In: a block that loads. Out: nothing of transformers' own settings is changed. Its hook for bars is borrowed while any
-thread is inside, makes bars that draw nothing in those threads, and leaves all others to what was set before.
+In: nothing (the small model inside the package), a folder, or a name on the Hugging Face hub: in our layout, in the
+published one, or an adapter, which is merged into its base; and "auto" or a name for device and precision. Out: the
+model on its device in its precision, with its processor. Nothing in a checkpoint is ever executed, and transformers
+draws no progress bar meanwhile in the thread that loads.
 """
 
 from __future__ import annotations
@@ -57,81 +49,12 @@ DTYPES: dict[str, torch.dtype] = {
 }
 LARGE_BYTES = 1 << 30
 """Weights of half-precision checkpoints beyond this stay halved on a processor; below, float32 costs nothing."""
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device asked for, or with "auto" the best there is: cuda, then mps, then cpu.
-
-    Raises:
-        LoadError: if there is no such device.
-    """
-    if device == AUTO:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise LoadError(f"device is {device!r}; expected auto, cpu, cuda, cuda:0 or mps") from error
-    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if chosen.type not in found:
-        raise LoadError(f"device is {str(device)!r}, which models are not run on here; expected {' or '.join(found)}")
-    if (chosen.index or 0) >= found[chosen.type]:
-        here = ", ".join(name for name, count in found.items() if count)
-        raise LoadError(f"device {str(device)!r} is not available; this machine and this torch have: {here}")
-    return chosen
-
-
-def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: torch.dtype, stored_bytes: int) -> torch.dtype:
-    """The precision asked for, or with "auto" the one that is right and fast on `device`.
-
-    On an accelerator bfloat16: as fast as float16 there, and Phi's attention scores overflow float16. On a processor
-    float32, unless a large checkpoint is stored in half the bits and the processor multiplies bfloat16 itself.
-
-    Raises:
-        LoadError: if there is no such precision.
-    """
-    if dtype == AUTO:
-        halved = stored.itemsize < torch.float32.itemsize and stored_bytes > LARGE_BYTES
-        on_accelerator = device.type != "cpu"
-        return torch.bfloat16 if on_accelerator or (halved and multiplies_bfloat16()) else torch.float32
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or chosen not in DTYPES.values():
-        raise LoadError(f"dtype is {dtype!r}; expected auto, {', '.join(list(DTYPES)[:3])} or their short names")
-    return chosen
-
+PROCESSOR_FILE = "processor_config.json"
+WEIGHT_FILES, UNSAFE_WEIGHT_FILES = "*.safetensors", "*.bin"
 
 _lock = threading.Lock()
 _inside: list[int] = []  # threads, each as often as it has entered
 _hook_before: Callable[..., Any] | None = None
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """A block in which this thread draws none of transformers' bars."""
-    global _hook_before
-    here = threading.get_ident()
-    with _lock:
-        if not _inside:
-            _hook_before = set_tqdm_hook(_hook)
-        _inside.append(here)
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside.remove(here)
-            if not _inside and (current := set_tqdm_hook(_hook_before)) is not _hook:
-                set_tqdm_hook(current)  # someone set another one meanwhile: it stays
-
-
-def _hook(factory: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
-    if threading.get_ident() in _inside:
-        return EmptyTqdm(*args, **settings)
-    return factory(*args, **settings) if _hook_before is None else _hook_before(factory, args, settings)
-
-
-PROCESSOR_FILE = "processor_config.json"
-WEIGHT_FILES, UNSAFE_WEIGHT_FILES = "*.safetensors", "*.bin"
 
 
 def load(
@@ -160,7 +83,7 @@ def load(
 
     Raises:
         LoadError: if there is no such checkpoint, it holds something else, or the device or precision cannot be had.
-        AdapterError: if it is an adapter that cannot be folded into its base.
+        AdapterError: if it is an adapter that cannot be merged into its base.
         SpeedError: if the model cannot be quantized, or is to be without `optimize`.
         CheckpointError: if the hub does not have it, or its weights are not those of its configuration.
     """
@@ -184,10 +107,10 @@ def load(
     processor = _load_processor(folder)
     _check_processor(folder, processor, model)
     if model.config.prompt_ids is None:
-        with suppress(ValueError):  # a template of another kind: ids alone will be refused
+        with suppress(ValueError):  # a template of another kind: the model refuses ids alone
             model.config.prompt_ids = prompt_ids(processor)
     if whole != folder and (problems := non_finite_weights(model, {})):
-        raise LoadError(f"{folder} folded into {whole} gives no sound weights: {problems[0]}; {ADVICE}")
+        raise LoadError(f"{folder} merged into {whole} gives weights that are not finite: {problems[0]}; {ADVICE}")
     model = model.to(chosen_device)
     if optimize:
         speed_up(model, quantize=chosen_quantization)
@@ -242,7 +165,7 @@ def _load_processor(folder: Path) -> Any:
 
 
 def _check_processor(folder: Path, processor: Any, model: FlashSlothForConditionalGeneration) -> None:
-    """Try it, on a picture of one pixel: settings of the wrong type are met here, and not with a user's first question.
+    """Try it on a picture of one pixel: settings of the wrong type fail here, and not with a user's first question.
 
     Raises:
         LoadError, CheckpointError: if it does not work, or not with this model.
@@ -254,9 +177,75 @@ def _check_processor(folder: Path, processor: Any, model: FlashSlothForCondition
         prompt = writer.write([writer.user_message("What is this?", 1)], None)
     except CheckpointError:
         raise
-    except Exception as error:  # a setting of the wrong type is met with an error of any kind
+    except Exception as error:  # a setting of the wrong type may raise anything
         raise LoadError(f"{folder} has no usable processor ({cause(error)}): save it beside the model") from error
     if not pixels.isfinite().all():
         raise LoadError(f"{folder}: image_mean and image_std in {PROCESSOR_FILE} do not make numbers of pixels")
     if not prompt.turns or not any(prompt.image_index):
         raise LoadError(f"{folder} has a chat template that writes no picture and question: save the processor again")
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device asked for, or with "auto" the best there is: cuda, then mps, then cpu.
+
+    Raises:
+        LoadError: if there is no such device.
+    """
+    if device == AUTO:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise LoadError(f"device is {device!r}; expected auto, cpu, cuda, cuda:0 or mps") from error
+    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if chosen.type not in found:
+        raise LoadError(f"device is {str(device)!r}, which models are not run on here; expected {' or '.join(found)}")
+    if (chosen.index or 0) >= found[chosen.type]:
+        here = ", ".join(name for name, count in found.items() if count)
+        raise LoadError(f"device {str(device)!r} is not available; this machine and this torch have: {here}")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: torch.dtype, stored_bytes: int) -> torch.dtype:
+    """The precision asked for, or with "auto" the one that is right and fast on `device`.
+
+    On an accelerator bfloat16: as fast as float16 there, and Phi's attention scores overflow float16. On a processor
+    float32, unless a large checkpoint is stored in half the bits and the processor multiplies bfloat16 itself.
+
+    Raises:
+        LoadError: if there is no such precision.
+    """
+    if dtype == AUTO:
+        halved = stored.itemsize < torch.float32.itemsize and stored_bytes > LARGE_BYTES
+        on_accelerator = device.type != "cpu"
+        return torch.bfloat16 if on_accelerator or (halved and multiplies_bfloat16()) else torch.float32
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in DTYPES.values():
+        raise LoadError(f"dtype is {dtype!r}; expected auto, {', '.join(list(DTYPES)[:3])} or their short names")
+    return chosen
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """A block in which this thread draws none of transformers' bars."""
+    global _hook_before
+    here = threading.get_ident()
+    with _lock:
+        if not _inside:
+            _hook_before = set_tqdm_hook(_hook)
+        _inside.append(here)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside.remove(here)
+            if not _inside and (current := set_tqdm_hook(_hook_before)) is not _hook:
+                set_tqdm_hook(current)  # another one was set meanwhile: it stays
+
+
+def _hook(factory: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+    if threading.get_ident() in _inside:
+        return EmptyTqdm(*args, **settings)
+    return factory(*args, **settings) if _hook_before is None else _hook_before(factory, args, settings)

@@ -123,10 +123,12 @@ class Options:
             PromptError: for such options.
         """
         if self.per_token and not self.choices:
-            raise PromptError("per_token judges choices, and none were given: leave it out")
+            raise PromptError("per_token is for choices, and none were given: leave it out")
         beside = [name for name in ("n", "temperature", "stop", "mask") if getattr(self.params, name) != SAMPLING[name]]
         if self.choices and beside:
-            raise PromptError(f"{beside[0]} is of answers that are made, and choices are only judged: leave it out")
+            raise PromptError(
+                f"{beside[0]} is for answers that are generated, and choices are only scored: leave it out"
+            )
 
     @classmethod
     def of(cls, given: AnswerOptions) -> Options:

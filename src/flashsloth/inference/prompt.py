@@ -44,7 +44,7 @@ class Prompt:
         return Prompt(**{name: getattr(self, name)[start:] for name in FIELDS})
 
     def followed_by(self, tokens: Sequence[int]) -> Prompt:
-        """The prompt with the beginning of its answer, whose tokens are unmarked."""
+        """The prompt with the first tokens of its answer, which are unmarked."""
         unmarked = {name: [*getattr(self, name), *[0] * len(tokens)] for name in POSITION_TENSORS}
         return Prompt([*self.input_ids, *tokens], **unmarked)
 
@@ -54,11 +54,11 @@ class Prompt:
         return max(self.query_turn, default=0)
 
     def last_question_start(self) -> int:
-        """Where the last turn's question begins: it and its queries must be run in one pass."""
+        """Where the last turn's question starts: it and its queries must be run in one pass."""
         return self.question_starts()[-1]
 
     def question_starts(self) -> list[int]:
-        """Where each turn's question begins; where there is no turn, the last position."""
+        """Where each turn's question starts; without any turn, the last position."""
         starts: dict[int, int] = {}
         for place, turns in enumerate(zip(self.question_turn, self.query_turn, strict=True)):
             for turn in turns:
@@ -68,7 +68,7 @@ class Prompt:
 
 
 def check_text(what: str, text: str) -> None:
-    """Refuse half a character, which no tokenizer can read.
+    """Refuse half a character (a lone surrogate), which no tokenizer can read.
 
     Raises:
         PromptError: if there is one.
@@ -78,7 +78,7 @@ def check_text(what: str, text: str) -> None:
     except UnicodeEncodeError as error:
         half = text[error.start]
         raise PromptError(
-            f"{what} holds half a character, {half!r}, at {error.start}; expected a whole text"
+            f"{what} holds half a character, {half!r}, at {error.start}; expected whole characters"
         ) from error
 
 
@@ -93,7 +93,7 @@ class PromptWriter:
         self._lock = threading.Lock()  # a tokenizer may be set up by one thread at a time only
 
     def check_question(self, question: Any) -> None:
-        """Refuse what is no question.
+        """Refuse anything but a question.
 
         Raises:
             PromptError: if there is none.
@@ -110,7 +110,7 @@ class PromptWriter:
         return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
 
     def write(self, messages: Messages, system: str | None, resolution: str | None = None) -> Prompt:
-        """The prompt of a conversation, ending where the answer begins; its pictures as at a resolution."""
+        """The prompt of a conversation, up to where the answer starts; its pictures as at a resolution."""
         return self._write(messages, system, resolution, to_answer=True)
 
     def answer_ids(
@@ -127,7 +127,9 @@ class PromptWriter:
         end = self._processor.tokenizer.eos_token_id
         rest = ids[len(prompt) :]
         if ids[: len(prompt)] != prompt or not rest:
-            raise PromptError("this model's chat template writes answers otherwise than its prompts begin: no choices")
+            raise PromptError(
+                "this model's chat template does not write an answer as its prompts end: choices cannot be scored"
+            )
         return (*(rest[: rest.index(end)] if end in rest else rest), end)
 
     def _write(self, messages: Messages, system: str | None, resolution: str | None, *, to_answer: bool) -> Prompt:
@@ -149,7 +151,7 @@ def token_limit(prompt: Prompt, context: int | None, wanted: int) -> int:
     """The most tokens that an answer may have, of those `wanted`, in a model of so large a context (None for any).
 
     Raises:
-        PromptError: if the prompt leaves no room.
+        PromptError: if the prompt fills the context.
     """
     if context is None:
         return wanted

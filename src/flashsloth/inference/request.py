@@ -42,8 +42,8 @@ class Request:
     """One thing to answer, in one or several ways.
 
     Attributes:
-        prompt: ending where the answer begins.
-        pictures: opened, resized and named, or looked at already; None without.
+        prompt: up to where the answer starts.
+        pictures: opened, resized and digested, or encoded already; None without.
         params: how tokens are chosen.
         states: keys and values of the prompt's first positions, where the caller has them.
         choices: token ids, end token included, of answers that are scored instead of one that is made.
@@ -51,7 +51,7 @@ class Request:
             not, they are once a second question shares them.
         keep_states: whether keys and values of all that was run come with the last output.
         streams: whether tokens come as they are made; else all of them with the answer's end.
-        attention: whether it is kept where the model looks.
+        attention: whether the prompt's attention is recorded.
     """
 
     prompt: Prompt
@@ -82,7 +82,7 @@ class RequestOutput:
         error: what went wrong, where it ended in an error.
         seed: of its draws.
         states: where the request asked for them, at the end.
-        attention: where the model looked, at the end; None where the request did not ask, or has no picture.
+        attention: the prompt's, at the end; None where the request did not ask, or has no picture.
     """
 
     request_id: int

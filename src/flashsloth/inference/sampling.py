@@ -10,7 +10,7 @@ where they were asked for. The order of operations, the same for every row:
     5. frequency and presence penalty          subtracted, for tokens that this answer holds so far
     6. temperature 0: the likeliest token      ties go to the lowest id; nothing below applies
     7. temperature                             logits are divided by it
-    8. top_k, top_p, min_p                     each looks at what the one before has left
+    8. top_k, top_p, min_p                     each of what the one before has left
     9. a draw                                  from a number that (seed, which of the n, place) alone determine
 
 So a draw does not depend on what else runs: the inverse of the cumulated probabilities, in the order of ids, at a

@@ -50,7 +50,7 @@ class SamplingParams:
             and once for each time.
         logit_bias: token id -> what is added to its logit.
         n: how many answers are made.
-        mask: tells which tokens may follow; see :data:`TokenMask`.
+        mask: which tokens may follow; see :data:`TokenMask`.
         deadline: seconds from when the request is added, waiting included; None for no end.
 
     Raises:
@@ -131,7 +131,7 @@ def _logit_bias(given: Any) -> dict[int, float]:
     """What is added to which token's logit.
 
     Raises:
-        PromptError: for what is no mapping of token ids to numbers of at most 100.
+        PromptError: for anything but token ids with numbers from -100 to 100.
     """
     if not isinstance(given, Mapping):
         raise PromptError(f"logit_bias is {type(given).__name__}; expected token ids with numbers")

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from flashsloth.inference.engine.engine_thread import _gnu_openmp, compute_alone, give_back_idle_threads
+from flashsloth.inference.engine.engine_thread import _gnu_openmp, compute_alone, release_idle_threads
 
 without_gnu = pytest.mark.skipif(_gnu_openmp() is None, reason="torch computes with another OpenMP here")
 
@@ -27,9 +27,9 @@ def test_a_threads_helpers_are_given_back_and_come_again() -> None:
             for _ in range(2):
                 torch.rand(1 << 20).exp_()
                 count()
-                give_back_idle_threads()
+                release_idle_threads()
                 count()
-            give_back_idle_threads()
+            release_idle_threads()
         finally:
             torch.set_num_threads(before)
 

@@ -1,1 +1,1 @@
-"""One engine that everything answers through: requests wait, start when there is room, and run side by side."""
+"""One engine that makes all answers: requests wait, start as rows and memory allow, and run side by side."""

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 CAPTURE = threading.Lock()
 """Held while a graph is recorded: CUDA allows a process no two at once that might meet."""
 WARM_UP_RUNS = 2
-"""Before a recording: libraries choose their kernels, and make room, when they are first called."""
+"""Before a recording: libraries choose their kernels, and allocate memory, when they are first called."""
 SHOWN_CAUSE_CHARACTERS = 300
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 """What errors say that are none of torch's own."""
@@ -65,7 +65,7 @@ class Graphs(Protocol):
         ...
 
     def release(self) -> None:
-        """Give back memory of recordings that nobody holds any more."""
+        """Free memory of recordings that are not held any more."""
         ...
 
 
@@ -184,7 +184,7 @@ class Recordings:
             return None
         try:
             replay = self._graphs.capture(run, static)
-        except Exception as error:  # a pass that fails by itself fails again, and is then heard, when it runs as it is
+        except Exception as error:  # a pass that fails by itself fails again, and raises, when it runs as it is
             cause = f"{type(error).__name__}: {' '.join(str(error).split())[:SHOWN_CAUSE_CHARACTERS]}"
             short = is_out_of_memory(error)
         else:
@@ -195,7 +195,7 @@ class Recordings:
         return None
 
     def _fail(self, key: Hashable, cause: str, short_of_memory: bool) -> None:
-        """Make room where memory is short, and record this pass no more; after any other failure record nothing."""
+        """Drop recordings where memory is short, and record this pass no more; after any other failure record nothing."""
         if not short_of_memory:
             self.counts.failed += 1
             logger.warning(
@@ -209,7 +209,7 @@ class Recordings:
 
 
 class Watchable(nn.Module):
-    """Calls what it is given. Hooks on it see a pass from outside, since of a replay nothing can be seen inside."""
+    """Calls what it is given: hooks on it are called around a pass, since within a replay none are."""
 
     def forward(self, run: Callable[..., Tensors], *given: Any) -> Tensors:
         """What `run` makes of what is given."""

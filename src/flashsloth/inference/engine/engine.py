@@ -300,7 +300,7 @@ class Engine:
         """Where NaN or infinity came from, or why that is not known."""
         try:
             return non_finite_answer(self._model, sequence.request.prompt, sequence.pictures, sequence.sampling.tokens)
-        except Exception as error:  # the pass that looks for it may fail as any other
+        except Exception as error:  # the pass that finds the layer may fail as any other
             return error
 
     def _add_token(self, sequence: Sequence, token: Sampled) -> FinishReason | None:

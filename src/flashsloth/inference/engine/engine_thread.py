@@ -1,21 +1,19 @@
 """The one thread that drives an engine, and what callers wait on.
 
     thread.submit(request) -> Reply        any thread; the engine's own starts with the first request
-    reply.outputs()                        what the steps bring, until all of the request's answers have ended
-    reply.abort()                          nobody wants the rest
+    for output in reply                    what the steps bring, until all of the request's answers have ended
+    reply.abort()                          the rest is not wanted
 
-The thread sleeps while there is nothing to do, and ends when the engine is dropped. What a step brings
-goes to a queue of each request's own, so that one that is not read holds nobody up. If a step fails in a way that the
-engine does not know, every request that waits gets the error, and so does each later one at once.
+The thread sleeps while there is nothing to do, and ends when the engine is dropped. What a step brings goes to a queue
+of each request's own, so that a slow reader delays no other. If a step fails in a way that the engine does not handle,
+every request that waits gets the error, and each later one at once.
 
-Keeps threads of OpenMP from waiting for work where there is none for them.
-
-GNU's OpenMP, which torch computes with on a processor, keeps helpers for each thread that ever ran something in
-parallel. Helpers that wait watch for work for a moment before they fall asleep; but where there are more of them in all
-than there are cores, they fall asleep at once, and waking them takes longer than what most operations of a step do. So
-a thread that lets the engine's thread compute (loading a model has given it helpers) gives its own back, as does the
-engine's when it has nothing to do; they come again with the next thing that it runs in parallel. Threads that prepare
-pictures beside one another never have any.
+Idle threads of OpenMP are released, so that they do not slow down the others: GNU's OpenMP, which torch computes with
+on a processor, keeps helpers for each thread that ever ran something in parallel. Helpers spin for a moment before they
+fall asleep; but where there are more of them in all than there are cores, they fall asleep at once, and waking them
+takes longer than most operations of a step. So a thread that lets the engine's thread compute (loading a model has made
+helpers for it) releases its own, as does the engine's when it is idle; they are made again with the next thing that it
+runs in parallel. Threads that prepare pictures never have any.
 """
 
 from __future__ import annotations
@@ -42,38 +40,8 @@ from flashsloth.inference.request import Request, RequestOutput
 
 SOFT_PAUSE = 1
 """omp_pause_soft of OpenMP 5: what was set stays."""
-
-
-def give_back_idle_threads() -> None:
-    """Give back the calling thread's helpers; nothing happens where it has none, or where OpenMP is another's."""
-    library = _gnu_openmp()
-    if library is not None:
-        library.omp_pause_resource_all(SOFT_PAUSE)
-
-
-def compute_alone() -> None:
-    """Let torch's own loops in the calling thread run without helpers; nothing happens where OpenMP is another's."""
-    library = _gnu_openmp()
-    if library is not None:
-        torch.get_num_threads()  # torch sets a thread's number where it asks for it first
-        library.omp_set_num_threads(1)
-
-
-@cache
-def _gnu_openmp() -> ctypes.CDLL | None:
-    """The library that torch brings along, and has loaded; None where it has another, whose pauses stop all threads."""
-    for file in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
-        try:
-            library = ctypes.CDLL(str(file))
-        except OSError:
-            continue
-        if hasattr(library, "omp_pause_resource_all"):  # not before OpenMP 5
-            return library
-    return None
-
-
 IDLE_SECONDS = 1.0
-"""After so long without work the thread's helpers are given back."""
+"""After so long without work the thread's helpers are released."""
 EXIT_SECONDS = 10.0
 """How long an operation may take that runs when the interpreter ends; beyond, the process is not held up."""
 Result = TypeVar("Result")
@@ -120,12 +88,12 @@ class Reply:
         self.ended()
 
     def ended(self) -> None:
-        """All has come: dropping it means nothing any more."""
+        """All has come: dropping the reply aborts nothing any more."""
         self._abort.detach()
 
 
 class EngineThread:
-    """Drives an engine, which nobody else may step meanwhile.
+    """Drives an engine, which no other thread may step meanwhile.
 
     Args:
         engine: to drive.
@@ -156,7 +124,7 @@ class EngineThread:
         """As :meth:`submit`, for several that may start in the same step; a request that cannot be is an error here."""
         replies: list[Reply | Exception] = []
         self.check()
-        give_back_idle_threads()
+        release_idle_threads()
         with self._mailbox.lock:
             self.check()
             self._wake()
@@ -183,7 +151,7 @@ class EngineThread:
                 done.set_exception(error)
 
         self.check()
-        give_back_idle_threads()
+        release_idle_threads()
         with self._mailbox.lock:
             self.check()
             self._wake()
@@ -197,14 +165,14 @@ class EngineThread:
 
     def deliver(self) -> bool:
         """Make a step and hand out what it brought; whether there is more to do."""
-        with self._mailbox.lock:  # who woke the thread has said all, or was interrupted
+        with self._mailbox.lock:  # whoever woke the thread has added all, or was interrupted
             while not self._mailbox.wake.empty():
                 self._mailbox.wake.get()
         while self._mailbox.calls:
             call, _ = self._mailbox.calls.popleft()
             call()
         outputs = self.engine.step()
-        with self._mailbox.lock:  # a request is registered by then, or whoever made it was interrupted
+        with self._mailbox.lock:  # a request is registered by then, or its caller was interrupted
             for output in outputs:
                 self._mailbox.hand_out(output)
             for one in self.engine.scheduler:
@@ -218,15 +186,15 @@ class EngineThread:
         return Reply(self, request_id, request.answers, deliveries)
 
     def _wake(self) -> None:
-        """Have the thread look for work once the lock is free, whatever comes between; it begins with the first."""
+        """Have the thread check for work once the lock is free; start it if none was started."""
         self._mailbox.wake.put(None)
-        if self._mailbox.driver is None:  # who was interrupted here starts it again: the first to come drives
+        if self._mailbox.driver is None:  # a caller interrupted here starts it again: the first to run drives
             _driven.add(self._mailbox)
             arguments = self._mailbox, weakref.ref(self)
             threading.Thread(target=_drive, args=arguments, name="flashsloth engine", daemon=True).start()
 
     def check(self) -> None:
-        """Nothing, where requests can be answered.
+        """Raise where requests cannot be answered.
 
         Raises:
             EngineError: see :meth:`submit`; and in the engine's own thread, which would wait for itself.
@@ -234,9 +202,7 @@ class EngineThread:
         if self._mailbox.failure is not None:
             raise self._mailbox.failure
         if self._mailbox.driver is threading.current_thread():
-            raise EngineError(
-                "the engine cannot answer in the midst of one of its own steps: expected a mask that asks nothing of it"
-            )
+            raise EngineError("the engine cannot answer within one of its own steps: a mask must not ask it")
 
 
 @dataclass
@@ -260,7 +226,7 @@ class _Mailbox:
         self.calls: deque[tuple[Callable[[], None], Future[Any]]] = deque()
 
     def close(self) -> None:
-        """Nothing comes any more."""
+        """Have the thread end."""
         self.closed = True
         self.wake.put(None)
 
@@ -272,10 +238,10 @@ class _Mailbox:
         receiver.left -= output.finish_reason is not None
         if not receiver.left:
             del self.receivers[output.request_id]
-        receiver.deliveries.put(output)  # last: who has read an answer's end finds nothing of it here
+        receiver.deliveries.put(output)  # last: whoever has read an answer's end finds no trace of it here
 
     def fail(self, failure: EngineError) -> None:
-        """Tell everyone who waits, and who will ask."""
+        """Deliver a failure to every request that waits, and to each later one."""
         with self.lock:
             self.failure = failure
             for receiver in self.receivers.values():
@@ -290,13 +256,13 @@ _driven: weakref.WeakSet[_Mailbox] = weakref.WeakSet()
 """Of engines whose thread was started."""
 
 
-def _tell_fork() -> None:
-    """In a new process there are none of the threads, and who held a lock will never give it back."""
+def _fail_in_fork() -> None:
+    """In a new process there are none of the threads, and locks that they held are never released."""
     for mailbox in list(_driven):
         mailbox.lock = threading.RLock()
         mailbox.fail(
             EngineError(
-                "this process was forked from one whose model was answering, and its engine's thread is not here: "
+                "this process was forked from one whose model was answering, and its engine's thread stayed there: "
                 "load the model in the new process, or start it by the method 'spawn'"
             )
         )
@@ -304,17 +270,17 @@ def _tell_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_tell_fork)
+    os.register_at_fork(after_in_child=_fail_in_fork)
 
 
 @atexit.register
 def _end_threads() -> None:
-    """Have no engine in a pass when the interpreter is taken down, which torch would not survive.
+    """Have no engine in a pass when the interpreter is finalized, which torch would not survive.
 
-    A pass is left between two of its operations, since nobody waits for it any more.
+    A pass is left between two of its operations, since no caller waits for it any more.
     """
     for mailbox in list(_driven):
-        mailbox.failure = mailbox.failure or EngineError("the interpreter ends, and the engine answers no more")
+        mailbox.failure = mailbox.failure or EngineError("the interpreter is exiting, and the engine answers no more")
         mailbox.close()  # wakes it where it sleeps
         thread = mailbox.driver
         if thread is not None and thread.is_alive() and thread.ident is not None:
@@ -347,9 +313,37 @@ def _drive(mailbox: _Mailbox, thread: weakref.ref[EngineThread]) -> None:
 
 
 def _sleep(mailbox: _Mailbox) -> None:
-    """Wait for what wakes the thread; what it computes with is given back if that takes a while."""
+    """Wait until the thread is woken; release its helpers if that takes a while."""
     try:
         mailbox.wake.get(timeout=IDLE_SECONDS)
     except queue.Empty:
-        give_back_idle_threads()
+        release_idle_threads()
         mailbox.wake.get()
+
+
+def release_idle_threads() -> None:
+    """Release the calling thread's helpers, if it has any, and OpenMP is GNU's."""
+    library = _gnu_openmp()
+    if library is not None:
+        library.omp_pause_resource_all(SOFT_PAUSE)
+
+
+def compute_alone() -> None:
+    """Let torch's own loops in the calling thread run without helpers, where OpenMP is GNU's."""
+    library = _gnu_openmp()
+    if library is not None:
+        torch.get_num_threads()  # torch sets a thread's number where it asks for it first
+        library.omp_set_num_threads(1)
+
+
+@cache
+def _gnu_openmp() -> ctypes.CDLL | None:
+    """The library that torch brings along, and has loaded; None where it has another, whose pauses stop all threads."""
+    for file in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        try:
+            library = ctypes.CDLL(str(file))
+        except OSError:
+            continue
+        if hasattr(library, "omp_pause_resource_all"):  # not before OpenMP 5
+            return library
+    return None

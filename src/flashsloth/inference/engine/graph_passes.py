@@ -1,19 +1,14 @@
-"""The two passes of the language model that are recorded: a token of each row, and prompts of one shape.
+"""The passes that are recorded: a token of each row, prompts of one shape, and the image encoder.
 
-In: what stands in static memory. Out: logits, and the likeliest tokens; keys and values stay in the cache.
+In: what stands in static memory; for the encoder, views as the processor makes them. Out: logits, and the likeliest
+tokens, while keys and values stay in the cache; features, as the model's `get_image_features` gives them.
 
-Nothing here asks the device what a tensor holds, so each can be recorded (see `cuda_graph.py`). The model's own forward
-checks its inputs, which asks; these passes run the same modules on inputs that are known to be right.
+Nothing here asks the device what a tensor holds, so each pass can be recorded (see `cuda_graph.py`). The model's own
+forward checks its inputs, which asks; these passes run the same modules on inputs that are known to be right.
 
-Legend: n rows of a pass, T columns of a pass, W columns that are seen, P patches of a picture, M pictures a row, D
-language-model width, Q query tokens, K vocabulary.
-
-The image encoder on a CUDA device, replayed as a graph for 1, 2, 4 or 8 pictures.
-
-In: views as the processor makes them. Out: features, as the model's `get_image_features` gives them.
-
-Legend: N pictures, W views a picture, P patches and R visual tokens a picture, V and D widths of encoder and language
-model.
+Legend: n rows of a pass, T columns of a pass, W visible columns, M pictures a row, Q query tokens, N
+pictures, G views a picture, P patches and R visual tokens a picture, V and D widths of encoder and language model, K
+vocabulary.
 """
 
 from __future__ import annotations
@@ -34,6 +29,8 @@ from flashsloth.model.outputs import FlashSlothImageFeatures
 
 NOT_FINITE = -1
 """In the place of the likeliest token, where some logits are not finite."""
+PICTURES = (1, 2, 4, 8)
+"""Pictures of one pass are rounded up to one of these."""
 
 
 class GraphPasses:
@@ -115,7 +112,7 @@ class GraphPasses:
         columns = given.start[:, None] + steps  # [n, T]
         output = self._model.model.language_model(
             inputs_embeds=self._embedded(given),
-            attention_mask=None if shape.begins else causal_mask(columns, shape.width),  # None: what stands before
+            attention_mask=None if shape.begins else causal_mask(columns, shape.width),  # None: causal
             position_ids=given.start[:, None] + torch.minimum(steps, given.last[:, None]),
             use_cache=True,
             **{self._model.model.cache_argument: PassCache(self._cache, given.row, columns, shape.width)},
@@ -147,7 +144,7 @@ class GraphPasses:
 
 
 def _queries(given: PromptTensors) -> EmbeddedQueryInputs:
-    """One turn a row, its question sought in all columns; a row that may look at nothing stays as it is."""
+    """One turn a row, its question in any of the columns; a row that may attend to no picture stays as it is."""
     rows, length = given.in_question.shape
     row = torch.arange(rows, device=given.in_question.device)
     first = row[:, None] * length  # of each row in the flattened batch
@@ -160,10 +157,6 @@ def _queries(given: PromptTensors) -> EmbeddedQueryInputs:
         feature_row=row,
         feature_mask=given.visible[..., None].expand(-1, -1, patches).flatten(1),  # [n, M * P]
     )
-
-
-PICTURES = (1, 2, 4, 8)
-"""Pictures of one pass are rounded up to one of these."""
 
 
 class GraphEncoder:
@@ -180,11 +173,11 @@ class GraphEncoder:
     def __init__(self, model: FlashSlothForConditionalGeneration, recordings: Recordings) -> None:
         self._model, self._recordings = model, recordings
         self.watchable = Watchable()
-        self._pixels: torch.Tensor | None = None  # float32 [8, W, 3, size, size]
+        self._pixels: torch.Tensor | None = None  # float32 [8, G, 3, size, size]
 
     @torch.no_grad()
     def __call__(self, views: torch.Tensor) -> FlashSlothImageFeatures:
-        """Features of views float [N, W, 3, size, size], in memory of their own."""
+        """Features of views float [N, G, 3, size, size], in memory of their own."""
         parts = [self._encode(some) for some in views.split(PICTURES[-1])]
         joined: dict[str, Any] = {
             name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else tensor
@@ -228,8 +221,8 @@ class GraphEncoder:
 
     def _pass(self, count: int) -> tuple[torch.Tensor, ...]:
         assert self._pixels is not None
-        seen = self._model.get_image_features(self._pixels[:count])
-        return seen.last_hidden_state, seen.pooler_output
+        features = self._model.get_image_features(self._pixels[:count])
+        return features.last_hidden_state, features.pooler_output
 
     def _key(self, count: int) -> Hashable:
         return "pictures", count

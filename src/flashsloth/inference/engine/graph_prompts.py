@@ -1,17 +1,17 @@
 """What a recorded pass over prompts reads: tensors of few shapes, in memory that never moves.
 
-In: prompts, from the position on that is run next, and what the model sees in their pictures. Out: where each position
+In: prompts, from the position on that is run next, and features of their pictures. Out: where each position
 belongs, worked out on the host and sent in one copy; nothing is asked of the device.
 
-The model's own forward takes any prompt, and looks at what tensors hold to do so, which cannot be recorded. Here is
-what most prompts are: at most one turn is left to run, and all rows begin at the same position. The rest runs plain.
+The model's own forward takes any prompt, and reads what tensors hold to do so, which cannot be recorded. Here is
+what most prompts are: at most one turn is left to run, and all rows start at the same position. The rest runs plain.
 
     marks           ids    which visual token    which query token    whether it is the question      [4, n, T]
     limits          row of the cache             first position       last column that is real        [3, n]
     query columns                                                                                     [n, Q]
-    visible         which of its pictures a row's queries may look at                                 [n, M]
+    visible         which of its pictures a row's queries may attend to                               [n, M]
 
-Legend: n rows, T columns of the pass, W columns that are seen, M pictures a row, P patches and R visual tokens a
+Legend: n rows, T columns of the pass, W visible columns, M pictures a row, P patches and R visual tokens a
 picture, V and D widths of encoder and language model, Q query tokens a turn.
 """
 
@@ -38,9 +38,9 @@ MOST_POSITIONS = 4096
 MOST_PICTURES = 8
 """Of all rows of a pass together."""
 WIDTH_STEP = 256
-"""Columns that are seen are a multiple of this."""
+"""Columns that are attended to are a multiple of this."""
 NOWHERE = -1
-"""The place of what is no visual token, or no query token."""
+"""The place of anything but a visual token, or a query token."""
 MARK_KINDS, LIMIT_KINDS = 4, 3
 
 
@@ -64,7 +64,7 @@ class PromptPart:
 
     Attributes:
         prompt: whole.
-        pictures: what the model sees in its pictures; None without.
+        pictures: features of its pictures; None without.
         start: the first position that is run.
     """
 
@@ -162,7 +162,7 @@ class PromptInputs:
         return PromptShape(rows, length, pictures, width)
 
     def write(self, shape: PromptShape, parts: Sequence[PromptPart], first_row: int) -> None:
-        """Fill the memory for a pass; rows of the shape that are nobody's stand in the cache's rows after the parts'.
+        """Fill the memory for a pass; unused rows of the shape stand in the cache's rows after the parts'.
 
         Args:
             shape: of the pass.

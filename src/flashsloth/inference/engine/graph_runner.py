@@ -1,23 +1,15 @@
-"""Passes of the model on a CUDA device, replayed as graphs: see `cuda_graph.py` for what that asks of them.
+"""Passes of the model on a CUDA device, replayed as graphs (see `cuda_graph.py`), and the runner that suits a model.
 
 In and out: as for any :class:`~flashsloth.inference.engine.model_runner.ModelRunner`.
 
     step      a token of each row      recorded when its shape first comes, which then comes at every step
-    prompts   of few shapes            recorded by `warm_up` alone; what it has not recorded runs plain, so that
-    pictures  1, 2, 4 or 8             nobody's first token waits for a recording
+    prompts   of few shapes            recorded by `warm_up` alone; a pass that it has not recorded runs plain, so that
+    pictures  1, 2, 4 or 8             no first token waits for a recording
 
 Keys and values stand in one block that is made once (`StaticKVCache`). A step runs so many rows of it, the first ones,
-and sees so many columns; both are rounded up. Rows that are nobody's write the first column of a row that is nobody's.
+and attends to so many columns; both are rounded up. Unused rows write to the first column of an unused row.
 
-Legend: n rows of a pass, W columns that are seen, K vocabulary.
-
-The runner that suits a model and its device.
-
-In: a model, and how much it may do at once. Out: a :class:`~flashsloth.inference.engine.model_runner.ModelRunner`.
-
-    GraphRunner      CUDA: all sequences in one pass, replayed as a graph
-    BatchedRunner    any other device, or where graphs are not wanted: all sequences in one pass
-    SingleRunner     a sequence at a time, for language models that can do nothing else
+Legend: n rows of a pass, W visible columns, K vocabulary.
 """
 
 from __future__ import annotations
@@ -49,8 +41,12 @@ from flashsloth.inference.picture_cache import WeightsState
 from flashsloth.inference.prompt import Prompt, context_of
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
+logger = logging.getLogger(__name__)
+
 STEP_ROWS = (1, 2, 4, 8, 16, 32, 64)
 """Rows of a step are rounded up to one of these, or to all rows there are."""
+MASKED_ATTENTION = ("sdpa", "one_query")
+"""transformers' names of attention that takes masks as runners make them, true where a query may attend to a key."""
 
 
 class GraphRunner(BatchedRunner):
@@ -92,7 +88,7 @@ class GraphRunner(BatchedRunner):
 
     @property
     def watchable(self) -> tuple[nn.Module, nn.Module]:
-        """Called once a replayed pass of the encoder, and of the language model: nothing within can be watched."""
+        """Called once a replayed pass of the encoder, and of the language model, in which no hook is called."""
         return self._encoder.watchable, self._passes.watchable
 
     @property
@@ -166,7 +162,7 @@ class GraphRunner(BatchedRunner):
         self.cache.arrange(len(everyone), columns, len(self.sequences))
 
     def _drop_stale(self) -> None:
-        """Drop recordings that read weights where none are any more."""
+        """Drop recordings if weights have moved, which they would read at the old place."""
         addresses = self._weights.addresses()
         if addresses != self._addresses:
             self._addresses = addresses
@@ -176,7 +172,7 @@ class GraphRunner(BatchedRunner):
     def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
         """Logits [n, K] of prompts, all from one start on: replayed if their shape is recorded, else plain.
 
-        Where it is kept where the model looks, the pass is plain: nothing can be seen of a replayed one.
+        Where attention is recorded, the pass is plain: hooks cannot see inside a replayed one.
         """
         parts = [PromptPart(one.request.prompt, one.pictures, starts[0]) for one in sequences]
         inputs = self._passes.prompt_inputs
@@ -221,22 +217,13 @@ class GraphRunner(BatchedRunner):
                             yield shape
 
 
-logger = logging.getLogger(__name__)
-
-MASKED_ATTENTION = ("sdpa", "one_query")
-"""transformers' names of attention that takes masks as runners make them, true where a query sees a key."""
-
-
 def make_runner(
     model: FlashSlothForConditionalGeneration, pad_token_id: int, config: EngineConfig, cache_bytes: int
 ) -> ModelRunner:
-    """The runner that suits a model.
+    """The runner that suits a model, with so many bytes for keys and values.
 
-    Args:
-        model: what answers.
-        pad_token_id: what stands where nothing does.
-        config: of the engine.
-        cache_bytes: for keys and values.
+    :class:`GraphRunner` on CUDA; :class:`BatchedRunner` on any other device, and where graphs are not wanted; and
+    :class:`SingleRunner` for language models that cannot answer in batches.
     """
     attention = model.model.language_model.config._attn_implementation
     shapes = head_shapes(model)

@@ -5,7 +5,7 @@ In: sequences. Out: logits, a row a sequence; and keys and values, which stay he
     BatchedRunner    all sequences in one pass, each in a row of one block of keys and values; any device
     SingleRunner     a sequence at a time, for language models whose layers keep another kind of state
 
-Legend: n sequences of a pass, T positions of a pass, W columns that are seen, K vocabulary.
+Legend: n sequences of a pass, T positions of a pass, W visible columns, K vocabulary.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class BatchedRunner(ModelRunner):
 
     @torch.no_grad()
     def _run_prompts(self, sequences: list[Sequence], starts: list[int], first: int) -> torch.Tensor:
-        """Logits [n, K] of prompts from their starts on, padded on the right, where padding is seen by nobody."""
+        """Logits [n, K] of prompts from their starts on, padded on the right, where nothing attends to padding."""
         device = self._model.device
         rests = [one.request.prompt.after(start) for one, start in zip(sequences, starts, strict=True)]
         lengths = [len(rest) for rest in rests]
@@ -310,7 +310,7 @@ def _recording(model: FlashSlothForConditionalGeneration, sequence: Sequence) ->
 
 
 def _alike(sequences: list[Sequence]) -> Iterator[list[Sequence]]:
-    """Sequences that begin at one position and whose unknown parts are about equally long, together; short ones first.
+    """Sequences that start at one position and whose unknown parts are about equally long, together; short ones first.
 
     So padding takes no column that the longest prompt does not. One whose attention is kept is alone.
     """

@@ -54,7 +54,7 @@ class Preprocessing:
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise PromptError(f"pair {place} is {type(pair).__name__}; expected (picture, question)")
             request = self._threads.submit(self._request, self._picture(pair[0], options), pair[1], options)
-        except (ValueError, TypeError, OSError, RecursionError) as error:  # of what is no pair, or no picture
+        except (ValueError, TypeError, OSError, RecursionError) as error:  # of anything but a pair, or a picture
             request = Future()
             request.set_exception(error)
         request.add_done_callback(partial(self._made, place))
@@ -71,4 +71,6 @@ class Preprocessing:
         return self._pictures[key][1]
 
     def _request(self, picture: Future[PreparedPictures], question: str, options: Options) -> Request:
-        return self._write(picture.result(), question, options)  # no wait is in vain: the picture's work came first
+        return self._write(
+            picture.result(), question, options
+        )  # which does not deadlock: the picture's work was submitted first

@@ -1,4 +1,4 @@
-"""The rule that everyone relies on, proven on one's own device: an answer is the same alone and among others.
+"""Verification on one's own device that an answer is the same alone and among others.
 
 In: a FlashSloth, and how many requests. Out: a :class:`Report`.
 
@@ -44,7 +44,7 @@ FLOAT32_GAP = 1e-4
 NEWCOMERS = (0, 0, 0, 1, 1, 2, 4)
 """How many requests arrive at a step; one of these."""
 LEAST_ROWS = 8
-"""Rows that a step must have in the mean, or nothing was proven."""
+"""Rows that a step must have on average, or nothing was proven."""
 ROUNDING_SAMPLES, ROUNDING_TOKENS = 8, 24
 SHOWN = 5
 WORDS = "what is the colour of big small thing left right above under red blue circle square how many there"
@@ -56,7 +56,7 @@ class PoisonError(FlashSlothError, RuntimeError):
 
 @dataclass
 class Trial:
-    """One request of the proof.
+    """One request that is tried.
 
     Attributes:
         number: of all.
@@ -89,7 +89,7 @@ class Report:
 
     Attributes:
         requests, tokens, steps: that ran together.
-        mean_rows: sequences of a step, in the mean.
+        mean_rows: sequences of a step, on average.
         rounding: by which logits may differ.
         near: tokens that differed where they might.
         broken: what breaks the rule, a line each.
@@ -110,7 +110,7 @@ class Report:
 
 
 class ManualClock:
-    """Seconds that pass when they are told to."""
+    """Seconds that pass only when `now` is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -132,7 +132,7 @@ class RecordingSampler(Sampler):
 
 
 def verify_batch(sloth: FlashSloth, requests: int, seed: int = 0) -> Report:
-    """Prove it.
+    """Answer random requests together and alone, and compare.
 
     Args:
         sloth: whose model and device.

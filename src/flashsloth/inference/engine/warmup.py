@@ -1,4 +1,4 @@
-"""Paying ahead for what is paid once, so that the first answer is as quick as the others.
+"""Warming up: paying ahead for what is paid once, so that the first answer is as quick as the others.
 
 In: a FlashSloth, and how many answers at once. Out: what it took.
 """
@@ -39,7 +39,7 @@ class WarmUp:
 def warm_up(sloth: FlashSloth, batch: int = 1) -> WarmUp:
     """Record what a load needs, where passes are recorded, and answer questions about drawn pictures.
 
-    They are answered one at a time and `batch` at once. What was kept of pictures is forgotten.
+    They are answered one at a time and `batch` at once. The picture cache is cleared.
 
     Raises:
         PromptError: for a batch that cannot be.
