@@ -186,4 +186,4 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 def test_torch_says_in_other_words_that_a_disk_is_full(numbers: int) -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.save(torch.zeros(numbers), "/dev/full")
-    assert judge(raised.value) == (1, "No space left on device: make room and try again")
+    assert judge(raised.value) == (1, "No space left on device: free some space and try again")

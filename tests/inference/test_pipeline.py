@@ -311,7 +311,7 @@ def test_several_threads_may_ask(sloth: FlashSloth, pictures: list[Image.Image])
         (
             lambda s: s.answer(None, "What?", choices=["a", "b"], n=2),
             PromptError,
-            "n is for answers that are generated",
+            "n is for answers that are made",
         ),
         (
             lambda s: s.answer(None, "What?", choices=["a", "b"], temperature=1),

@@ -9,7 +9,7 @@ A command's module is light to import; what is heavy (torch, transformers) it im
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Annotated, Any, NamedTuple
 
@@ -34,33 +34,37 @@ from flashsloth.cli.terminal import INTERRUPTED, close_stdout, prepare_streams, 
 
 
 class Command(NamedTuple):
-    """One row of the table: what is typed, what runs, and what the help shows as examples."""
+    """One row of the table: what runs, and what the help shows as examples."""
 
-    name: str
     run: Callable[..., None]
     examples: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What is typed."""
+        return self.run.__name__.replace("_", "-")
 
 
 ANSWERS, CHECKPOINTS, STUDY = "Ask", "Make and inspect checkpoints", "Train and measure"
 COMMANDS: dict[str, tuple[Command, ...]] = {
     ANSWERS: (
-        Command("ask", ask.ask, ask.EXAMPLES),
-        Command("chat", chat.chat, chat.EXAMPLES),
-        Command("warmup", warmup.warmup, warmup.EXAMPLES),
-        Command("verify-batch", verify_batch.verify_batch, verify_batch.EXAMPLES),
+        Command(ask.ask, ask.EXAMPLES),
+        Command(chat.chat, chat.EXAMPLES),
+        Command(warmup.warmup, warmup.EXAMPLES),
+        Command(verify_batch.verify_batch, verify_batch.EXAMPLES),
     ),
     CHECKPOINTS: (
-        Command("info", checkpoints.info, checkpoints.INFO_EXAMPLES),
-        Command("new", checkpoints.new, checkpoints.NEW_EXAMPLES),
-        Command("convert", checkpoints.convert, checkpoints.CONVERT_EXAMPLES),
-        Command("merge", merge.merge, merge.EXAMPLES),
+        Command(checkpoints.info, checkpoints.INFO_EXAMPLES),
+        Command(checkpoints.new, checkpoints.NEW_EXAMPLES),
+        Command(checkpoints.convert, checkpoints.CONVERT_EXAMPLES),
+        Command(merge.merge, merge.EXAMPLES),
     ),
     STUDY: (
-        Command("train", train.train, train.EXAMPLES),
-        Command("world", world.world, world.EXAMPLES),
-        Command("experiment", experiment.experiment, experiment.EXAMPLES),
-        Command("bench", bench.bench, bench.EXAMPLES),
-        Command("plan", plan.plan, plan.EXAMPLES),
+        Command(train.train, train.EXAMPLES),
+        Command(world.world, world.EXAMPLES),
+        Command(experiment.experiment, experiment.EXAMPLES),
+        Command(bench.bench, bench.EXAMPLES),
+        Command(plan.plan, plan.EXAMPLES),
     ),
 }
 """Panel of the help -> its commands, in order."""
@@ -70,29 +74,41 @@ FIRST_STEPS = (
     "flashsloth eval world --count 100",
 )
 EVALUATIONS: tuple[Command, ...] = (
-    Command("world", evaluate.world, evaluate.WORLD_EXAMPLES),
-    Command("pictures", evaluate.pictures, evaluate.PICTURES_EXAMPLES),
+    Command(evaluate.world, evaluate.WORLD_EXAMPLES),
+    Command(evaluate.pictures, evaluate.PICTURES_EXAMPLES),
 )
 """What `flashsloth eval` can measure with."""
 DATA: tuple[Command, ...] = (
-    Command("check", data.check, data.CHECK_EXAMPLES),
-    Command("show", data.show, data.SHOW_EXAMPLES),
-    Command("table", data.table, data.TABLE_EXAMPLES),
+    Command(data.check, data.CHECK_EXAMPLES),
+    Command(data.show, data.SHOW_EXAMPLES),
+    Command(data.table, data.TABLE_EXAMPLES),
 )
 """What `flashsloth data` can do."""
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(
-    add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
-)
-evaluations = typer.Typer(rich_markup_mode="rich")
-data_commands = typer.Typer(rich_markup_mode="rich")
-
 
 def _examples(lines: Sequence[str]) -> str:
     """The end of a help text."""
     return "\n".join(["[bold]Examples[/bold]", *(f"  [cyan]{line}[/cyan]" for line in lines)])
+
+
+def _help_without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _add(where: typer.Typer, command: Command, panel: str | None = None) -> None:
+    where.command(command.name, epilog=_examples(command.examples), rich_help_panel=panel)(command.run)
+
+
+def _group(about: str, commands: Iterable[Command]) -> typer.Typer:
+    """A command that has commands of its own."""
+    group = typer.Typer(rich_markup_mode="rich")
+    group.callback(invoke_without_command=True, help=about)(_help_without_command)
+    for one in commands:
+        _add(group, one)
+    return group
 
 
 def _print_version(wanted: bool) -> None:
@@ -101,6 +117,11 @@ def _print_version(wanted: bool) -> None:
 
         typer.echo(f"flashsloth {__version__}")
         raise typer.Exit
+
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
+)
 
 
 @app.callback(invoke_without_command=True, epilog=_examples(FIRST_STEPS))
@@ -114,36 +135,11 @@ def _root(
     _help_without_command(context)
 
 
-@evaluations.callback(invoke_without_command=True)
-def _evaluations_root(context: typer.Context) -> None:
-    """Count a model's right answers."""
-    _help_without_command(context)
-
-
-@data_commands.callback(invoke_without_command=True)
-def _data_root(context: typer.Context) -> None:
-    """Inspect training data before training on it."""
-    _help_without_command(context)
-
-
-def _help_without_command(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-def _add(where: typer.Typer, command: Command, **settings: Any) -> None:
-    where.command(command.name, epilog=_examples(command.examples), **settings)(command.run)
-
-
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
-        _add(app, _command, rich_help_panel=_panel)
-for _command in EVALUATIONS:
-    _add(evaluations, _command)
-for _command in DATA:
-    _add(data_commands, _command)
-app.add_typer(evaluations, name="eval", rich_help_panel=STUDY)
-app.add_typer(data_commands, name="data", rich_help_panel=STUDY)
+        _add(app, _command, _panel)
+app.add_typer(_group("Count a model's right answers.", EVALUATIONS), name="eval", rich_help_panel=STUDY)
+app.add_typer(_group("Inspect training data before training on it.", DATA), name="data", rich_help_panel=STUDY)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`flashsloth info`, `new` and `convert`: look into checkpoints, create one of two backbones, change layouts."""
+"""`flashsloth info`, `new` and `convert`: inspect checkpoints, create one of two backbones, change layouts."""
 
 from __future__ import annotations
 

@@ -287,7 +287,7 @@ def prepare_streams() -> None:
     if sys.stdout is None:
         sys.stdout = _held_open(STDOUT, os.O_RDONLY, "w")  # writing fails, as it does for every command of a shell
     if sys.stderr is None:
-        sys.stderr = _held_open(STDERR, os.O_WRONLY, "w")  # nobody listens
+        sys.stderr = _held_open(STDERR, os.O_WRONLY, "w")  # to nowhere
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)

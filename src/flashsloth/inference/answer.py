@@ -30,7 +30,7 @@ class Answer:
         logprobs: of each token, of the raw distribution; empty where they were not asked for.
         top_logprobs: the likeliest tokens in place of each token, (id, log-probability); as many as were asked for.
         choices: choice -> probability, where choices were given.
-        attention: what the model attended to in each picture, where that was asked for; empty for an answer that ended before.
+        attention: what the model attended to in each picture, where that was asked for.
         seed: of its draws; None where nothing was drawn.
         resolution: "standard" where each picture was shown as one view, "hd" where as all; None without a picture.
     """

@@ -126,9 +126,7 @@ class Options:
             raise PromptError("per_token is for choices, and none were given: leave it out")
         beside = [name for name in ("n", "temperature", "stop", "mask") if getattr(self.params, name) != SAMPLING[name]]
         if self.choices and beside:
-            raise PromptError(
-                f"{beside[0]} is for answers that are generated, and choices are only scored: leave it out"
-            )
+            raise PromptError(f"{beside[0]} is for answers that are made, and choices are only scored: leave it out")
 
     @classmethod
     def of(cls, given: AnswerOptions) -> Options:

@@ -214,7 +214,7 @@ class FlashSloth:
     def request(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Request:
         """What :meth:`answer` lets the engine answer: for callers that drive the engine themselves.
 
-        It may hold what the model sees in its pictures already, and is to be made again when weights have changed.
+        It may hold features of its pictures already, and must be made again when weights have changed.
         """
         checked = self._checked(options)
         if checked.resolution == AUTO:

@@ -128,7 +128,7 @@ class PromptWriter:
         rest = ids[len(prompt) :]
         if ids[: len(prompt)] != prompt or not rest:
             raise PromptError(
-                "this model's chat template does not write an answer as its prompts end: choices cannot be scored"
+                "this model's chat template writes answers otherwise than its prompts end: give no choices"
             )
         return (*(rest[: rest.index(end)] if end in rest else rest), end)
 
@@ -178,12 +178,12 @@ def end_ids_of(model: Any, tokenizer: Any) -> list[int]:
 
 
 def pad_id_of(tokenizer: Any) -> int:
-    """The id that stands where nothing does; nothing sees it, so that any will do for a tokenizer without one."""
+    """The id that stands where nothing does; nothing attends to it, so any will do for a tokenizer without one."""
     return next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if one is not None), 0)
 
 
 def pad_right(prompts: Sequence[Prompt], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Rows as tensors of one length, for passes in which nothing sees what comes later: `FIELDS`, int64 [B, T]."""
+    """Rows as tensors of one length, for causal passes: `FIELDS`, int64 [B, T]."""
     longest = max(map(len, prompts))
     made = {}
     for name in FIELDS:

@@ -47,7 +47,7 @@ def shown_resolution(resolution: str | None, config: FlashSlothConfig) -> str:
 
 
 def standard_options(options: Options) -> Options:
-    """Of `auto`, how the whole view is asked about: with log-probabilities, which tell how sure its answer is."""
+    """Of `auto`, how the whole view is asked about: with log-probabilities, of which sureness is made."""
     if options.resolution != AUTO:
         return options
     return replace(options, resolution=STANDARD, params=replace(options.params, logprobs=True))

@@ -195,7 +195,7 @@ class Recordings:
         return None
 
     def _fail(self, key: Hashable, cause: str, short_of_memory: bool) -> None:
-        """Drop recordings where memory is short, and record this pass no more; after any other failure record nothing."""
+        """Drop recordings where memory is short, and never record this pass; after any other failure record nothing."""
         if not short_of_memory:
             self.counts.failed += 1
             logger.warning(

@@ -336,7 +336,7 @@ def non_finite_answer(
     Args:
         model: that made NaN or infinity of it.
         prompt: what was asked.
-        pictures: what the model sees in its pictures; None without.
+        pictures: features of its pictures; None without.
         tokens: of the answer so far.
     """
     if pictures is not None:

@@ -71,6 +71,4 @@ class Preprocessing:
         return self._pictures[key][1]
 
     def _request(self, picture: Future[PreparedPictures], question: str, options: Options) -> Request:
-        return self._write(
-            picture.result(), question, options
-        )  # which does not deadlock: the picture's work was submitted first
+        return self._write(picture.result(), question, options)  # no deadlock: the picture came first
