@@ -246,8 +246,8 @@ def paths_of(line: str) -> list[str]:
         words = [path_of(word) for word in shlex.split(whole)]
     except ValueError:  # a quote that is not closed belongs to the name
         words = []
-    # Where none exists, an error shows what was typed.
-    return words if any(map(_is_source, words)) or len(words) == 1 else [path_of(whole)]
+    found = any(os.path.exists(word) or word[:5].lower() == "data:" for word in words)
+    return words if found or len(words) == 1 else [path_of(whole)]  # where none exists, an error shows what was typed
 
 
 def path_of(name: str) -> str:
@@ -257,7 +257,3 @@ def path_of(name: str) -> str:
         if parts.netloc in ("", "localhost"):
             return unquote(parts.path, errors="surrogateescape")
     return os.path.expanduser(name) if name.startswith("~") else name
-
-
-def _is_source(word: str) -> bool:
-    return os.path.exists(word) or word[:5].lower() == "data:"

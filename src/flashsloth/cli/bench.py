@@ -148,7 +148,8 @@ def _measure(
         batch=suite.batch if batch is None else batch,
         batched=suite.batched if batch is None else tuple(spec.name for spec in specs),
     )
-    _check_device(suite.device)
+    if suite.device == "cuda" and not _has_gpu():
+        raise CommandError("there is no GPU that this torch can use; expected one for --suite gpu: use --suite cpu")
 
     def keep(results: Results) -> None:
         if out is not None:
@@ -186,11 +187,6 @@ def _choose_suite(name: str | None, quick: bool) -> tuple[str, Suite]:
     if name is None:
         name = QUICK if quick else "gpu" if _has_gpu() else "cpu"
     return name, find_suite(name)
-
-
-def _check_device(device: str) -> None:
-    if device == "cuda" and not _has_gpu():
-        raise CommandError("there is no GPU that this torch can use; expected one for --suite gpu: use --suite cpu")
 
 
 def _has_gpu() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -84,7 +84,11 @@ def check(
         found = check_all(examiner, workers, advance)
     said = {"file": file, "stage": stage, "max_length": encoder.max_length, **found.to_dict()}
     if report is not None:
-        _write_report(report, said)
+        import json
+
+        from flashsloth.files import write_whole
+
+        write_whole(report, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
     if as_json:
         terminal.print_json(said)
     else:
@@ -191,15 +195,6 @@ def _number_of(data: RecordData, identity: str, file: str) -> int:
         if data.where(number, record).id == identity[:MOST_OF_AN_ID]:
             return number
     raise CommandError(f"{file} has no sample with the id {shown(identity)}; see `flashsloth data show --number`")
-
-
-def _write_report(path: Path, said: dict[str, Any]) -> None:
-    """Whole or not at all, for a program that waits for it."""
-    import json
-
-    from flashsloth.files import write_whole
-
-    write_whole(path, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
 
 
 def _print_report(file: str, found: CheckReport, max_length: int, report: Path | None) -> None:

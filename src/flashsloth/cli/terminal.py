@@ -209,10 +209,10 @@ def report_failure(error: Exception) -> int:
 
 def judge(error: Exception) -> tuple[int, str]:
     """(exit code, the line that says what went wrong)."""
-    if _is_usage_error(error):
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's; its class moves with versions
         context = getattr(error, "ctx", None)
         hint = f" (see: {context.command_path} --help)" if context is not None else ""
-        return USERS, f"{one_line(error.format_message()).rstrip('.')}{hint}"  # type: ignore[attr-defined]
+        return USERS, f"{one_line(error.format_message()).rstrip('.')}{hint}"
     refusal = machines_refusal(error)
     if refusal is not None and not is_users_mistake(error):  # this package's own words say more
         return OURS, refusal
@@ -270,11 +270,6 @@ def said_by(error: BaseException) -> str:
 def one_line(message: object) -> str:
     """A message without line breaks."""
     return " ".join(str(message).split())
-
-
-def _is_usage_error(error: Exception) -> bool:
-    """The command-line parser's own errors; where their class lives differs between versions of typer."""
-    return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
 STDIN, STDOUT, STDERR = 0, 1, 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +47,9 @@ def train(
     from flashsloth.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
-    _check_packages()
+    missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise CommandError(f"training needs {' and '.join(missing)}: pip install 'flashsloth[train]'")
     terminal.quiet_libraries()  # before Trainer is imported, which brings PEFT and what it looks for
     from flashsloth.training import distributed
     from flashsloth.training.interruptions import TrainingInterrupted
@@ -87,11 +90,3 @@ def _watcher(console: Console) -> Iterator[Watcher]:
             live.update(Group(row, Text(progress.details(), style="dim")), refresh=True)
 
         yield watch
-
-
-def _check_packages() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
-    if missing:
-        raise CommandError(f"training needs {' and '.join(missing)}: pip install 'flashsloth[train]'")

@@ -152,17 +152,14 @@ class Batch:
             return
         reply.ended()
         del self._running[output.request_id]
-        outcome, asked = _outcome(collector), self._asked.pop(place)
+        asked = self._asked.pop(place)
+        try:
+            outcome: Outcome = collector.answers()
+        except Exception as error:  # what ended one of them: whoever reads the batch decides what to do
+            outcome = error
         if asked.pair is not None and not isinstance(outcome, Exception):
             options = hd_options(self._options, outcome[0], time.monotonic() - asked.since)
             if options is not None:
                 self._ask(place, asked.pair, Pending(options, asked.since))
                 return
         yield place, outcome
-
-
-def _outcome(collector: Collector) -> Outcome:
-    try:
-        return collector.answers()
-    except Exception as error:  # what ended one of them: who reads the batch decides what to do
-        return error

@@ -96,7 +96,8 @@ def load(
     cache = PictureCache(picture_cache)
     folder = shipped_folder() if name_or_path is None else find_folder(name_or_path)
     whole = read_adapter(folder).base_folder() if is_adapter(folder) else folder
-    stored = _stored_dtype(_read_config(whole))
+    settings = _read_config(whole)
+    stored = DTYPES.get(str(settings.get("dtype") or settings.get("torch_dtype")).removeprefix("torch."), torch.float32)
     chosen_dtype = choose_dtype(dtype, chosen_device, stored, _weight_bytes(whole))
     try:
         with no_progress_bar():
@@ -104,7 +105,9 @@ def load(
     except OSError as error:
         raise LoadError(f"{folder} cannot be loaded ({cause(error)}): copy the checkpoint again") from error
     name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
-    processor = _load_processor(folder)
+    if not is_published(folder) and not (folder / PROCESSOR_FILE).is_file():
+        raise LoadError(f"{folder} has no {PROCESSOR_FILE}: save the processor beside the model")
+    processor = load_processor(folder)
     _check_processor(folder, processor, model)
     if model.config.prompt_ids is None:
         with suppress(ValueError):  # a template of another kind: the model refuses ids alone
@@ -143,11 +146,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _stored_dtype(settings: dict[str, Any]) -> torch.dtype:
-    stored = settings.get("dtype") or settings.get("torch_dtype") or "float32"
-    return DTYPES.get(str(stored).removeprefix("torch."), torch.float32)
-
-
 def _weight_bytes(folder: Path) -> int:
     """Bytes of all weights."""
     sizes = [file.stat().st_size for file in folder.glob(WEIGHT_FILES)]
@@ -156,12 +154,6 @@ def _weight_bytes(folder: Path) -> int:
         advice = "`flashsloth convert` makes them of .bin files" if found else "copy or download the whole checkpoint"
         raise LoadError(f"{folder} has no weights ({WEIGHT_FILES}): {advice}")
     return sum(sizes)
-
-
-def _load_processor(folder: Path) -> Any:
-    if not is_published(folder) and not (folder / PROCESSOR_FILE).is_file():
-        raise LoadError(f"{folder} has no {PROCESSOR_FILE}: save the processor beside the model")
-    return load_processor(folder)
 
 
 def _check_processor(folder: Path, processor: Any, model: FlashSlothForConditionalGeneration) -> None:

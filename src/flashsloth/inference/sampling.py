@@ -119,7 +119,7 @@ class Sampler:
             logits.index_fill_(1, self._suppressed, -torch.inf)
             return [Sampled(token) for token in logits.argmax(dim=-1).tolist()]
         logits = logits.float()
-        kept = self._kept_logprobs(logits, states)
+        kept = {row: logits[row].log_softmax(dim=-1) for row, state in enumerate(states) if state.params.logprobs}
         logits.index_fill_(1, self._suppressed, -torch.inf)
         errors = [self._adjust(logits[row], state) for row, state in enumerate(states)]
         tokens = self._choose(logits, states)
@@ -128,10 +128,6 @@ class Sampler:
             taken = state.forced[len(state.tokens)] if state.forced else token
             sampled.append(error if error is not None else _with_logprobs(taken, state.params, kept.get(row)))
         return sampled
-
-    def _kept_logprobs(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> dict[int, torch.Tensor]:
-        """Row -> raw log-probabilities float [K], of rows that keep them."""
-        return {row: logits[row].log_softmax(dim=-1) for row, state in enumerate(states) if state.params.logprobs}
 
     def _adjust(self, logits: torch.Tensor, state: SamplingState) -> Exception | None:
         """Steps 3 to 5 on one row's logits, float [K]; the error of its mask, if there is one."""

@@ -108,10 +108,14 @@ class ImageEncoder:
             resolution: "standard" for their whole views alone; None or "hd" for all views.
         """
         views = views_of(resolution, self._image_processor.image_grid)
-        keys, weights = self._keys(pictures, views), self.weights_state()
+        preparation = f"{type(self._image_processor).__name__} {vars(self._image_processor)} {views} views"
+        keys: list[Hashable] = [(digest(picture), preparation) for picture in pictures]
+        weights = self.weights_state()
         known = [self._pictures.get(("features", weights, key)) for key in keys]
         made = [
-            self._views([picture], resolution) if features is None else features
+            self._image_processor(images=[picture], resolution=resolution, return_tensors="pt")["pixel_values"]
+            if features is None
+            else features
             for features, picture in zip(known, pictures, strict=True)
         ]
         return PreparedPictures(keys, made, [picture.size for picture in pictures], [views] * len(pictures))
@@ -128,18 +132,11 @@ class ImageEncoder:
         for some in _passes(new):
             for key, features in zip(some, self._encode_pass(torch.cat([new[key] for key in some])), strict=True):
                 made[key] = features
-                self._pictures.put(("features", weights, key), features, _bytes_of(features))
+                size = sum(tensor.numel() * tensor.element_size() for tensor in features.values())
+                self._pictures.put(("features", weights, key), features, size)
         for prepared in sets:
             prepared.made[:] = [made[key] for key in prepared.keys]
         return [one.features if len(one) else None for one in sets]
-
-    def _keys(self, pictures: list[Image.Image], views: int) -> list[Hashable]:
-        preparation = f"{type(self._image_processor).__name__} {vars(self._image_processor)} {views} views"
-        return [(digest(picture), preparation) for picture in pictures]
-
-    def _views(self, pictures: list[Image.Image], resolution: str | None) -> torch.Tensor:
-        """Float [N, W, 3, size, size]."""
-        return self._image_processor(images=pictures, resolution=resolution, return_tensors="pt")["pixel_values"]
 
     def _encode(self, views: torch.Tensor) -> FlashSlothImageFeatures:
         return self._model.get_image_features(views.to(self._model.device))
@@ -216,7 +213,3 @@ def _picked(features: FlashSlothImageFeatures, number: int) -> FlashSlothImageFe
         name: tensor if alone else tensor[number : number + 1].clone() for name, tensor in features.items()
     }
     return FlashSlothImageFeatures(**part)
-
-
-def _bytes_of(features: FlashSlothImageFeatures) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in features.values())

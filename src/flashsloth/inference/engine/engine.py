@@ -276,7 +276,7 @@ class Engine:
         ended: list[tuple[Sequence, FinishReason, Exception | None]] = []
         for one, is_finite, token in zip(sequences, finite, sampled, strict=True):
             if not is_finite:
-                ended.append((one, FinishReason.ERROR, self._explained(one)))
+                ended.append((one, FinishReason.ERROR, self._non_finite(one)))
             elif isinstance(token, Exception):
                 ended.append((one, FinishReason.ERROR, token))
             elif reason := self._add_token(one, token):
@@ -296,7 +296,7 @@ class Engine:
             logits = torch.where(rows, logits, 0)
         return finite, self.sampler(logits, states)
 
-    def _explained(self, sequence: Sequence) -> Exception:
+    def _non_finite(self, sequence: Sequence) -> Exception:
         """Where NaN or infinity came from, or why that is not known."""
         try:
             return non_finite_answer(self._model, sequence.request.prompt, sequence.pictures, sequence.sampling.tokens)

@@ -146,7 +146,8 @@ def verify_batch(sloth: FlashSloth, requests: int, seed: int = 0) -> Report:
         raise PromptError(f"requests is {requests}; expected at least 1")
     trials = _trials(sloth, requests, random.Random(seed))
     steps, rows = _run_together(sloth, trials)
-    exact = sloth.dtype == torch.float32 and not _is_quantized(sloth)
+    quantized = any(isinstance(module, QuantizedLinear) for module in sloth.model.modules())
+    exact = sloth.dtype == torch.float32 and not quantized
     rounding = FLOAT32_GAP if exact else measured_rounding(sloth, trials)
     near, broken = 0, []
     for trial in trials:
@@ -335,7 +336,3 @@ def _gap(sloth: FlashSloth, trial: Trial, place: int, logits: torch.Tensor, othe
         return float(logits.max() - logits[other])
     state = SamplingState(params, params.seed or 0, 0, tokens=[0] * place)
     return draw_border(logits, state, other)
-
-
-def _is_quantized(sloth: FlashSloth) -> bool:
-    return any(isinstance(module, QuantizedLinear) for module in sloth.model.modules())
