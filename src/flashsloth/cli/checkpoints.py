@@ -129,6 +129,7 @@ def _info_table(found: CheckpointInfo | AdapterInfo) -> Table:
     from rich.table import Table
 
     from flashsloth.checkpoint.inspect import AdapterInfo
+    from flashsloth.planning.machine import readable
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
     table.add_column(style="cyan")
@@ -136,7 +137,7 @@ def _info_table(found: CheckpointInfo | AdapterInfo) -> Table:
     groups: dict[str, dict[str, Any]] = {
         "parameters": {**found.parameters, "in all": found.total_parameters},
         "types": dict(found.dtypes),
-        "files": {name: _readable_bytes(size) for name, size in found.files.items()},
+        "files": {name: readable(size, "B") for name, size in found.files.items()},
     }
     if isinstance(found, AdapterInfo):
         groups["layers with an adapter"] = dict(found.targets)
@@ -146,19 +147,6 @@ def _info_table(found: CheckpointInfo | AdapterInfo) -> Table:
         table.add_row()
         table.add_row(f"[bold]{title}[/bold]")
         for name, value in rows.items():
-            table.add_row(f"  {name}", _readable(value))
+            is_count = isinstance(value, int) and not isinstance(value, bool)
+            table.add_row(f"  {name}", f"{value:,}" if is_count else "-" if value is None else str(value))
     return table
-
-
-def _readable(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return "-" if value is None else str(value)
-
-
-def _readable_bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"

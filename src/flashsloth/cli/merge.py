@@ -1,4 +1,4 @@
-"""`flashsloth merge`: folds an adapter into its base."""
+"""`flashsloth merge`: merges an adapter into its base."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def merge(
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint that OUT holds.")] = False,
     as_json: arguments.Json = False,
 ) -> None:
-    """Fold an adapter into its base, and prove it.
+    """Merge an adapter into its base, and check the result.
 
     Writes an ordinary checkpoint in the base's precision, once it gives the logits that base and adapter give together.
     """
-    with terminal.waiting(f"folding {adapter} in"):
+    with terminal.waiting(f"merging {adapter}"):
         from flashsloth.checkpoint.merge_adapter import MERGING_TOLERANCE
         from flashsloth.checkpoint.merge_adapter import merge as run
 

@@ -1,6 +1,6 @@
 """One sample on a terminal: its text in colours with a legend; without colours, a line for every run of tokens.
 
-In: the runs of `training/sample_view.py`. Out: text on stdout.
+In: the runs of `training/inspect_data.py`. Out: text on stdout.
 """
 
 from __future__ import annotations
