@@ -61,9 +61,9 @@ def test_auto_is_what_the_curve_says(modules: Any, tmp_path: Path) -> None:
     asked = list(curve.questions(pictures.draw(1, "test", number) for number in range(3)))
     cases = [curve.case(sloth, *one) for one in asked]
     threshold = curve.RESOLUTION_THRESHOLD
-    expected = sum(case.sureness < threshold for case in cases) / len(cases)
+    expected = sum(case.confidence < threshold for case in cases) / len(cases)
     missing = [curve.Case(group, 1.0, (True, True), (0.0, 0.0)) for group in curve.GROUPS]  # so that none is empty
-    tried = curve.point("x", [*cases, *missing], [2 * (case.sureness < threshold) for case in [*cases, *missing]])
+    tried = curve.point("x", [*cases, *missing], [2 * (case.confidence < threshold) for case in [*cases, *missing]])
     assert tried.in_hd == pytest.approx(expected * len(cases) / (len(cases) + len(missing)))
     asks = [curve.ask(sloth, picture, question, "auto")[0].resolution for _, picture, question in asked]
-    assert asks == ["hd" if case.sureness < threshold else "standard" for case in cases]
+    assert asks == ["hd" if case.confidence < threshold else "standard" for case in cases]

@@ -41,13 +41,13 @@ class Case:
 
     Attributes:
         group: one of :data:`GROUPS`.
-        sureness: of the standard answer.
+        confidence: of the standard answer.
         right: whether the standard answer, and HD's, is.
         seconds: that each took.
     """
 
     group: str
-    sureness: float
+    confidence: float
     right: tuple[bool, bool]
     seconds: tuple[float, float]
 
@@ -97,9 +97,9 @@ def case(sloth: FlashSloth, group: str, picture: Any, question: Question) -> Cas
     """Ask standard and HD."""
     standard, first = ask(sloth, picture, question, "standard")
     every, second = ask(sloth, picture, question, "hd")
-    assert standard.sureness is not None
+    assert standard.confidence is not None
     right = standard.text == question.answer, every.text == question.answer
-    return Case(group, standard.sureness, right, (first, second))
+    return Case(group, standard.confidence, right, (first, second))
 
 
 def ask(sloth: FlashSloth, picture: Any, question: Question, resolution: Any) -> tuple[Answer, float]:
@@ -113,7 +113,7 @@ def ask(sloth: FlashSloth, picture: Any, question: Question, resolution: Any) ->
 
 def curve(cases: Sequence[Case]) -> list[Point]:
     """Standard, auto at each threshold, and HD."""
-    auto = [point(f"auto, {one:g}", cases, [2 if case.sureness < one else 0 for case in cases]) for one in THRESHOLDS]
+    auto = [point(f"auto, {one:g}", cases, [2 if case.confidence < one else 0 for case in cases]) for one in THRESHOLDS]
     return [point("standard", cases, [0] * len(cases)), *auto, point("hd", cases, [1] * len(cases))]
 
 

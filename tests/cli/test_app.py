@@ -279,7 +279,7 @@ def test_says_at_which_resolution_it_looked(tmp_path: Path, picture: str, capsys
         assert main([*asked, "--resolution", "auto", "--resolution-threshold", threshold, "--json"]) == 0
         found[threshold] = json.loads(capsys.readouterr().out)
     assert (found["0"]["resolution"], found["1"]["resolution"]) == ("standard", "hd")
-    assert 0 < found["0"]["sureness"] < 1
+    assert 0 < found["0"]["confidence"] < 1
     assert "logprobs" not in found["0"]
     assert main([*asked, "--resolution", "half"]) == 2
     assert "expected one of standard, hd, auto" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def between(hd: FlashSloth, pictures: list[Image.Image]) -> tuple[float, list[An
         asked(hd, picture, question, resolution="standard", logprobs=True)
         for picture, question in zip(pictures, QUESTIONS, strict=False)
     ]
-    sure = sorted(one.sureness for one in found if one.sureness is not None)
+    sure = sorted(one.confidence for one in found if one.confidence is not None)
     return (sure[0] + sure[-1]) / 2, found
 
 
@@ -88,13 +88,13 @@ def test_auto_looks_again_where_it_is_not_sure(hd: FlashSloth, pictures: list[Im
     threshold, whole = between(hd, pictures)
     for picture, question, first in zip(pictures, QUESTIONS, whole, strict=False):
         found = asked(hd, picture, question, resolution="auto", resolution_threshold=threshold)
-        assert first.sureness is not None
-        if first.sureness >= threshold:
+        assert first.confidence is not None
+        if first.confidence >= threshold:
             assert said(found) == said(first)
         else:
             assert said(found) == said(asked(hd, picture, question, resolution="hd"))
             assert found.logprobs
-    assert {first.sureness >= threshold for first in whole if first.sureness is not None} == {True, False}
+    assert {first.confidence >= threshold for first in whole if first.confidence is not None} == {True, False}
 
 
 def test_the_ends_of_the_threshold(hd: FlashSloth, pictures: list[Image.Image]) -> None:
@@ -132,7 +132,7 @@ def test_choices_decide_by_their_gap(hd: FlashSloth, pictures: list[Image.Image]
     options: Any = {"choices": ["a red dog", "a blue chair"], "resolution": "auto"}
     first = asked(hd, pictures[0], QUESTIONS[0], **{**options, "resolution": "standard"})
     best, other = sorted(first.choices.values(), reverse=True)
-    assert first.sureness == pytest.approx(best - other)
+    assert first.confidence == pytest.approx(best - other)
     found = asked(hd, pictures[0], QUESTIONS[0], **options, resolution_threshold=min(1.0, best - other + 1e-6))
     assert found.resolution == "hd"
     kept = asked(hd, pictures[0], QUESTIONS[0], **options, resolution_threshold=best - other - 1e-6)

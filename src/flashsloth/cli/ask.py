@@ -173,7 +173,7 @@ def describe_answers(found: list[Answer], sloth: FlashSloth, logprobs: bool = Tr
 
 def _described(answer: Answer, sloth: FlashSloth, logprobs: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {"answer": answer.text, "finish_reason": str(answer.finish_reason)}
-    for name in ("seed", "resolution", "sureness"):
+    for name in ("seed", "resolution", "confidence"):
         if getattr(answer, name) is not None:
             fields[name] = getattr(answer, name)
     if answer.choices:

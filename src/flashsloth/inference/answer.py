@@ -49,7 +49,7 @@ class Answer:
         return self.text
 
     @property
-    def sureness(self) -> float | None:
+    def confidence(self) -> float | None:
         """How sure the model is, 0 to 1; None where no log-probabilities were kept.
 
         Of choices, by how much the likeliest is more probable than the next; else the geometric mean of the tokens'

@@ -96,9 +96,9 @@ class Detokenizer:
         endings = ((length, self._text[-length:]) for length in range(most, 0, -1))
         return next((length for length, end in endings if any(stop.startswith(end) for stop in self._stop)), 0)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: list[int]) -> str:
         """What ids spell, white space at either end included."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def _advance(self, text: str) -> str:
@@ -111,5 +111,5 @@ def text_of(ids: Sequence[int], tokenizer: Any, stop: Sequence[str] = ()) -> str
     """The answer that token ids spell, up to a stop string."""
     text = Detokenizer(tokenizer, stop)
     if not stop:
-        return text.decode(ids).strip()
+        return text.decode(list(ids)).strip()
     return "".join(text.pieces(ids))

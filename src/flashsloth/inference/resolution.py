@@ -4,7 +4,7 @@
     hd         the whole view and its tiles
     auto       standard; and where that answer is not sure, HD
 
-How sure an answer is lies between 0 and 1 (:attr:`Answer.sureness`): the geometric mean of its tokens' probabilities,
+How sure an answer is lies between 0 and 1 (:attr:`Answer.confidence`): the geometric mean of its tokens' probabilities,
 or of choices, by how much the likeliest is more probable than the next. A model is often sure of what it gets wrong,
 so measure a threshold on pictures like your own (`docs/resolution.md`).
 """
@@ -47,7 +47,7 @@ def shown_resolution(resolution: str | None, config: FlashSlothConfig) -> str:
 
 
 def standard_options(options: Options) -> Options:
-    """Of `auto`, how the whole view is asked about: with log-probabilities, of which sureness is made."""
+    """Of `auto`, how the whole view is asked about: with log-probabilities, of which confidence is made."""
     if options.resolution != AUTO:
         return options
     return replace(options, resolution=STANDARD, params=replace(options.params, logprobs=True))
@@ -66,7 +66,7 @@ def hd_options(options: Options, answer: Answer, seconds: float) -> Options | No
     ended = answer.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
     if options.resolution != AUTO or answer.resolution is None or not ended:
         return None
-    if answer.sureness is None or answer.sureness >= options.resolution_threshold:
+    if answer.confidence is None or answer.confidence >= options.resolution_threshold:
         return None
     params = replace(options.params, logprobs=True)
     if params.deadline is not None:
