@@ -77,7 +77,7 @@ def test_where_it_looked() -> None:
     names = {"sloth": sloth, "model": sloth.model, "inputs": inputs}
     for block in blocks(ATTENTION, "python"):
         run(block, names)
-    assert names["looked"].share == pytest.approx(1)
+    assert names["found"].share == pytest.approx(1)
 
 
 @pytest.mark.parametrize("text", [GUIDE, README, ATTENTION], ids=["guide", "readme", "attention"])

@@ -84,8 +84,6 @@ def ask(
     The answer appears word by word, on stdout.
     """
     given = locals()
-    from flashsloth.inference.request import FinishReason
-
     names = pictures or []
     question = readable(question, "the question")
     _check_question(question, names)
@@ -97,28 +95,23 @@ def ask(
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     loaded = time.perf_counter()
     found = _answers(sloth, opened, question, options, as_json)
-    answered = time.perf_counter()
-    first, tokens = found[0], sum(len(one.tokens) for one in found)
-    if attention is not None and first.attention:  # an answer that was stopped may have none
-        write_attention(attention, opened, first.attention, question, first.text)
+    seconds = time.perf_counter() - loaded
+    if attention is not None and found[0].attention:  # an answer that was stopped may have none
+        write_attention(attention, opened, found[0].attention, question, found[0].text)
     if as_json:
         facts = {
             "question": question,
             "pictures": names,
             **({} if attention is None else {"attention": str(attention)}),
-            "tokens": tokens,
-            "seconds": round(answered - loaded, 3),
+            "tokens": sum(len(one.tokens) for one in found),
+            "seconds": round(seconds, 3),
             "load_seconds": round(loaded - started, 3),
             **terminal.model_facts(sloth),
         }
         terminal.print_json({**describe_answers(found, sloth, logprobs=logprobs is not None), **facts})
-    elif first.finish_reason != FinishReason.ABORT:
-        if first.finish_reason == FinishReason.TIMEOUT:
-            terminal.print_warning(f"the deadline of {deadline:g} s came before the answer's end")
-        drawn = f", seed {first.seed}" if temperature else ""
-        shown = f", {first.resolution} resolution" if resolution is not None and first.resolution else ""
-        terminal.print_note(f"{answered - loaded:.2f} s, {tokens} tokens{drawn}{shown}, {terminal.describe(sloth)}")
-    if first.finish_reason == FinishReason.ABORT:
+    elif found[0].finish_reason != "abort":
+        _print_notes(found, sloth, given, seconds)
+    if found[0].finish_reason == "abort":
         raise KeyboardInterrupt
 
 
@@ -163,6 +156,16 @@ def _answers(
     except KeyboardInterrupt:
         pieces.close()
     return [pieces.answer]
+
+
+def _print_notes(found: list[Answer], sloth: FlashSloth, given: dict[str, Any], seconds: float) -> None:
+    """How an answer was made, for a person."""
+    first, tokens = found[0], sum(len(one.tokens) for one in found)
+    if first.finish_reason == "timeout":
+        terminal.print_warning(f"the deadline of {given['deadline']:g} s came before the answer's end")
+    drawn = f", seed {first.seed}" if given["temperature"] else ""
+    shown = f", {first.resolution} resolution" if given["resolution"] is not None and first.resolution else ""
+    terminal.print_note(f"{seconds:.2f} s, {tokens} tokens{drawn}{shown}, {terminal.describe(sloth)}")
 
 
 def describe_answers(found: list[Answer], sloth: FlashSloth, logprobs: bool = True) -> dict[str, Any]:

@@ -36,7 +36,7 @@ PLOT_PACKAGE = "matplotlib"
 """What `pip install flashsloth[bench]` adds for `--out`."""
 ALL_THREADS = 0
 ERASE_LINE = "\x1b[2K"
-"""What terminals understand as that."""
+"""The escape sequence that erases a line of a terminal."""
 TRAINING_LAYERS = 4
 """Of each tower: at the published widths, stage 2 of the larger model then takes less than 12 GB."""
 TRAINING_ROWS = 2
@@ -95,18 +95,27 @@ def bench(
         return
     _check_out(out)
     if source is not None:
-        from flashsloth.benchmark.device import DEVICE_FILE, load_device_results
-        from flashsloth.benchmark.results import load_results
-
-        results = load_results(source)
-        beside = (source if source.is_dir() else source.parent) / DEVICE_FILE
-        more = load_device_results(beside) if beside.is_file() else None
+        results, more = _earlier_run(source)
     else:
         name, chosen = _choose_suite(suite, quick)
         job = tokens, new_tokens, seed
         results = _measure(name, chosen, only, repeats, job, batch, threads, out)
         with _status_line() as say:
             more = _measure_device(chosen, only, job, say) if busy else None
+    _report(results, more, out, as_json)
+
+
+def _earlier_run(source: Path) -> tuple[Results, DeviceResults | None]:
+    """What a run left; of a device at work, if it measured that."""
+    from flashsloth.benchmark.device import DEVICE_FILE, load_device_results
+    from flashsloth.benchmark.results import load_results
+
+    beside = (source if source.is_dir() else source.parent) / DEVICE_FILE
+    return load_results(source), load_device_results(beside) if beside.is_file() else None
+
+
+def _report(results: Results, more: DeviceResults | None, out: Path | None, as_json: bool) -> None:
+    """Print what was measured, and write it into a folder if there is one."""
     from flashsloth.benchmark.device_report import print_device_results, write_device_report
     from flashsloth.benchmark.report import print_results, write_report
 

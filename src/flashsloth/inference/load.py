@@ -105,10 +105,7 @@ def load(
     except OSError as error:
         raise LoadError(f"{folder} cannot be loaded ({cause(error)}): copy the checkpoint again") from error
     name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
-    if not is_published(folder) and not (folder / PROCESSOR_FILE).is_file():
-        raise LoadError(f"{folder} has no {PROCESSOR_FILE}: save the processor beside the model")
-    processor = load_processor(folder)
-    _check_processor(folder, processor, model)
+    processor = _load_processor(folder, model)
     if model.config.prompt_ids is None:
         with suppress(ValueError):  # a template of another kind: the model refuses ids alone
             model.config.prompt_ids = prompt_ids(processor)
@@ -156,12 +153,15 @@ def _weight_bytes(folder: Path) -> int:
     return sum(sizes)
 
 
-def _check_processor(folder: Path, processor: Any, model: FlashSlothForConditionalGeneration) -> None:
-    """Try it on a picture of one pixel: settings of the wrong type fail here, and not with a user's first question.
+def _load_processor(folder: Path, model: FlashSlothForConditionalGeneration) -> Any:
+    """The processor, tried on a picture of one pixel: settings of the wrong type fail here, not later.
 
     Raises:
         LoadError, CheckpointError: if it does not work, or not with this model.
     """
+    if not is_published(folder) and not (folder / PROCESSOR_FILE).is_file():
+        raise LoadError(f"{folder} has no {PROCESSOR_FILE}: save the processor beside the model")
+    processor = load_processor(folder)
     try:
         check_processor(folder, processor, model.config)
         pixels = processor.image_processor(Image.new("RGB", (1, 1)), return_tensors="pt")["pixel_values"]
@@ -175,6 +175,7 @@ def _check_processor(folder: Path, processor: Any, model: FlashSlothForCondition
         raise LoadError(f"{folder}: image_mean and image_std in {PROCESSOR_FILE} do not make numbers of pixels")
     if not prompt.turns or not any(prompt.image_index):
         raise LoadError(f"{folder} has a chat template that writes no picture and question: save the processor again")
+    return processor
 
 
 def choose_device(device: str | torch.device) -> torch.device:
