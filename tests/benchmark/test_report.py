@@ -65,7 +65,7 @@ def test_a_narrow_terminal_shows_less_and_wraps_nothing(results: Results) -> Non
 
 
 def test_remarks(results: Results) -> None:
-    assert remarks(results) == [
+    assert list(remarks(results)) == [
         "Beside the runs the machine read 50.0 GB/s to 50.0 GB/s, 50.0 GB/s in the middle: a token's limit is that of "
         "its own runs.",
         "The machine was quiet: none of 10 runs was disturbed.",
@@ -77,7 +77,7 @@ def test_remarks(results: Results) -> None:
     results.machine_disturbed = True
     text = " ".join(remarks(results))
     assert "3 runs were thrown away and repeated, and 1 of the 10 that count" in text
-    assert "made anew for every block of runs: Qwen2-VL-2B." in text
+    assert "made again for every block of runs: Qwen2-VL-2B." in text
     assert "shares of them too high" in text
 
 

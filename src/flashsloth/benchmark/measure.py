@@ -19,7 +19,7 @@ import torch
 from flashsloth.benchmark.models import BASELINES, make_baseline
 from flashsloth.benchmark.models.flashsloth import BenchmarkedFlashSloth, load_shipped, make_published_size
 from flashsloth.benchmark.timing import CpuContention, Operations, StageClock, scale_of
-from flashsloth.benchmark.workload import BenchmarkModel, ModelSpec, StandardJob
+from flashsloth.benchmark.workload import BASELINE, BenchmarkModel, ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
 from flashsloth.kernels import check_quantization
@@ -47,7 +47,7 @@ WARM_UP_PICTURE = 0
 def make_model(spec: ModelSpec, job: StandardJob, device: torch.device) -> BenchmarkModel:
     """A model in its plain form."""
     dtype = DTYPES[spec.dtype]
-    if spec.kind == "peer":
+    if spec.kind == BASELINE:
         return make_baseline(BASELINES[spec.name](), dtype, device, job)
     if spec.kind == "shipped":
         return load_shipped(dtype, device, job)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flashsloth.benchmark.results import SHOWN_STAGES, Figures, Results, all_figures
-from flashsloth.benchmark.workload import HEIGHT, WIDTH
+from flashsloth.benchmark.workload import BASELINE, HEIGHT, WIDTH
 from flashsloth.planning.machine import readable
 
 if TYPE_CHECKING:  # matplotlib is an extra
@@ -22,7 +22,6 @@ RESPONSE_FILE, STAGES_FILE = "response_time.png", "where_time_goes.png"
 RESPONSE_TITLE = "Response time beside visual tokens"
 STAGES_TITLE = "Where the time goes"
 DPI = 160
-PEER = "peer"
 OURS, THEIRS = "#009e73", "#56606b"
 STAGE_COLORS = ("#f0e442", "#0072b2", "#56b4e9", "#cc79a7", "#009e73", "#999999")
 DECODE_COLOR = "#e69f00"
@@ -98,7 +97,7 @@ def _response_time(measured: list[Figures], results: Results) -> Figure:
         assert one.response is not None
         assert one.first_token is not None
         assert one.model.visual_tokens is not None
-        tokens, color = one.model.visual_tokens, THEIRS if one.model.kind == PEER else OURS
+        tokens, color = one.model.visual_tokens, THEIRS if one.model.kind == BASELINE else OURS
         axes.plot([tokens, tokens], [one.first_token.median, one.response.median], color=color, linewidth=2, alpha=0.5)
         axes.plot(tokens, one.first_token.median, "o", markersize=7, color=color, markerfacecolor="white", zorder=3)
         axes.plot(tokens, one.response.median, "o", markersize=9, color=color, zorder=3)

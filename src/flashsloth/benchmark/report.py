@@ -1,19 +1,16 @@
-"""Results for people: in the terminal, and as a folder of files.
+"""Results for people: as tables in the terminal, and as a folder of files.
 
-In: :class:`Results`. Out: tables on a console; `results.json`, `results.md` and plots.
-
-Results as tables of text, for the terminal and for Markdown alike.
-
-In: :class:`Results`. Out: tables, a line about the machine, one about the job, and remarks: what was disturbed, thrown
-away, made in turns, or failed. What was not measured is a dash.
+In: :class:`Results`. Out: tables, a line about the machine, one about the job, and remarks (what was disturbed, thrown
+away, made in turns, or failed) on a console; or `results.json`, `results.md` and plots. A dash: it was not measured.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -33,6 +30,10 @@ from flashsloth.benchmark.workload import HEIGHT, WIDTH
 from flashsloth.files import write_whole
 from flashsloth.planning.machine import readable
 
+MARKDOWN_FILE = "results.md"
+WIDE_COLUMNS = 110
+"""From this many characters a line on, a terminal shows every column."""
+HEADING = "Measured with `flashsloth bench`"
 NOTHING = "–"
 """What stands for what was not measured."""
 
@@ -90,12 +91,8 @@ def job_line(results: Results) -> str:
     )
 
 
-def remarks(results: Results) -> list[str]:
+def remarks(results: Results) -> Iterator[str]:
     """What a reader has to know beside the numbers."""
-    return list(_remarks(results))
-
-
-def _remarks(results: Results) -> Iterator[str]:
     if results.machine_disturbed:
         yield "Others used the machine while its limits were measured: they are too low, and shares of them too high."
     bandwidths = [run.read_bandwidth for one in results.subjects for run in one.runs]
@@ -119,7 +116,7 @@ def _remarks(results: Results) -> Iterator[str]:
         yield f"The machine was quiet: none of {kept} runs was disturbed."
     turns = [model.title for model in results.subjects if model.in_turns]
     if turns:
-        yield f"Too large for memory together, so made anew for every block of runs: {', '.join(turns)}."
+        yield f"Too large for memory together, so made again for every block of runs: {', '.join(turns)}."
     for model in results.subjects:
         if model.failure is not None:
             yield f"{model.title} failed ({model.failure})."
@@ -130,12 +127,12 @@ def _speed(figures: list[Figures]) -> Table:
     rows = [
         [
             one.model.title,
-            _count(one.model.visual_tokens),
+            _shown(one.model.visual_tokens, "{:,}".format),
             _seconds(one.first_token),
             _worst(one.first_token),
             _seconds(one.token),
             _worst(one.token),
-            _decimal(one.tokens_per_second),
+            _shown(one.tokens_per_second, "{:,.1f}".format),
             _seconds(one.response),
             _amount(one.model.peak_bytes, "B"),
         ]
@@ -146,7 +143,7 @@ def _speed(figures: list[Figures]) -> Table:
 
 def _work(figures: list[Figures]) -> Table:
     columns = ["model", *SHOWN_STAGES]
-    rows = [[one.model.title, *(_stage(one.stages[name]) for name in SHOWN_STAGES)] for one in figures]
+    rows = [[one.model.title, *(_amount(one.stages[name] or None, "s") for name in SHOWN_STAGES)] for one in figures]
     return Table("Up to the first token", columns, rows)
 
 
@@ -158,9 +155,9 @@ def _limits(figures: list[Figures]) -> Table:
             _amount(one.model.parameters, "").replace("G", "B"),  # billions, as people say
             _amount(one.first_flops, ""),
             _amount(one.first_limit, "s"),
-            _share(one.first_share),
+            _shown(one.first_share, _percent),
             _amount(one.token_limit, "s"),
-            _share(one.token_share),
+            _shown(one.token_share, _percent),
         ]
         for one in figures
     ]
@@ -182,8 +179,8 @@ def _more(figures: list[Figures]) -> Table:
         [
             one.model.title,
             _seconds(one.again),
-            _count(one.model.batch_rows),
-            _decimal(one.batch_rate),
+            _shown(one.model.batch_rows, "{:,}".format),
+            _shown(one.batch_rate, "{:,.1f}".format),
             _seconds(one.batch_response),
         ]
         for one in figures
@@ -192,38 +189,25 @@ def _more(figures: list[Figures]) -> Table:
     return Table("Questions about a picture that was asked about before, and many at once", columns, rows)
 
 
+def _shown(value: Any, text: Callable[[Any], str]) -> str:
+    """A measured value's text, and a dash for what was not measured."""
+    return NOTHING if value is None else text(value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def _seconds(spread: Spread | None) -> str:
-    return NOTHING if spread is None else readable(spread.median, "s")
+    return _shown(spread, lambda one: readable(one.median, "s"))
 
 
 def _worst(spread: Spread | None) -> str:
-    return NOTHING if spread is None else readable(spread.p95, "s")
-
-
-def _stage(seconds: float) -> str:
-    return readable(seconds, "s") if seconds else NOTHING  # a model without pooling, say
+    return _shown(spread, lambda one: readable(one.p95, "s"))
 
 
 def _amount(amount: float | None, unit: str) -> str:
-    return NOTHING if amount is None else readable(amount, unit).strip()
-
-
-def _count(count: int | None) -> str:
-    return NOTHING if count is None else f"{count:,}"
-
-
-def _decimal(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:,.1f}"
-
-
-def _share(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.0f} %"
-
-
-MARKDOWN_FILE = "results.md"
-WIDE_COLUMNS = 110
-"""From this many characters a line on, a terminal shows every column."""
-HEADING = "Measured with `flashsloth bench`"
+    return _shown(amount, lambda one: readable(one, unit).strip())
 
 
 def print_results(results: Results, console: Console) -> None:

@@ -93,7 +93,7 @@ class ModelResult:
         again: jobs about a picture that was asked about before, up to the first token.
         batch_rows, batches: jobs done so many at once; the tokens are steps of all rows.
         discarded: disturbed measurements that were thrown away and repeated.
-        in_turns: whether it was made anew for every block of its runs, since both did not fit into memory.
+        in_turns: whether it was made again for every block of its runs, since both did not fit into memory.
         failure: why it was not (wholly) measured.
     """
 

@@ -6,8 +6,8 @@ In: models, a job, and how to start a worker. Out: :class:`Results`.
     first | other | first | other | ...      a paired run: only its runs are compared with one another
     first | next  | first | next  | ...
 
-Where both do not fit into memory, they are made anew in turns, for a block of runs each. A disturbed run is thrown away
-and repeated, as often as patience allows; a model that fails is reported, and the others are measured.
+Where both do not fit into memory, they are made in turns, for a block of runs each. A disturbed run is thrown away and
+repeated, as often as patience allows; a model that fails is reported, and the others are measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from flashsloth.benchmark.results import ModelResult, PairedRun, Results, Run
 from flashsloth.benchmark.timing import Patience, is_disturbed
 from flashsloth.benchmark.worker_process import WorkerError
-from flashsloth.benchmark.workload import ModelSpec, StandardJob
+from flashsloth.benchmark.workload import BASELINE, ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.version import __version__
 
@@ -34,7 +34,6 @@ MOST_BATCHES = 3
 MACHINE_PATIENCE = 3
 WEIGHTS_FACTOR, WORK_BYTES = 1.2, 1.5e9
 """A model needs its weights and so much more while they are packed, and this for libraries and activations."""
-PEER = "peer"
 
 
 class Worker(Protocol):
@@ -111,19 +110,20 @@ class ModelWorker:
             self._worker.close(at_once=at_once)
             self._worker = None
 
-    def run(self, patience: Patience) -> int | None:
-        """The standard job once, undisturbed if patience lasts: the run's place, or None if the model failed."""
+    def run(self, patience: Patience, places: list[int] | None = None) -> None:
+        """The standard job once, undisturbed if patience lasts; its place among the model's runs goes into `places`."""
         self._say(f"{self.spec.title}: run {len(self.result.runs) + 1}")
         run = self._measure("run", patience)
         if run is None:
-            return None
+            return
+        if places is not None:
+            places.append(len(self.result.runs))
         self.result.runs.append(run)
-        return len(self.result.runs) - 1
 
     def run_more(self) -> None:
         """The jobs that are not compared: another question about a picture, and many at once."""
         repeats, settings = self._settings.repeats, self._settings
-        if self.spec.kind != PEER:
+        if self.spec.kind != BASELINE:
             self._say(f"{self.spec.title}: another question about the same picture")
             self._collect("again", self.result.again, repeats)
         if self.spec.name in settings.batched and settings.batch > 1:
@@ -226,8 +226,8 @@ class Bench:
         if first.failed or self._fit_together(first, other):
             other.open()
             for _ in range(self._settings.repeats):
-                _note(first.run(patiences[0]), pair.reference_runs)
-                _note(other.run(patiences[1]), pair.other_runs)
+                first.run(patiences[0], pair.reference_runs)
+                other.run(patiences[1], pair.other_runs)
         else:
             self._say(f"{first.spec.title} and {other.spec.title} do not fit into memory together: they take turns")
             first.result.in_turns = other.result.in_turns = True
@@ -239,7 +239,7 @@ class Bench:
                     (other if worker is first else first).close()
                     worker.open()
                     for _ in range(block):
-                        _note(worker.run(patience), runs)
+                        worker.run(patience, runs)
         other.run_more()
         other.close()
         first.open()
@@ -270,12 +270,6 @@ class Bench:
             machine=found["machine"],
             machine_disturbed=is_disturbed(found["others_share"]),
         )
-
-
-def _note(place: int | None, places: list[int]) -> None:
-    """Remember a run's place, if there was one."""
-    if place is not None:
-        places.append(place)
 
 
 def _blocks(repeats: int) -> list[int]:

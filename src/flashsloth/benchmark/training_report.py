@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from flashsloth.benchmark.report import markdown_table
 from flashsloth.benchmark.training import (
     ALL_TOKENS,
     FLASHSLOTH,
@@ -23,14 +24,10 @@ from flashsloth.files import write_whole
 
 REPORT_NAME = "training.md"
 GIGA = 1e9
-MEASURED_HEAD = (
-    "| stage | | positions | s per sample | resident set | tensors | of these, in the step |",
-    "|---|---|---|---|---|---|---|",
-)
-COUNTED_HEAD = (
-    "| stage | checkpointing | samples | | positions | weights, gradients, optimizer | activations | in all |",
-    "|---|---|---|---|---|---|---|---|",
-)
+MEASURED = ["stage", "", "positions", "s per sample", "resident set", "tensors", "of these, in the step"]
+COUNTED = [
+    "stage", "checkpointing", "samples", "", "positions", "weights, gradients, optimizer", "activations", "in all",
+]  # fmt: skip
 
 
 def markdown(results: TrainingResults) -> str:
@@ -41,13 +38,11 @@ def markdown(results: TrainingResults) -> str:
         f"Measured: {machine['name']}, {machine['threads']} threads, torch {machine['torch']}; {depth}, "
         f"{first['rows']} samples a step, {first['dtype']}, AdamW; {machine['disturbed']}.",
         "",
-        *MEASURED_HEAD,
-        *_measured_rows(results.measured),
+        markdown_table(MEASURED, list(_measured_rows(results.measured))),
         "",
         "Counted, not measured: full depth, float32 weights and bfloat16 autocast, one device.",
         "",
-        *COUNTED_HEAD,
-        *_counted_rows(results.counted),
+        markdown_table(COUNTED, list(_counted_rows(results.counted))),
     ]
     return "\n".join(lines) + "\n"
 
@@ -61,26 +56,26 @@ def write_training_report(results: TrainingResults, folder: Path) -> list[Path]:
     return files
 
 
-def _measured_rows(measured: list[Measured]) -> Iterator[str]:
+def _measured_rows(measured: list[Measured]) -> Iterator[list[str]]:
     for stage in STAGE_NAMES:
         by_model = {one.job["subject"]: one for one in measured if one.job["stage"] == stage}
         for one in by_model.values():
             sizes = (one.found["resident_bytes"], one.tensor_bytes, one.found["step_bytes"])
-            cells = (one.found["positions"], f"{one.seconds_per_sample:.3g}", *(f"{s / GIGA:.2f} GB" for s in sizes))
-            yield _row(stage, one.job["subject"], *cells)
+            cells = (
+                str(one.found["positions"]),
+                f"{one.seconds_per_sample:.3g}",
+                *(f"{s / GIGA:.2f} GB" for s in sizes),
+            )
+            yield [stage, one.job["subject"], *cells]
         ours, theirs = by_model[FLASHSLOTH], by_model[ALL_TOKENS]
-        yield _row(
-            stage,
-            "less",
-            "",
-            _less(ours.seconds_per_sample, theirs.seconds_per_sample),
-            _less(ours.found["resident_bytes"], theirs.found["resident_bytes"]),
-            _less(ours.tensor_bytes, theirs.tensor_bytes),
-            _less(ours.found["step_bytes"], theirs.found["step_bytes"]),
-        )
+        pairs = [
+            (one.seconds_per_sample, one.found["resident_bytes"], one.tensor_bytes, one.found["step_bytes"])
+            for one in (ours, theirs)
+        ]
+        yield [stage, "less", "", *map(_less, *pairs)]
 
 
-def _counted_rows(counted: list[Counted]) -> Iterator[str]:
+def _counted_rows(counted: list[Counted]) -> Iterator[list[str]]:
     for stage in STAGE_NAMES:
         for again in (False, True):
             alike = [one for one in counted if (one.stage, one.activation_checkpointing) == (stage, again)]
@@ -89,14 +84,10 @@ def _counted_rows(counted: list[Counted]) -> Iterator[str]:
             for one in by_model.values():
                 fixed = one.weights + one.gradients + one.optimizer
                 sizes = (f"{size / GIGA:.1f} GB" for size in (fixed, one.activations, one.total))
-                yield _row(stage, recomputed, one.rows, one.subject, one.positions, *sizes)
+                yield [stage, recomputed, str(one.rows), one.subject, str(one.positions), *sizes]
             ours, theirs = by_model[FLASHSLOTH], by_model[ALL_TOKENS]
             less = _less(ours.activations, theirs.activations), _less(ours.total, theirs.total)
-            yield _row(stage, recomputed, "", "less", "", "", *less)
-
-
-def _row(*cells: object) -> str:
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
+            yield [stage, recomputed, "", "less", "", "", *less]
 
 
 def _less(ours: float, theirs: float) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from flashsloth.errors import BenchmarkError
@@ -25,7 +26,7 @@ LOG_TAIL_BYTES = 4096
 
 
 class WorkerError(BenchmarkError):
-    """A worker could not do what it was asked, or is no more."""
+    """A worker could not do what it was asked, or has ended."""
 
 
 class WorkerProcess:
@@ -50,6 +51,9 @@ class WorkerProcess:
             env=environment,
             start_new_session=True,  # Ctrl-C comes to us, and we end it
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -63,12 +67,10 @@ class WorkerProcess:
         Raises:
             WorkerError: if there is none.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            self._stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._stdin.flush()
+            line = self._stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line.endswith("\n"):
@@ -88,17 +90,14 @@ class WorkerProcess:
                 self._let_end()
             self._process.kill()
             self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._log):
-            if pipe is not None and not pipe.closed:
-                _close_quietly(pipe)
+        for pipe in (self._stdin, self._stdout, self._log):
+            with suppress(BrokenPipeError):  # closing flushes, and there may be nobody to read
+                pipe.close()
 
     def _let_end(self) -> None:
-        assert self._process.stdin is not None
-        _close_quietly(self._process.stdin)
-        try:
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            self._stdin.close()
             self._process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return
 
     def _how_it_ended(self) -> str:
         try:
@@ -117,11 +116,3 @@ class WorkerProcess:
         self._log.seek(max(0, size - LOG_TAIL_BYTES))
         lines = self._log.read().decode("utf-8", errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
-
-
-def _close_quietly(pipe: Any) -> None:
-    """Closing flushes, and there may be nobody to read."""
-    try:
-        pipe.close()
-    except BrokenPipeError:
-        return

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from transformers import GraniteConfig, GraniteForCausalLM, SiglipVisionConfig, SiglipVisionModel
@@ -112,13 +111,13 @@ class MiniCpmV2Resampler(nn.Module):
 
     def __init__(self, vision_width: int, width: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.width, self.heads = width, max(1, width // RESAMPLER_HEAD_WIDTH)
+        self.width, heads = width, max(1, width // RESAMPLER_HEAD_WIDTH)
         self.query = nn.Parameter(torch.empty(QUERIES, width, dtype=dtype))
         self.narrow = nn.Linear(vision_width, width, bias=False, dtype=dtype)
         self.norm_query, self.norm_image, self.norm_out = (
             nn.LayerNorm(width, eps=NORM_EPS, dtype=dtype) for _ in range(3)
         )
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width, dtype=dtype) for _ in range(4))
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True, dtype=dtype)
         self.project = nn.Linear(width, width, bias=False, dtype=dtype)
         self._positions: dict[tuple[int, int], torch.Tensor] = {}
 
@@ -126,13 +125,8 @@ class MiniCpmV2Resampler(nn.Module):
         image = self.norm_image(self.narrow(features))  # [N, P, D]
         queries = self.norm_query(self.query).expand(len(features), -1, -1)  # [N, Q, D]
         keys = image + self._position(grid, image)
-        query, key, value = map(self._split, (self.q_proj(queries), self.k_proj(keys), self.v_proj(image)))
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)  # [N, Q, D]
-        return self.project(self.norm_out(self.out_proj(attended)))
-
-    def _split(self, states: torch.Tensor) -> torch.Tensor:
-        """[N, K, D] -> [N, heads, K, D/heads]."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        attended, _ = self.attention(queries, keys, image, need_weights=False)  # [N, Q, D]
+        return self.project(self.norm_out(attended))
 
     def _position(self, grid: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
         """Sines and cosines of each patch's column and row, [P, D]; made once a grid."""
