@@ -1,4 +1,4 @@
-"""The machine's limits: every way computes the same, figures are figures, and JSON brings them back."""
+"""The machine's limits and a process's memory: figures are figures, and JSON brings them back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from torch.nn import functional as F
 from flashsloth.errors import BenchmarkError
 from flashsloth.kernels.abilities import can_pack
 from flashsloth.planning import machine
-from flashsloth.planning.machine import Machine, measure_machine
+from flashsloth.planning.machine import (
+    PROC_CLEAR,
+    Machine,
+    available_bytes,
+    kibibytes,
+    measure_machine,
+    peak_bytes,
+    reset_peak,
+)
 
 CPU = torch.device("cpu")
 
@@ -87,3 +95,26 @@ def test_a_damaged_machine_is_refused() -> None:
     fields.pop("cores")
     with pytest.raises(BenchmarkError, match="measure it again"):
         Machine.from_dict(fields)
+
+
+STATUS = "Name:\tpython\nVmPeak:\t  200 kB\nVmHWM:\t   1234 kB\nVmRSS:\t    9 kB\n"
+LARGE = 1 << 27
+
+
+def test_a_line_of_the_kernels() -> None:
+    assert kibibytes(STATUS, "VmHWM") == 1234 * 1024
+
+
+def test_some_memory_is_left() -> None:
+    assert 0 < available_bytes() < 1 << 50
+
+
+@pytest.mark.skipif(not PROC_CLEAR.exists(), reason="this kernel forgets no high-water mark")
+def test_a_peak_is_seen_and_forgotten() -> None:
+    reset_peak(CPU)
+    before = peak_bytes(CPU)
+    held = torch.ones(LARGE // 4)
+    assert peak_bytes(CPU) >= before + LARGE // 2
+    del held
+    reset_peak(CPU)
+    assert peak_bytes(CPU) < before + LARGE // 2
