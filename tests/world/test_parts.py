@@ -12,10 +12,9 @@ from flashsloth.world.chart import sample_chart
 from flashsloth.world.colors import MIN_CONTRAST, distance, sample_contrasting, sample_rgb
 from flashsloth.world.compose import place_things
 from flashsloth.world.draw import apply_effects, blurred, brightened, jpeg, noisy, resized_and_back
-from flashsloth.world.lexicon import SAME_IN_BOTH_CASES, altered, sample_number, sample_word
 from flashsloth.world.scene import Box
 from flashsloth.world.text import MODEL_SIDE, READABLE_CAP, character_boxes, draw_writing, write_at
-from flashsloth.world.vocabulary import COLORS, article, plural
+from flashsloth.world.vocabulary import COLORS, SAME_IN_BOTH_CASES, altered, article, plural, sample_number, sample_word
 
 
 def test_color_names_keep_their_distance():

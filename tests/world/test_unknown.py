@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from flashsloth.world import World, WorldError
+from flashsloth.world.background import TEXTURES, paint_texture, sample_texture
+from flashsloth.world.questions import absent_colors, absent_shapes, ask_unknown
 from flashsloth.world.scene import Scene, Texture
-from flashsloth.world.textures import STYLES, paint_texture, sample_texture
-from flashsloth.world.unknown import absent_colors, absent_shapes, ask_unknown
 from flashsloth.world.vocabulary import KINDS, SHAPES, UNKNOWN
 
 COUNT = 120
@@ -62,7 +62,7 @@ def test_questions_name_what_is_not_there(plain_scene: Scene, make_thing) -> Non
     assert any("circle" in question for question in asked)
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", TEXTURES)
 def test_every_texture_fills_its_size_the_same_twice(style) -> None:
     texture = Texture(style, ((200, 30, 40), (10, 120, 220), (240, 240, 90)), 7)
     first, second = (np.asarray(paint_texture(texture, (97, 130))) for _ in range(2))
@@ -73,7 +73,7 @@ def test_every_texture_fills_its_size_the_same_twice(style) -> None:
 
 def test_all_textures_are_drawn() -> None:
     rng = Random(2)
-    assert {sample_texture(rng).style for _ in range(200)} == set(STYLES)
+    assert {sample_texture(rng).style for _ in range(200)} == set(TEXTURES)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

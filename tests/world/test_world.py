@@ -10,8 +10,7 @@ import pytest
 from flashsloth.world import KINDS, World, WorldError, closed_vocabulary
 from flashsloth.world.compose import LEVELS, LONGEST_SIDE, SHORTEST_SIDE
 from flashsloth.world.labels import all_writings
-from flashsloth.world.lexicon import COMMON
-from flashsloth.world.vocabulary import OPTION_LETTERS, words_of
+from flashsloth.world.vocabulary import COMMON, OPTION_LETTERS, words_of
 
 FINGERPRINT = """
 import hashlib, sys

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from flashsloth.inference.pipeline import FlashSloth
@@ -100,6 +101,35 @@ class Tallies:
     def scores(self, names: Sequence[str]) -> list[Score]:
         """The rows of these names that there are, in this order."""
         return [self.rows[name].score(name) for name in names if name in self.rows]
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        model: its name.
+        pictures: how many were shown.
+        seconds: how long it took, drawing included.
+        kinds: a row for each kind of question that was asked.
+        also: rows that count some of the same questions otherwise, such as what was read without regard to case.
+        total: all questions.
+    """
+
+    model: str
+    pictures: int
+    seconds: float
+    kinds: list[Score]
+    also: list[Score]
+
+    @cached_property
+    def total(self) -> Score:
+        return total_of(self.kinds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        rows = {name: [score.to_dict() for score in getattr(self, name)] for name in ("kinds", "also")}
+        return {**vars(self), **rows, "total": self.total.to_dict()}
 
 
 def total_of(scores: Sequence[Score]) -> Score:

@@ -3,7 +3,7 @@
 In: a `Scene`. Out: "a red circle top left, a blue star in the middle and a green square bottom right".
 """
 
-from flashsloth.world.scene import Chart, Scene, Thing, Writing
+from flashsloth.world.scene import Chart, Scene
 from flashsloth.world.vocabulary import POSITIONS, article
 
 # Every phrase that a caption is made of, for the closed vocabulary.
@@ -30,31 +30,16 @@ def caption(scene: Scene) -> str:
     parts: list[tuple[tuple[int, float], str]] = []
     for thing in scene.things:
         place = cell(scene, thing.center)
-        parts.append(((place, thing.center[0]), f"{thing_phrase(thing)} {place_phrase(place)}"))
+        inside = f' with the {thing.writing.kind} "{thing.writing.text}"' if thing.writing else ""
+        name = "in the middle" if POSITIONS[place] == "middle" else POSITIONS[place]
+        parts.append(((place, thing.center[0]), f"{article(thing.name)}{inside} {name}"))
     for writing in scene.writings:
         order = cell(scene, writing.box.center), writing.box.center[0]
-        parts.append((order, writing_phrase(writing)))
+        parts.append((order, f'the {writing.kind} "{writing.text}" in {writing.color}'))
     phrases = [phrase for _, phrase in sorted(parts)]
     if not phrases:
         return "an empty picture"
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
-
-
-def thing_phrase(thing: Thing) -> str:
-    """A thing with its article and what is written in it."""
-    inside = f' with the {thing.writing.kind} "{thing.writing.text}"' if thing.writing else ""
-    return article(thing.name) + inside
-
-
-def writing_phrase(writing: Writing) -> str:
-    """A run of text: 'the word "Cat" in blue'."""
-    return f'the {writing.kind} "{writing.text}" in {writing.color}'
-
-
-def place_phrase(place: int) -> str:
-    """How a caption says a position: "top left", "in the middle"."""
-    name = POSITIONS[place]
-    return "in the middle" if name == "middle" else name
 
 
 def _chart_caption(chart: Chart) -> str:

@@ -5,17 +5,15 @@ In: a random stream and a picture's size; then a `Chart` and a canvas. Out: a `C
 
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
 
 from PIL import Image, ImageDraw
 
 from flashsloth.world.background import DARK_LUMA
 from flashsloth.world.colors import RGB, luma, mix, sample_contrasting
 from flashsloth.world.fonts import Face, font
-from flashsloth.world.lexicon import CAPITALS, COMMON
-from flashsloth.world.scene import Background, Bar, Box, Chart, Frame, Writing
+from flashsloth.world.scene import Background, Bar, Box, Chart, Frame, Point, Writing, WritingKind
 from flashsloth.world.text import draw_writing, font_size, readable_cap, sample_face, write_at
-from flashsloth.world.vocabulary import COLORS
+from flashsloth.world.vocabulary import CAPITALS, COLORS, COMMON
 
 MOST_BARS = 6
 LARGEST_VALUES = (5, 8, 10, 10, 20)  # the values of one chart stay below one of these
@@ -92,19 +90,8 @@ def _sample_style(
     tick_size = font_size(face, readable_cap(size, TINY_CAP if tiny else TICK_CAP))
     top, step = _axis(rng, largest, unit)
     axis = not printed or rng.random() < AXIS_SHARE
-    return _Style(
-        horizontal,
-        printed,
-        axis,
-        face,
-        label_size,
-        tick_size,
-        tiny,
-        LINE * readable_cap(size, LABEL_CAP),
-        top,
-        step,
-        ink,
-    )
+    line = LINE * readable_cap(size, LABEL_CAP)
+    return _Style(horizontal, printed, axis, face, label_size, tick_size, tiny, line, top, step, ink)
 
 
 def _most_bars(size: tuple[int, int], horizontal: bool, printed: bool) -> int:
@@ -159,12 +146,8 @@ def _plot(size: tuple[int, int], style: _Style, labels: list[str], rng: Random) 
     air = rng.uniform(0.01, 0.05) * max(size)
     if style.horizontal:
         right = value_width + gap if style.printed else tick_width / 2
-        return Box(
-            air + label_width + gap,
-            air + gap,
-            width - air - right - gap,
-            height - air - (style.line if style.axis else gap),
-        )
+        bottom = style.line if style.axis else gap
+        return Box(air + label_width + gap, air + gap, width - air - right - gap, height - air - bottom)
     left = tick_width + 1.5 * gap if style.axis else gap
     top = style.line if style.printed else gap
     return Box(air + left, air + top, width - air - gap, height - air - style.line)
@@ -208,9 +191,8 @@ def _annotate(chart: Chart, style: _Style) -> None:
         x, y = bar.box.center
         length = font(face, style.size).getlength(bar.label) / 2
         label_at = (plot.left - half * 0.6 - length, y) if chart.horizontal else (x, plot.bottom + half)
-        chart.writings.append(
-            _write(bar.label, "letter" if len(bar.label) == 1 else "word", face, style.size, label_at, style.ink)
-        )
+        kind: WritingKind = "letter" if len(bar.label) == 1 else "word"
+        chart.writings.append(_write(bar.label, kind, face, style.size, label_at, style.ink))
         if style.printed:
             width = font(face, style.size).getlength(str(bar.value)) / 2
             value_at = (bar.box.right + half * 0.5 + width, y) if chart.horizontal else (x, bar.box.top - half * 0.85)
@@ -231,9 +213,7 @@ def _annotate(chart: Chart, style: _Style) -> None:
         chart.ticks.append((place, number))
 
 
-def _write(
-    text: str, kind: Literal["word", "letter", "number"], face: Face, size: int, at: tuple[float, float], ink: RGB
-) -> Writing:
+def _write(text: str, kind: WritingKind, face: Face, size: int, at: Point, ink: RGB) -> Writing:
     return write_at(text, kind, "black" if luma(ink) < DARK_LUMA else "white", ink, face, size, at)
 
 

@@ -83,10 +83,7 @@ def sample_rgb(rng: Random, name: str) -> RGB:
     colors = RANGES[name]
     if rng.random() < ANCHOR_SHARE:
         return parse(rng.choice(colors.anchors))
-    return _from_hsv(rng.uniform(*colors.hue), rng.uniform(*colors.saturation), rng.uniform(*colors.value))
-
-
-def _from_hsv(hue: float, saturation: float, value: float) -> RGB:
+    hue, saturation, value = (rng.uniform(*span) for span in (colors.hue, colors.saturation, colors.value))
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
     return round(red * MAX_CHANNEL), round(green * MAX_CHANNEL), round(blue * MAX_CHANNEL)
 
@@ -146,11 +143,8 @@ def _stands_out(rgb: RGB, other: RGB, contrast: float) -> bool:
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:
     """`first` with `share` (0..1) of `second` in it."""
-    return (
-        round(first[0] + (second[0] - first[0]) * share),
-        round(first[1] + (second[1] - first[1]) * share),
-        round(first[2] + (second[2] - first[2]) * share),
-    )
+    red, green, blue = (round(one + (other - one) * share) for one, other in zip(first, second, strict=True))
+    return red, green, blue
 
 
 WEIGHTS = list(COLOR_WEIGHTS)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from flashsloth.world.background import DARK_LUMA, sample_background
+from flashsloth.world.background import DARK_LUMA, sample_background, sample_texture
 from flashsloth.world.chart import sample_chart
 from flashsloth.world.colors import RGB, distance, legible, luma, mix, sample_contrasting, sample_legible
-from flashsloth.world.lexicon import sample_letter, sample_number, sample_word
 from flashsloth.world.scene import (
     INRADIUS,
     Background,
@@ -27,8 +26,7 @@ from flashsloth.world.scene import (
     outline,
 )
 from flashsloth.world.text import fit_writing, font_size, readable_cap, sample_face, under_of, write_at
-from flashsloth.world.textures import sample_texture
-from flashsloth.world.vocabulary import COLORS, SHAPE_WEIGHTS, SHAPES
+from flashsloth.world.vocabulary import COLORS, SHAPE_WEIGHTS, SHAPES, sample_letter, sample_number, sample_word
 
 SMALLEST, LARGEST = 0.15, 0.6  # of the room's side: the root of its area, so that long pictures hold no specks
 CROWD_SHARE = 1.15  # of the room's side: n things share this length as side / n ** 0.5, at most
@@ -49,12 +47,7 @@ ASPECTS = {"rectangle": (1.55, 2.9), "oval": (1.6, 2.4), "diamond": (1.25, 1.7)}
 LEVELS = (0, 1, 2, 3)
 THEMES = ("objects", "text", "chart", "labelled", "captioned")
 THEME_WEIGHTS = {0: (75, 25, 0, 0, 0), 1: (75, 25, 0, 0, 0), 2: (66, 20, 0, 7, 7), 3: (60, 15, 15, 5, 5)}
-COUNT_WEIGHTS = {  # of things, from one upwards
-    0: (1,),
-    1: (35, 65),
-    2: (18, 30, 28, 24),
-    3: (14, 21, 17, 13, 11, 9, 8, 7),
-}
+COUNT_WEIGHTS = {0: (1,), 1: (35, 65), 2: (18, 30, 28, 24), 3: (14, 21, 17, 13, 11, 9, 8, 7)}  # of things, from one
 TEXT_WEIGHTS = (60, 18, 22)  # word, letter, number
 LINE_WEIGHTS, LABELLED_WEIGHTS, CAPTIONED_WEIGHTS = (65, 25, 10), (30, 35, 25, 10), (40, 40, 20)  # of 1, 2, 3, 4
 AXES_SHARE = 0.06
@@ -85,11 +78,8 @@ def sample_palette(rng: Random, count: int, under: tuple[RGB, ...], background_n
     shapes = tuple(set(rng.choices(SHAPES, SHAPE_WEIGHTS, k=rng.choice((1, 1, 2, 3)))))
     chosen = {sample_contrasting(rng, under, colors)[0] for _ in range(rng.choice((1, 2, 2, 3)))}
     shapes = tuple(name for name in SHAPES if name in shapes)
-    return Palette(shapes, tuple(SHAPE_WEIGHTS[SHAPES.index(name)] for name in shapes), _ordered(chosen))
-
-
-def _ordered(names: set[str]) -> tuple[str, ...]:
-    return tuple(name for name in COLORS if name in names)
+    weights = tuple(SHAPE_WEIGHTS[SHAPES.index(name)] for name in shapes)
+    return Palette(shapes, weights, tuple(name for name in COLORS if name in chosen))
 
 
 def place_things(rng: Random, room: Box, background: Background, count: int, smallest: float = SMALLEST) -> list[Thing]:
@@ -133,13 +123,8 @@ def _spots(rng: Random, room: Box, count: int) -> list[Point] | None:
         cells = [((k % columns + 0.5) / columns, (k // columns + 0.5) / rows) for k in range(rows * columns)]
         rng.shuffle(cells)
     shift = LAYOUT_SHIFT * rng.random()
-    return [
-        (
-            room.left + room.width * (x + rng.uniform(-shift, shift)),
-            room.top + room.height * (y + rng.uniform(-shift, shift)),
-        )
-        for x, y in cells
-    ]
+    strayed = [(x + rng.uniform(-shift, shift), y + rng.uniform(-shift, shift)) for x, y in cells]
+    return [(room.left + room.width * x, room.top + room.height * y) for x, y in strayed]
 
 
 def _placed(
@@ -221,7 +206,9 @@ def compose(rng: Random, level: int) -> Scene:
         room = Box(0, 0, *size)
         if level == max(LEVELS) and rng.random() < AXES_SHARE:
             room = scene.axes = _axes(rng, scene)
-        scene.things = place_things(rng, room, background, _sample_count(rng, level))
+        weights = COUNT_WEIGHTS[level]
+        count = rng.choices(range(1, len(weights) + 1), weights)[0]
+        scene.things = place_things(rng, room, background, count)
     elif theme == "labelled":
         _add_labelled(rng, scene)
     else:
@@ -240,11 +227,6 @@ def _axes(rng: Random, scene: Scene) -> Box:
     left, top = rng.uniform(0.08, 0.14) * scene.width, rng.uniform(0.04, 0.12) * scene.height
     right, bottom = rng.uniform(0.04, 0.1) * scene.width, rng.uniform(0.08, 0.13) * scene.height
     return Box(left, top, scene.width - right, scene.height - bottom)
-
-
-def _sample_count(rng: Random, level: int) -> int:
-    weights = COUNT_WEIGHTS[level]
-    return rng.choices(range(1, len(weights) + 1), weights)[0]
 
 
 def _sample_size(rng: Random, theme: str) -> tuple[int, int]:
@@ -266,14 +248,10 @@ def _sample_text(rng: Random) -> tuple[str, WritingKind]:
     return (sample_letter(rng), "letter") if kind == "letter" else (sample_number(rng), "number")
 
 
-def _text_colors(scene: Scene) -> tuple[str, ...]:
-    return tuple(name for name in COLORS if name != scene.background.name)
-
-
 def _add_text(rng: Random, scene: Scene, level: int) -> None:
     """One run of text, or from level 2 on up to three of different colours, one under the other."""
     lines = 1 if level < 2 else rng.choices((1, 2, 3), LINE_WEIGHTS)[0]
-    names = list(_text_colors(scene))
+    names = [name for name in COLORS if name != scene.background.name]
     margin = 0.03 * scene.short_side
     height = (scene.height - 2 * margin) / lines
     cap = readable_cap((scene.width, scene.height))
@@ -341,6 +319,5 @@ def _add_captioned(rng: Random, scene: Scene) -> None:
     if writing is not None:
         scene.writings.append(writing)
     rest = Box(0, split if above else 0, scene.width, scene.height if above else split)
-    scene.things = place_things(
-        rng, rest, scene.background, rng.choices((1, 2, 3), CAPTIONED_WEIGHTS)[0], CAPTIONED_SMALLEST
-    )
+    count = rng.choices((1, 2, 3), CAPTIONED_WEIGHTS)[0]
+    scene.things = place_things(rng, rest, scene.background, count, CAPTIONED_SMALLEST)

@@ -19,16 +19,10 @@ MATPLOTLIB_FACES = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif",
     "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmss10",
 )  # fmt: skip
-SYSTEM_FOLDERS = (
-    "/usr/share/fonts/truetype/dejavu",
-    "/usr/share/fonts/truetype/liberation",
-    "/usr/share/fonts/truetype/liberation2",
-    "/usr/share/fonts/liberation",
-    "/usr/share/fonts/liberation-fonts",
-    "/usr/share/fonts/TTF",
-    "/usr/share/fonts/dejavu",
-    "/usr/share/fonts/dejavu-sans-fonts",
-)
+SYSTEM_FOLDERS = (  # below /usr/share/fonts
+    "truetype/dejavu", "truetype/liberation", "truetype/liberation2", "liberation", "liberation-fonts", "TTF", "dejavu",
+    "dejavu-sans-fonts",
+)  # fmt: skip
 SYSTEM_PREFIXES = ("DejaVuSans", "DejaVuSerif", "Liberation")
 PACKAGE_ENTRY_POINT = "fonts_ttf"
 PACKAGE_STYLES = ("Regular", "Italic", "It", "Medium", "Bold")
@@ -66,7 +60,7 @@ def _matplotlib_files() -> list[Path]:
 def _system_files() -> list[Path]:
     return [
         file
-        for folder in map(Path, SYSTEM_FOLDERS)
+        for folder in (Path("/usr/share/fonts") / name for name in SYSTEM_FOLDERS)
         if folder.is_dir()
         for file in sorted(folder.glob("*.ttf"))
         if file.stem.startswith(SYSTEM_PREFIXES) and not any(part in file.stem for part in UNSUITABLE)

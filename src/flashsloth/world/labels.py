@@ -58,8 +58,7 @@ class _OwnerMap:
         self.pen.polygon([(x - 0.5, y - 0.5) for x, y in map(self.at, points)], fill=self.count)
 
     def fill_box(self, box: Box) -> None:
-        corners = [(box.left, box.top), (box.right, box.top), (box.right, box.bottom), (box.left, box.bottom)]
-        self.fill(corners)
+        self.fill(box.corners)
 
     def owners(self) -> np.ndarray:
         """int64 [grid * grid]: the number of what covers most of each patch, 0 where that is too little."""

@@ -48,8 +48,8 @@ SHARD_PICTURES = 2048
 INDEX_FILE, PLAN_FILE = "index.json", "drawing.json"
 PROPERTIES = ("shape", "color", "character", "center")
 logger = logging.getLogger(__name__)
-FORMATS = ("png", "jpg")
-JPEG_QUALITY = 92
+FORMATS: dict[str, dict[str, Any]] = {"png": {"compress_level": 1}, "jpg": {"quality": 92}}
+"""How pictures may be saved -> Pillow's options."""
 CONVERSATIONS_FILE = "conversations.json"
 IMAGE_FOLDER = "images"
 
@@ -157,11 +157,11 @@ class Pack:
             )
         told = json.loads(index.read_text(encoding="utf-8"))
         if told.pop("format", None) != FORMAT:
-            raise PackError(f"{index} is of another version: draw the pack anew")
+            raise PackError(f"{index} is of another version: draw the pack again")
         self.plan = PackPlan(**told)
         missing = [shard for shard in range(self.plan.shards) if not _shard_file(self.folder, shard).is_file()]
         if missing:
-            raise PackError(f"{self.folder} lacks {_shard_file(self.folder, missing[0]).name}: draw the pack anew")
+            raise PackError(f"{self.folder} lacks {_shard_file(self.folder, missing[0]).name}: draw the pack again")
         self._files: dict[int, Any] = {}
         self._process = os.getpid()
 
@@ -188,7 +188,7 @@ class Pack:
         except SafetensorError as error:
             raise PackError(f"{_shard_file(self.folder, shard)} cannot be read: {error}") from error
         if _digest(picture, patches, text) != digest:
-            raise PackError(f"{_shard_file(self.folder, shard)} is damaged at its picture {row}: draw the pack anew")
+            raise PackError(f"{_shard_file(self.folder, shard)} is damaged at its picture {row}: draw the pack again")
         told = json.loads(text)
         labels = PatchLabels(**dict(zip(PROPERTIES, patches.astype(np.int64), strict=True)))
         return PackedSample(picture, told["caption"], [Question(*asked) for asked in told["questions"]], labels)
@@ -296,7 +296,7 @@ def export_split(
         for index in range(start, start + count):
             sample = world.sample(index)
             name = f"{IMAGE_FOLDER}/{index:06d}.{image_format}"
-            _save_image(sample, work / name)
+            sample.image.save(work / name, **FORMATS[image_format])
             records.append(conversation(sample, f"{world.split}-{world.level}-{index:06d}", name, captions=captions))
         text = json.dumps(records, ensure_ascii=False, indent=1)
         (work / CONVERSATIONS_FILE).write_text(text, encoding="utf-8")
@@ -332,10 +332,3 @@ def conversation(sample: WorldSample, identity: str, image: str, *, captions: bo
         turns.append({"from": "human", "value": f"<image>\n{question}" if number == 0 else question})
         turns.append({"from": "gpt", "value": answer})
     return {"id": identity, "image": image, "conversations": turns}
-
-
-def _save_image(sample: WorldSample, path: Path) -> None:
-    if path.suffix == ".png":
-        sample.image.save(path, "PNG", compress_level=1)
-    else:
-        sample.image.save(path, "JPEG", quality=JPEG_QUALITY)

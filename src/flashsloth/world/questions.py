@@ -1,19 +1,38 @@
 """The questions of a picture: six to eight, of all the kinds that it allows, in any order.
 
 In: a random stream and a `Scene`. Out: a list of `Question`, each with one true, short answer.
+
+Those of the kind "unknown" suppose what is not there ("What color is the star?" where there is none), and their answer
+is that it can't be told; whether it is there stays a question of presence, answered with no, and how many there are
+stays one of counting, answered with 0.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from flashsloth.world import questions_about_things, questions_about_writing, unknown
-from flashsloth.world.references import Draft
+from flashsloth.world import questions_about_charts, questions_about_things, questions_about_writing
+from flashsloth.world.references import Draft, called
 from flashsloth.world.scene import Scene
-from flashsloth.world.vocabulary import KINDS, NO, OPTION_LETTERS, SHAPES, article, plural
+from flashsloth.world.vocabulary import CAPITALS, COLORS, KINDS, NO, OPTION_LETTERS, SHAPES, UNKNOWN, article, plural
 from flashsloth.world.wordings import say
 
 FEWEST, MOST = 6, 8
+TOPICS = ("color", "where", "side", "height", "neighbour", "neighbour color", "shape of color", "bigger")
+TOPIC_WEIGHTS = (30, 14, 6, 4, 12, 6, 18, 10)
+SIDES = ("to the left of", "to the right of", "above", "below")
+TEXT_TOPICS = ("read word", "read letter", "read number", "count letters")
+CHART_TOPICS = ("chart largest", "chart smallest", "chart value", "chart bars color", "chart compare")
+TEXT_SHARE, CHART_SHARE = 0.25, 0.15
+"""Of the questions about a picture without text, or without a chart, that ask for these."""
+VAGUE_TOPICS = ("shape only", "color only", "name only")
+VAGUE_SHARE = 0.35
+"""Of the questions about a picture of nothing."""
+BARE_SHARE, NEARLY_SHARE = 0.6, 0.3
+"""Of the names of absent things: without a colour; of a shape that is there, in a colour that is not."""
+LEAST_ABSENT = 2
+LETTER_SHAPES = {"o": ("circle", "oval"), "0": ("circle", "oval"), "x": ("cross",), "t": ("cross",)}
+"""Letters and digits that might be taken for a shape."""
 ATTEMPTS = 40  # drafts tried for one picture
 TRIES = 6  # drafts tried for one question
 MOST_OF_A_KIND = 3
@@ -38,13 +57,13 @@ def allowed(scene: Scene) -> dict[str, list[Ask]]:
     """For each kind, "choice" and "unknown" apart, the functions that may find a question of it in `scene`."""
     asks: dict[str, list[Ask]] = {kind: [] for kind in KINDS if kind not in ("choice", "unknown")}
     if scene.chart is not None:
-        asks["shape"] += [questions_about_writing.ask_chart_shape]
-        asks["chart"] += [questions_about_writing.ask_chart]
-        asks["relation"] += [questions_about_writing.ask_chart_relation]
-        asks["count"] += [questions_about_writing.ask_chart_count]
-        asks["color"] += [questions_about_writing.ask_chart_color]
-        asks["presence"] += [questions_about_writing.ask_chart_presence]
-        asks["reading"] += [questions_about_writing.ask_chart_reading]
+        asks["shape"] += [questions_about_charts.ask_chart_shape]
+        asks["chart"] += [questions_about_charts.ask_chart]
+        asks["relation"] += [questions_about_charts.ask_chart_relation]
+        asks["count"] += [questions_about_charts.ask_chart_count]
+        asks["color"] += [questions_about_charts.ask_chart_color]
+        asks["presence"] += [questions_about_charts.ask_chart_presence]
+        asks["reading"] += [questions_about_charts.ask_chart_reading]
     if scene.things:
         asks["shape"] += [questions_about_things.ask_shape]
         asks["color"] += [questions_about_things.ask_color]
@@ -66,7 +85,8 @@ def allowed(scene: Scene) -> dict[str, list[Ask]]:
 def sample_questions(rng: Random, scene: Scene) -> list[Question]:
     """The questions of `scene`, a balanced mixture, none twice."""
     asks = allowed(scene)
-    kinds = [*asks, "choice", *_main_kinds(scene)]
+    main = ["chart", "chart"] if scene.chart is not None else ["reading"] if scene.writings else []
+    kinds = [*asks, "choice", *main]  # what a picture of this sort is mostly asked gets a second share
     wanted = rng.randint(FEWEST, MOST)
     found: dict[str, Question] = {}
     taken = dict.fromkeys(kinds, 0)
@@ -91,7 +111,7 @@ def with_unknown(rng: Random, scene: Scene, questions: list[Question], share: fl
     """The same questions, each with probability `share` replaced by one of what `scene` does not hold."""
     kept: dict[str, Question] = {}
     for question in questions:
-        draft = unknown.ask_unknown(rng, scene) if rng.random() < share else None
+        draft = ask_unknown(rng, scene) if rng.random() < share else None
         if draft is not None:
             question = Question(draft.kind, draft.question, draft.answer)
         kept.setdefault(question.question, question)
@@ -105,7 +125,7 @@ def questions_of_nothing(rng: Random, scene: Scene) -> list[Question]:
     for _ in range(ATTEMPTS):
         if len(found) == wanted:
             break
-        draft = _nothing_there(rng) if rng.random() < NOTHING_THERE_SHARE else unknown.ask_unknown(rng, scene)
+        draft = _nothing_there(rng) if rng.random() < NOTHING_THERE_SHARE else ask_unknown(rng, scene)
         if draft is not None:
             found.setdefault(draft.question, Question(draft.kind, draft.question, draft.answer))
     return list(found.values())
@@ -116,13 +136,6 @@ def _nothing_there(rng: Random) -> Draft:
     if rng.random() < 0.5:
         return Draft("presence", say(rng, "presence", a=article(shape)), NO)
     return Draft("count", say(rng, "count", noun=plural(shape)), "0")
-
-
-def _main_kinds(scene: Scene) -> list[str]:
-    """The kinds that get a second share: what a picture of this sort is mostly asked."""
-    if scene.chart is not None:
-        return ["chart", "chart"]
-    return ["reading"] if scene.writings else []
 
 
 def _plain(rng: Random, scene: Scene, asks: list[Ask]) -> Question | None:
@@ -147,3 +160,71 @@ def _choice(rng: Random, scene: Scene, asks: dict[str, list[Ask]]) -> Question |
     joint, first = rng.choice(((" ", " "), ("\n", "\n"), (" ", "\n")))
     question = draft.question + first + joint.join(listed) + say(rng, "choice")
     return Question("choice", question, OPTION_LETTERS[options.index(draft.answer)])
+
+
+def ask_unknown(rng: Random, scene: Scene) -> Draft | None:
+    """A question that supposes what `scene` does not hold."""
+    if scene.texture is not None and rng.random() < VAGUE_SHARE:
+        return _draft(say(rng, rng.choice(VAGUE_TOPICS)))
+    if not _drawn_text(scene) and scene.axes is None and rng.random() < TEXT_SHARE:
+        return _draft(say(rng, rng.choice(TEXT_TOPICS)))
+    if scene.chart is None and rng.random() < CHART_SHARE:
+        label, other = rng.sample(CAPITALS, 2)
+        return _draft(say(rng, rng.choice(CHART_TOPICS), label=label, other=other))
+    if scene.chart is not None and rng.random() < 0.5:
+        return _about_absent_bar(rng, scene)
+    return _about_absent_thing(rng, scene)
+
+
+def _draft(question: str) -> Draft:
+    return Draft("unknown", question, UNKNOWN)
+
+
+def _drawn_text(scene: Scene) -> str:
+    """All that is written, one after the other."""
+    texts = [writing.text for writing in scene.writings] + [
+        thing.writing.text for thing in scene.things if thing.writing
+    ]
+    texts += [writing.text for writing in scene.chart.writings] if scene.chart is not None else []
+    return "".join(texts)
+
+
+def _about_absent_bar(rng: Random, scene: Scene) -> Draft:
+    assert scene.chart is not None
+    drawn = _drawn_text(scene) + "".join(bar.label for bar in scene.chart.bars)
+    label = rng.choice([letter for letter in CAPITALS if letter not in drawn])
+    return _draft(say(rng, rng.choice(("chart value", "chart bar color")), label=label))
+
+
+def _about_absent_thing(rng: Random, scene: Scene) -> Draft | None:
+    """Its colour, its place, or what is beside it."""
+    shapes, colors = absent_shapes(scene), absent_colors(scene)
+    topic = rng.choices(TOPICS, TOPIC_WEIGHTS)[0]
+    if len(shapes) < LEAST_ABSENT or not colors:
+        return None
+    if topic == "shape of color":
+        ref = f"the {rng.choice(colors)} {rng.choice(('thing', 'shape', 'object'))}"
+        return _draft(say(rng, "shape", ref=ref))
+    shape, other = rng.sample(shapes, LEAST_ABSENT)
+    ref = f"the {shape}" if rng.random() < BARE_SHARE else f"the {rng.choice(COLORS)} {shape}"
+    if scene.things and topic != "color" and rng.random() < NEARLY_SHARE:  # the shape is there, in another colour
+        ref = f"the {rng.choice(colors)} {rng.choice(scene.things).shape}"
+    return _draft(say(rng, topic, ref=ref, other=f"the {other}", side=rng.choice(SIDES)))
+
+
+def absent_shapes(scene: Scene) -> list[str]:
+    """Shapes that nothing in `scene` could be called or taken for."""
+    text = _drawn_text(scene).lower()
+    alike = {shape for letter, shapes in LETTER_SHAPES.items() if letter in text for shape in shapes}
+    if scene.chart is not None or scene.axes is not None or scene.background.style == "grid":
+        alike |= {"rectangle", "square"}
+    things = [shape for shape in SHAPES if any(thing.shape == shape or called(thing, shape) for thing in scene.things)]
+    return [shape for shape in SHAPES if shape not in alike and shape not in things]
+
+
+def absent_colors(scene: Scene) -> list[str]:
+    """Colours of nothing in `scene`, its writing and its background left out too."""
+    used = {thing.color for thing in scene.things} | {writing.color for writing in scene.writings}
+    used |= {thing.writing.color for thing in scene.things if thing.writing is not None}
+    used |= {bar.color for bar in scene.chart.bars} if scene.chart is not None else set()
+    return [name for name in COLORS if name not in used and name != scene.background.name]

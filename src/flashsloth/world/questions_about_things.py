@@ -9,7 +9,6 @@ from __future__ import annotations
 from random import Random
 
 from flashsloth.world.captions import cell
-from flashsloth.world.lexicon import altered
 from flashsloth.world.references import (
     BIGGER,
     EXTREME_SHARE,
@@ -22,7 +21,7 @@ from flashsloth.world.references import (
     sample_noun,
 )
 from flashsloth.world.scene import Scene, Thing
-from flashsloth.world.vocabulary import COLORS, LOOSE_NAMES, NO, POSITIONS, SHAPES, YES, article, plural
+from flashsloth.world.vocabulary import COLORS, LOOSE_NAMES, NO, POSITIONS, SHAPES, YES, altered, article, plural
 from flashsloth.world.wordings import say
 
 GROUND_SHARE = 0.12  # of the questions of colour are about the background

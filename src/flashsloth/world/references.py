@@ -1,10 +1,7 @@
-"""Names of things: ways to speak of one thing that fit no other in the picture.
+"""Names of things: ways to speak of one thing that fit no other in the picture; and questions before they are final.
 
 In: a random stream, a `Scene`, one of its things. Out: "the circle", "the red shape", "the leftmost object", or None.
-
-A question before it is final: with the wrong answers that a choice could offer.
-
-In: what one of the `ask_...` functions found. Out: a record that `questions` turns into a `Question`.
+What the `ask_...` functions find by such names is a `Draft`, which `questions` turns into a `Question`.
 """
 
 from __future__ import annotations
@@ -51,11 +48,8 @@ def references(rng: Random, scene: Scene, thing: Thing, hide: str = "") -> list[
     if len(things) == 1 and rng.random() < 0.5:
         return list(ONLY_NAMES)
     found: list[str] = []
-    if (
-        hide != "shape"
-        and _alone(things, lambda other: other.shape == thing.shape)
-        and not loosely(things, thing.shape)
-    ):
+    is_only_one = _alone(things, lambda other: other.shape == thing.shape)
+    if hide != "shape" and is_only_one and not loosely(things, thing.shape):
         found += [f"the {thing.shape}"] * 2
     if hide != "color" and _alone(things, lambda other: other.color == thing.color):
         found += [f"the {thing.color} {noun}"] * (3 if hide else 1)
@@ -70,9 +64,7 @@ def references(rng: Random, scene: Scene, thing: Thing, hide: str = "") -> list[
 
 def loosely(things: list[Thing], shape: str) -> bool:
     """Whether a thing in the picture might also be called `shape`, or be meant by it."""
-    return any(
-        shape in LOOSE_NAMES.get(other.shape, ()) or other.shape in LOOSE_NAMES.get(shape, ()) for other in things
-    )
+    return any(called(other, shape) for other in things)
 
 
 def _extremes(rng: Random, scene: Scene, thing: Thing, noun: str) -> list[str]:

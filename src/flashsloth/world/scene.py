@@ -51,14 +51,14 @@ class Box:
     def center(self) -> Point:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
+    @property
+    def corners(self) -> list[Point]:
+        return [(self.left, self.top), (self.right, self.top), (self.right, self.bottom), (self.left, self.bottom)]
+
     def meets(self, other: Box, margin: float = 0.0) -> bool:
         """Whether the two come closer than `margin` to each other."""
-        return (
-            self.left < other.right + margin
-            and other.left < self.right + margin
-            and self.top < other.bottom + margin
-            and other.top < self.bottom + margin
-        )
+        across = self.left < other.right + margin and other.left < self.right + margin
+        return across and self.top < other.bottom + margin and other.top < self.bottom + margin
 
 
 @dataclass(slots=True)

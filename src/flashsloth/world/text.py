@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from flashsloth.world.colors import RGB, sample_legible
 from flashsloth.world.fonts import Face, faces, font
-from flashsloth.world.scene import Background, Box, Point, Writing, WritingKind
+from flashsloth.world.scene import Background, Box, Point, Writing, WritingKind, bounds
 
 MODEL_SIDE = 120  # px: the square that a padded picture is shrunk to before it is read
 READABLE_CAP = 9.0  # px of cap height after that shrink
@@ -43,14 +43,8 @@ def write_at(
     box = Box(x + left, y + top, x + right, y + bottom)
     writing = Writing(text, kind, color, rgb, face, size, (x, y), box, angle)
     if angle:
-        writing.box = _turned_box(box, center, angle)
+        writing.box = bounds([turned(corner, center, angle) for corner in box.corners])
     return writing
-
-
-def _turned_box(box: Box, center: Point, angle: float) -> Box:
-    corners = [(box.left, box.top), (box.right, box.top), (box.right, box.bottom), (box.left, box.bottom)]
-    xs, ys = zip(*(turned(corner, center, angle) for corner in corners), strict=True)
-    return Box(min(xs), min(ys), max(xs), max(ys))
 
 
 def turned(point: Point, center: Point, angle: float) -> Point:
@@ -110,15 +104,10 @@ def character_boxes(writing: Writing) -> list[tuple[str, Box]]:
         left, top, right, bottom = shape.getbbox(char, anchor="ls")
         box = Box(start + left, y + top, start + right, y + bottom)
         if writing.angle:
-            box = _upright(box, center, writing.angle)
+            middle, width, height = turned(box.center, center, writing.angle), box.width / 2, box.height / 2
+            box = Box(middle[0] - width, middle[1] - height, middle[0] + width, middle[1] + height)
         boxes.append((char, box))
     return boxes
-
-
-def _upright(box: Box, center: Point, angle: float) -> Box:
-    """A box of the same size whose centre has been turned."""
-    x, y = turned(box.center, center, angle)
-    return Box(x - box.width / 2, y - box.height / 2, x + box.width / 2, y + box.height / 2)
 
 
 def draw_writing(canvas: Image.Image, writing: Writing) -> None:

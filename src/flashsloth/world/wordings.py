@@ -284,28 +284,12 @@ def say(rng: Random, topic: str, /, **gaps: str) -> str:
     return template.format(**gaps)
 
 
-def all_wordings() -> list[str]:
-    """Every template and every phrase that fills one, as written."""
-    return [wording for wordings in WORDINGS.values() for wording in wordings] + list(OTHER_PHRASES)
-
-
 def closed_vocabulary() -> list[str]:
     """Every word of wordings, answers and captions, sorted, without digits and without words drawn into pictures."""
-    phrases = [
-        *SHAPES,
-        *map(plural, SHAPES),
-        *COLORS,
-        *POSITIONS,
-        *OPTION_LETTERS,
-        YES,
-        NO,
-        UNKNOWN,
-        "grey",
-        "a",
-        "an",
-        "the",
-    ]
-    for wording in [*all_wordings(), *NAME_PHRASES]:
+    phrases = [*SHAPES, *map(plural, SHAPES), *COLORS, *POSITIONS, *OPTION_LETTERS, YES, NO, UNKNOWN]
+    phrases += ["grey", "a", "an", "the"]
+    written = [wording for wordings in WORDINGS.values() for wording in wordings]
+    for wording in (*written, *OTHER_PHRASES, *NAME_PHRASES):
         template = re.sub(r"\{\w*\}", " ", wording)
         phrases += [template, template.lower()]
         phrases += [re.sub(r"olor", "olour", version) for version in (template, template.lower())]

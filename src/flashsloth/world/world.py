@@ -10,7 +10,7 @@ from random import Random
 from PIL import Image
 
 from flashsloth.errors import FlashSlothError
-from flashsloth.world.background import draw_axes, paint_background
+from flashsloth.world.background import draw_axes, paint_background, paint_texture
 from flashsloth.world.captions import caption
 from flashsloth.world.chart import draw_chart
 from flashsloth.world.compose import LEVELS, compose, compose_nothing
@@ -19,7 +19,6 @@ from flashsloth.world.labels import PatchLabels, patch_labels
 from flashsloth.world.questions import Question, questions_of_nothing, sample_questions, with_unknown
 from flashsloth.world.scene import Scene
 from flashsloth.world.text import draw_writing
-from flashsloth.world.textures import paint_texture
 
 SPLITS = ("train", "test")
 SHADED_SHARE = 0.3  # of the pictures drawn by distance have shaded faces

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from flashsloth.errors import FlashSlothError
-from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Score, ask_all, total_of
+from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Report, ask_all
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, Question
 from flashsloth.yaml_file import Expected, StrictModel, checked, dotted, listed, read_yaml
@@ -49,33 +49,11 @@ class QuestionsError(FlashSlothError, ValueError):
     """A file of questions that cannot be used."""
 
 
-@dataclass
-class PicturesReport:
-    """What was found.
+@dataclass(kw_only=True)
+class PicturesReport(Report):
+    """What was found by a file of questions; `also` has a row for each folder too."""
 
-    Attributes:
-        model: its name.
-        questions: the file.
-        pictures: how many were shown.
-        seconds: how long it took.
-        kinds: a row for each kind of question.
-        also: rows that count the same questions otherwise: by folder, and what was read without regard to case.
-        total: all questions.
-    """
-
-    model: str
     questions: str
-    pictures: int
-    seconds: float
-    kinds: list[Score]
-    also: list[Score]
-    total: Score
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        plain = {name: getattr(self, name) for name in ("model", "questions", "pictures", "seconds")}
-        rows = {name: [score.to_dict() for score in getattr(self, name)] for name in ("kinds", "also")}
-        return {**plain, **rows, "total": self.total.to_dict()}
 
 
 def read_questions(file: str | Path) -> list[PictureQuestions]:
@@ -125,4 +103,6 @@ def evaluate_pictures(
     groups = dict.fromkeys(picture.group for picture in pictures if picture.group is not None)
     also = tallies.scores([READING_ANY_CASE, *groups])
     seconds = time.perf_counter() - started
-    return PicturesReport(sloth.name, str(file), len(pictures), seconds, kinds, also, total_of(kinds))
+    return PicturesReport(
+        model=sloth.name, pictures=len(pictures), seconds=seconds, kinds=kinds, also=also, questions=str(file)
+    )

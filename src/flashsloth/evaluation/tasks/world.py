@@ -14,40 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Score, ask_all, total_of
+from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Report, ask_all
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, World
 
 
-@dataclass
-class WorldReport:
-    """What was found.
+@dataclass(kw_only=True)
+class WorldReport(Report):
+    """What was found in a world of this seed and level, and of this share of what can't be told."""
 
-    Attributes:
-        model: its name.
-        seed, level, unknown: of the world.
-        pictures: how many were shown.
-        seconds: how long it took, drawing included.
-        kinds: a row for each kind of question that was asked, in the world's order.
-        also: rows that count some of the same questions otherwise.
-        total: all questions.
-    """
-
-    model: str
     seed: int
     level: int
-    pictures: int
-    seconds: float
-    kinds: list[Score]
-    also: list[Score]
-    total: Score
     unknown: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        plain = {name: getattr(self, name) for name in ("model", "seed", "level", "unknown", "pictures", "seconds")}
-        rows = {name: [score.to_dict() for score in getattr(self, name)] for name in ("kinds", "also")}
-        return {**plain, **rows, "total": self.total.to_dict()}
 
 
 def evaluate_world(
@@ -81,4 +59,5 @@ def evaluate_world(
     tallies = ask_all(sloth, (PictureQuestions(sample.image, sample.questions) for sample in samples), progress)
     kinds, also = tallies.scores(KINDS), tallies.scores([READING_ANY_CASE])
     seconds = time.perf_counter() - started
-    return WorldReport(sloth.name, seed, level, count, seconds, kinds, also, total_of(kinds), unknown)
+    found: dict[str, Any] = {"model": sloth.name, "pictures": count, "seconds": seconds, "kinds": kinds, "also": also}
+    return WorldReport(**found, seed=seed, level=level, unknown=unknown)
