@@ -11,23 +11,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from speed_result import LOAD, NEW, OLD, TITLES, WALL, Comparison
 
 from flashsloth.benchmark.timing import CpuContention, Patience, own_seconds
+from flashsloth.benchmark.worker_process import WorkerProcess
 
 WARM_UPS = 3
 LEAST_SECONDS = 0.5
 """A measurement repeats its workload so long, and takes the median."""
 SETTLE_SECONDS = 0.3
 """Before a measurement: threads of the process that worked before may still be spinning for work."""
-
-
-class Worker(Protocol):
-    """What is asked; `worker_process.WorkerProcess`."""
-
-    def request(self, do: str, **arguments: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class Comparer:
                 comparison.discarded = patience.discarded
 
     def _pair(
-        self, workers: dict[str, Worker], name: str, number: int, watch: CpuContention
+        self, workers: dict[str, WorkerProcess], name: str, number: int, watch: CpuContention
     ) -> tuple[dict[str, dict[str, Any]], float]:
         """A measurement of each tree; and what other programs took in the more disturbed one."""
         pair, shares = {}, []
@@ -121,7 +116,7 @@ class Comparer:
                 pair = {tree: found[tree][name][0] for tree in (OLD, NEW)}
                 comparison.add(pair, max(found[tree][name][1] for tree in (OLD, NEW)))
 
-    def _whole_process(self, tree: str, worker: Worker, number: int) -> dict[str, tuple[dict[str, Any], float]]:
+    def _whole_process(self, tree: str, worker: WorkerProcess, number: int) -> dict[str, tuple[dict[str, Any], float]]:
         """Every workload once: its measurement, and what other programs took meanwhile."""
         watch = CpuContention(own=lambda: own_seconds() + worker.request("cpu"))
         since = watch.read()
@@ -135,7 +130,7 @@ class Comparer:
         return found
 
     def _measure_first(
-        self, worker: Worker, name: str, number: int, watch: CpuContention
+        self, worker: WorkerProcess, name: str, number: int, watch: CpuContention
     ) -> tuple[dict[str, Any], float]:
         """What this process had not to do before: a workload that is over soon is warmed up, a long one is not."""
         since = watch.read()
@@ -145,20 +140,20 @@ class Comparer:
             measured = self._measure(worker, name, number + self._settings.pairs)
         return measured, watch.others_share(since)
 
-    def _warm_up(self, worker: Worker, name: str, number: int = 0, times: int = WARM_UPS) -> dict[str, Any]:
+    def _warm_up(self, worker: WorkerProcess, name: str, number: int = 0, times: int = WARM_UPS) -> dict[str, Any]:
         """Do it some times; how long that takes says how often later measurements of both trees repeat it."""
         measured = self._measure(worker, name, number, repetitions=times)
         self._repetitions.setdefault(name, math.ceil(LEAST_SECONDS / measured["seconds"]))
         return measured
 
-    def _prepare(self, tree: str, worker: Worker) -> dict[str, Any]:
+    def _prepare(self, tree: str, worker: WorkerProcess) -> dict[str, Any]:
         """Load, and answer for the first time."""
         self.about[tree] = worker.request("about")
         loaded = self._measure(worker, LOAD, number=0, repetitions=1)
         worker.request("check")
         return loaded
 
-    def _measure(self, worker: Worker, name: str, number: int, repetitions: int | None = None) -> dict[str, Any]:
+    def _measure(self, worker: WorkerProcess, name: str, number: int, repetitions: int | None = None) -> dict[str, Any]:
         settings = self._settings
         times = self._repetitions[name] if repetitions is None else repetitions
         if name == LOAD:

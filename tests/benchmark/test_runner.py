@@ -231,5 +231,5 @@ def test_an_interruption_leaves_no_worker() -> None:
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"batch": 0}])
 def test_settings_that_measure_nothing_are_refused(wrong: dict[str, int]) -> None:
     fields: dict[str, Any] = {"repeats": 1, "batch": 1, **wrong}
-    with pytest.raises(BenchmarkError, match="is 0; expected at least 1"):
+    with pytest.raises(BenchmarkError, match="is 0; expected a whole number, at least 1"):
         Settings("cpu", "cpu", StandardJob(), batched=(), **fields)

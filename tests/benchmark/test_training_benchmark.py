@@ -101,7 +101,7 @@ def test_the_report(results: TrainingResults, tmp_path: Path, capsys: pytest.Cap
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BenchmarkError, match="stage is 'encoder'; expected one of alignment, instruction"):
         job(FLASHSLOTH, "encoder")
-    with pytest.raises(BenchmarkError, match="rows is 0; expected at least 1"):
+    with pytest.raises(BenchmarkError, match="rows is 0; expected a whole number, at least 1"):
         job(FLASHSLOTH, "alignment", rows=0)
     with pytest.raises(BenchmarkError, match=r"request is 'sing'; expected one of .*measure"):
         Worker().answer({"do": "sing"})

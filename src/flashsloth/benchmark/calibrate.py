@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from flashsloth.benchmark.results import Figures, ModelResult, Results, bandwidth_beside, figures_of
+from flashsloth.benchmark.results import Figures, ModelResult, Results, bandwidth_beside
 from flashsloth.benchmark.workload import MODELS
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
@@ -39,7 +39,7 @@ def fit_efficiencies(results: Results) -> dict[tuple[str, str], Efficiency]:
     found: dict[tuple[str, str], list[Efficiency]] = defaultdict(list)
     for model in _measured(results, PUBLISHED):
         planned, key = plan_of(model, results), _key(model, results)
-        shares = fit_shares(planned, measured_seconds(figures_of(model, results.machine)))
+        shares = fit_shares(planned, measured_seconds(Figures(model, results.machine)))
         row = _row(model, results, shares["decode"])
         if row is None:
             row = EFFICIENCIES[key].row if key in EFFICIENCIES else 0.0
@@ -60,7 +60,7 @@ def fit_fixed_cost(results: Results) -> FixedCost:
     if model is None or known is None:
         raise BenchmarkError("the small model was not measured where shares are known; run flashsloth bench --quick")
     shares, fixed = known
-    planned, seconds = plan_of(model, results), measured_seconds(figures_of(model, results.machine))
+    planned, seconds = plan_of(model, results), measured_seconds(Figures(model, results.machine))
     look, step = next(stage for stage in planned.stages if stage.name == ENCODE), planned.step
     layer = max(0.0, seconds[ENCODE] - look.limit_seconds / shares.encoder) / look.layers
     token = max(0.0, seconds[STEP] - step.limit_seconds / shares.decode - step.layers * layer)
@@ -71,7 +71,7 @@ def compare(results: Results) -> dict[str, dict[str, float]]:
     """BenchmarkModel -> what a plan says over what was measured: 1 is right, 0.8 to 1.2 within 20 %."""
     quotients = {}
     for model in (*_measured(results, PUBLISHED), *_measured(results, SHIPPED)):
-        planned, found = plan_of(model, results), figures_of(model, results.machine)
+        planned, found = plan_of(model, results), Figures(model, results.machine)
         following = planned.next_question
         pairs = {
             "first token": (planned.first_token_seconds, found.first_token and found.first_token.median),

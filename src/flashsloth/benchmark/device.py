@@ -34,14 +34,14 @@ from torch import nn
 from flashsloth.benchmark.models import BASELINES, make_baseline
 from flashsloth.benchmark.models.baseline import Baseline
 from flashsloth.benchmark.results import make, read_stored
-from flashsloth.benchmark.runner import Worker
 from flashsloth.benchmark.throughput import Agreement, Throughput
 from flashsloth.benchmark.timing import LANGUAGE, PROJECTOR
 from flashsloth.benchmark.training import FLASHSLOTH, FULL_ROWS, STAGE_NAMES, TEXT_TOKENS, TrainingJob, TrainingStep
-from flashsloth.benchmark.worker_process import WorkerError
+from flashsloth.benchmark.worker_process import WorkerError, WorkerProcess
 from flashsloth.benchmark.workload import ModelSpec, StandardJob
 from flashsloth.errors import BenchmarkError
 from flashsloth.files import write_whole
+from flashsloth.planning.flops import check_counts
 from flashsloth.planning.machine import peak_bytes, reset_peak
 from flashsloth.version import __version__
 
@@ -188,9 +188,7 @@ class DeviceSettings:
     size: str | None = "flashsloth"
 
     def __post_init__(self) -> None:
-        for name in ("pictures", "rows", "steps"):
-            if getattr(self, name) < 1:
-                raise BenchmarkError(f"{name} is {getattr(self, name)}; expected at least 1")
+        check_counts(self, pictures=1, rows=1, steps=1)
 
 
 @dataclass
@@ -212,7 +210,7 @@ def measure_device(
     specs: Sequence[ModelSpec],
     trained: Sequence[str],
     settings: DeviceSettings,
-    start: Callable[[], Worker],
+    start: Callable[[], WorkerProcess],
     say: Callable[[str], None],
 ) -> DeviceResults:
     """Measure throughput of `specs` and training steps of `trained`, in a process each."""
@@ -265,7 +263,7 @@ def load_device_results(path: Path) -> DeviceResults:
 
 
 def _measure_throughput(
-    spec: ModelSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
+    spec: ModelSpec, settings: DeviceSettings, start: Callable[[], WorkerProcess], results: DeviceResults
 ) -> None:
     worker = start()
     try:
@@ -287,7 +285,7 @@ def _measure_throughput(
 
 
 def _measure_agreement(
-    spec: ModelSpec, settings: DeviceSettings, start: Callable[[], Worker], results: DeviceResults
+    spec: ModelSpec, settings: DeviceSettings, start: Callable[[], WorkerProcess], results: DeviceResults
 ) -> None:
     asked = {"spec": dataclasses.asdict(spec), "job": dataclasses.asdict(settings.job), "device": settings.device}
     try:
@@ -296,7 +294,7 @@ def _measure_agreement(
         results.failures[spec.name] = str(error)
 
 
-def _asked(start: Callable[[], Worker], do: str, **arguments: Any) -> Any:
+def _asked(start: Callable[[], WorkerProcess], do: str, **arguments: Any) -> Any:
     """One request's result, of a worker that is there for it alone."""
     worker = start()
     try:

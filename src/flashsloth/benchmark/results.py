@@ -35,6 +35,17 @@ Made = TypeVar("Made")
 FORMAT = 2
 """Raised whenever an older program could not read what a newer one writes."""
 RESULTS_FILE = "results.json"
+PERCENTILE = 0.95
+SHOWN_STAGES = {
+    "picture": ("prepare",),
+    "encoder": ("encoder",),
+    "pooling": ("pooling",),
+    "projector": ("projector",),
+    "prefill": ("language", "query"),
+    "other": ("other",),
+}
+"""What reports call a part of the time, and the stages of the clock that it is made of."""
+STEP = "step"
 
 
 @dataclass
@@ -228,19 +239,6 @@ def _model_result(stored: Mapping[str, Any]) -> ModelResult:
     return make(ModelResult, stored, **dict.fromkeys(("runs", "again", "batches"), partial(make, Run)))
 
 
-PERCENTILE = 0.95
-SHOWN_STAGES = {
-    "picture": ("prepare",),
-    "encoder": ("encoder",),
-    "pooling": ("pooling",),
-    "projector": ("projector",),
-    "prefill": ("language", "query"),
-    "other": ("other",),
-}
-"""What reports call a part of the time, and the stages of the clock that it is made of."""
-STEP = "step"
-
-
 @dataclass(frozen=True)
 class Spread:
     """Several measurements of the same thing, in seconds."""
@@ -249,12 +247,14 @@ class Spread:
     p95: float
 
 
-@dataclass(frozen=True)
 class Figures:
-    """One model's; made by :func:`figures_of`.
+    """What one model's measurements come to.
+
+    Args:
+        model: what was measured.
+        machine: on what.
 
     Attributes:
-        model: what they were made of.
         first_token, token, response: seconds; a token's spread is over all gaps of all runs.
         tokens_per_second: one over the median run's mean gap.
         stages: shown stage -> median seconds up to the first token.
@@ -267,21 +267,26 @@ class Figures:
         disturbed: how many runs that count were disturbed.
     """
 
-    model: ModelResult
-    first_token: Spread | None
-    token: Spread | None
-    response: Spread | None
-    tokens_per_second: float | None
-    stages: dict[str, float]
-    first_flops: float | None
-    first_limit: float | None
-    token_limit: float | None
-    first_share: float | None
-    token_share: float | None
-    again: Spread | None
-    batch_rate: float | None
-    batch_response: Spread | None
-    disturbed: int
+    def __init__(self, model: ModelResult, machine: Mapping[str, Any]) -> None:
+        runs, rows = model.runs, model.batch_rows
+        gap, batch_gap = (_median(some, "token") if some else None for some in (runs, model.batches))
+        rate = machine["matrix_rate"].get(model.dtype)
+        self.model = model
+        self.first_token = _spread([run.first_token for run in runs])
+        self.token = _spread([one for run in runs for one in run.gaps])
+        self.response = _spread([run.response for run in runs])
+        self.tokens_per_second = None if gap is None else 1 / gap
+        self.stages = {name: _stage(runs, parts) for name, parts in SHOWN_STAGES.items()} if runs else {}
+        self.first_flops = sum(model.flops.values()) - model.flops.get(STEP, 0.0) if model.flops else None
+        self.first_limit = None if self.first_flops is None or rate is None else self.first_flops / rate
+        self.token_limit = _token_limit(model)
+        first, limit = self.first_token, self.first_limit
+        self.first_share = None if first is None or limit is None else limit / first.median
+        self.token_share = None if gap is None or self.token_limit is None else self.token_limit / gap
+        self.again = _spread([run.first_token for run in model.again])
+        self.batch_rate = None if batch_gap is None or rows is None else rows / batch_gap
+        self.batch_response = _spread([run.response for run in model.batches])
+        self.disturbed = sum(run.disturbed for run in (*runs, *model.again, *model.batches))
 
 
 @dataclass(frozen=True)
@@ -297,35 +302,7 @@ class Ratio:
 
 def all_figures(results: Results) -> list[Figures]:
     """Of every model, in the order of the results."""
-    return [figures_of(model, results.machine) for model in results.subjects]
-
-
-def figures_of(model: ModelResult, machine: dict[str, Any]) -> Figures:
-    """Of one model."""
-    runs = model.runs
-    first_flops = sum(model.flops.values()) - model.flops.get(STEP, 0.0) if model.flops else None
-    first_limit = _first_limit(model, first_flops, machine)
-    token_limit = _token_limit(model)
-    first, token = _spread([run.first_token for run in runs]), _spread([gap for run in runs for gap in run.gaps])
-    mean_gap = statistics.median(run.token for run in runs) if runs else None
-    batch_gap = statistics.median(run.token for run in model.batches) if model.batches else None
-    return Figures(
-        model=model,
-        first_token=first,
-        token=token,
-        response=_spread([run.response for run in runs]),
-        tokens_per_second=None if mean_gap is None else 1 / mean_gap,
-        stages={name: _stage(runs, parts) for name, parts in SHOWN_STAGES.items()} if runs else {},
-        first_flops=first_flops,
-        first_limit=first_limit,
-        token_limit=token_limit,
-        first_share=None if first is None or first_limit is None else first_limit / first.median,
-        token_share=None if mean_gap is None or token_limit is None else token_limit / mean_gap,
-        again=_spread([run.first_token for run in model.again]),
-        batch_rate=None if batch_gap is None or model.batch_rows is None else model.batch_rows / batch_gap,
-        batch_response=_spread([run.response for run in model.batches]),
-        disturbed=sum(run.disturbed for run in (*runs, *model.again, *model.batches)),
-    )
+    return [Figures(model, results.machine) for model in results.subjects]
 
 
 def ratios(results: Results) -> list[Ratio]:
@@ -348,11 +325,6 @@ def percentile(values: Sequence[float], share: float = PERCENTILE) -> float:
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-
-def _first_limit(model: ModelResult, flops: float | None, machine: dict[str, Any]) -> float | None:
-    rate = machine["matrix_rate"].get(model.dtype)
-    return None if flops is None or rate is None else flops / rate
 
 
 def bandwidth_beside(model: ModelResult) -> float:

@@ -17,13 +17,13 @@ import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from flashsloth.benchmark.results import ModelResult, PairedRun, Results, Run
 from flashsloth.benchmark.timing import Patience, is_disturbed
-from flashsloth.benchmark.worker_process import WorkerError
+from flashsloth.benchmark.worker_process import WorkerError, WorkerProcess
 from flashsloth.benchmark.workload import BASELINE, ModelSpec, StandardJob
-from flashsloth.errors import BenchmarkError
+from flashsloth.planning.flops import check_counts
 from flashsloth.version import __version__
 
 SETTLE_SECONDS = 0.3
@@ -34,14 +34,6 @@ MOST_BATCHES = 3
 MACHINE_PATIENCE = 3
 WEIGHTS_FACTOR, WORK_BYTES = 1.2, 1.5e9
 """A model needs its weights and so much more while they are packed, and this for libraries and activations."""
-
-
-class Worker(Protocol):
-    """What is asked; `worker_process.WorkerProcess`."""
-
-    def request(self, do: str, **arguments: Any) -> Any: ...
-
-    def close(self, *, at_once: bool = False) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -65,17 +57,15 @@ class Settings:
     batched: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "batch"):
-            if getattr(self, name) < 1:
-                raise BenchmarkError(f"{name} is {getattr(self, name)}; expected at least 1")
+        check_counts(self, repeats=1, batch=1)
 
 
 class ModelWorker:
     """One model's place: its worker, while there is one, and what was found of it."""
 
-    def __init__(self, spec: ModelSpec, settings: Settings, start: Callable[[], Worker], say: Callable) -> None:
+    def __init__(self, spec: ModelSpec, settings: Settings, start: Callable[[], WorkerProcess], say: Callable) -> None:
         self.spec, self._settings, self._start, self._say = spec, settings, start, say
-        self._worker: Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._pictures = 0
         self.result = ModelResult(spec.name, spec.title, spec.kind, spec.dtype, spec.precision, spec.varies)
 
@@ -181,7 +171,7 @@ class Bench:
     def __init__(
         self,
         settings: Settings,
-        start: Callable[[], Worker],
+        start: Callable[[], WorkerProcess],
         available: Callable[[], int],
         say: Callable[[str], None],
         keep: Callable[[Results], None] | None = None,

@@ -35,7 +35,7 @@ from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.layout import PromptLayout
 from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
-from flashsloth.planning.flops import COLOR_CHANNELS
+from flashsloth.planning.flops import COLOR_CHANNELS, check_counts
 from flashsloth.planning.machine import cpu_name, peak_bytes, reset_peak
 from flashsloth.planning.memory import LiveMemory
 from flashsloth.planning.model_shape import find_model
@@ -80,10 +80,7 @@ class TrainingJob:
         for name, choices in (("subject", MODELS), ("stage", STAGE_NAMES), ("dtype", tuple(DTYPES))):
             if getattr(self, name) not in choices:
                 raise BenchmarkError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
-        for name in ("layers", "rows", "text_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BenchmarkError(f"{name} is {value}; expected at least 1")
+        check_counts(self, rows=1, text_tokens=1, **({} if self.layers is None else {"layers": 1}))
 
     @property
     def has_queries(self) -> bool:

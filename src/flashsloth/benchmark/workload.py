@@ -24,6 +24,7 @@ from torch import nn
 from flashsloth.benchmark.timing import LANGUAGE, Parts, StageClock
 from flashsloth.errors import BenchmarkError
 from flashsloth.planning import NEW_TOKENS, OPENING_SHARE, TEXT_TOKENS
+from flashsloth.planning.flops import check_counts
 
 WIDTH, HEIGHT = 640, 480
 """Of every picture, in pixels."""
@@ -146,10 +147,7 @@ class StandardJob:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("text_tokens", LEAST_TEXT_TOKENS), ("new_tokens", LEAST_NEW_TOKENS), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise BenchmarkError(f"{name} is {value!r}; expected a whole number, at least {least}")
+        check_counts(self, text_tokens=LEAST_TEXT_TOKENS, new_tokens=LEAST_NEW_TOKENS, seed=0)
 
     def picture(self, number: int) -> Image.Image:
         """Coloured noise, RGB; another number, another picture."""

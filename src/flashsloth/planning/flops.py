@@ -85,6 +85,19 @@ class Precision:
         return matrix.size + matrix.outputs * self.itemsize  # one scale an output
 
 
+def check_counts(owner: Any, **least: int) -> None:
+    """Check fields that count something, and make `int` of a number of another kind (numpy's).
+
+    Raises:
+        BenchmarkError: for one that is not a whole number of at least so much.
+    """
+    for name, lowest in least.items():
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
+            raise BenchmarkError(f"{name} is {value!r}; expected a whole number, at least {lowest}")
+        object.__setattr__(owner, name, int(value))
+
+
 @dataclass(frozen=True)
 class Workload:
     """What is asked.
@@ -102,11 +115,7 @@ class Workload:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("pictures", 0), ("text_tokens", 1), ("new_tokens", 1), ("batch", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise BenchmarkError(f"{name} is {value!r}; expected a whole number, at least {least}")
-            object.__setattr__(self, name, int(value))
+        check_counts(self, pictures=0, text_tokens=1, new_tokens=1, batch=1)
 
     @property
     def all_pictures(self) -> int:
