@@ -131,7 +131,7 @@ def test_a_folder_that_is_taken_is_replaced_only_when_asked_to(adapter: Path, tm
     assert not (out / "mine.txt").exists()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("old", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="is no checkpoint, so it is not replaced"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint, so it is not replaced"):
         merge(adapter, tmp_path / "notes", replace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "notes"]
 

@@ -121,7 +121,7 @@ class AdapterFolder:
         except (LoadError, CheckpointError) as error:
             hint = "" if given is not None else ": say where it is now with `flashsloth merge --base`"
             raise AdapterError(
-                f"{self.path} was made for {str(name)!r}, which is not to be had ({error}){hint}"
+                f"{self.path} was made for {str(name)!r}, which cannot be found ({error}){hint}"
             ) from error
         if is_adapter(folder):
             raise AdapterError(f"the base {folder} is an adapter itself: merge it first with `flashsloth merge`")

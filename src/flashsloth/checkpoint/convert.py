@@ -29,16 +29,8 @@ from flashsloth.model.loading.companions import (
     write_published_companions,
 )
 from flashsloth.model.loading.folders import CONFIG, appearing_folder, is_adapter, local_folder, split_hub_options
-from flashsloth.model.loading.preflight import (
-    check_json_files,
-    check_sizes,
-    config_of,
-    expected_shapes,
-    joined,
-    shape_problems,
-)
+from flashsloth.model.loading.preflight import check_json_files, config_of, refuse_differences, tensor_differences
 from flashsloth.model.loading.published_config import (
-    allowed_missing_keys,
     by_our_names,
     flat_config,
     is_published_dict,
@@ -112,33 +104,24 @@ def convert(
             named = dict(tensors)
         else:
             raise CheckpointError(f"{folder} holds a model of type {flat.get('model_type')!r}, expected a FlashSloth")
-        _check_whole(folder, config, named)
+        differences = tensor_differences(folder, config, named)
+        if differences.lacks_stage_2:
+            logger.warning("%s has no query tokens and no EmbQ (stage 1), and so will its copy", folder)
+        refuse_differences(folder, differences)
         if to == PUBLISHED:
-            _write_published(folder, work, config, tensors)
-            named = {_published_name(name): tensor for name, tensor in named.items()}
+            text = json.dumps(flat_config(config, stored_dtype(tensors.values())), indent=2, sort_keys=True)
+            (work / CONFIG).write_text(text + "\n", encoding="utf-8")
+            write_published_companions(folder, work, config)
+            for name in named:
+                if to_published(name) is None:
+                    raise CheckpointError(f"the published layout has no place for {name}")
+            named = {str(to_published(name)): tensor for name, tensor in named.items()}
         else:
             _write_ours(folder, work, config, is_published=is_published_dict(flat))
         _write_shards(folder, work, named, max_shard_size)
         shutil.rmtree(work / _BIN_SCRATCH, ignore_errors=True)
     logger.info("%s: %d tensors in the %s layout", target, len(tensors), to)
     return target
-
-
-def _check_whole(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> None:
-    """Every tensor of the model there, of its shape, and no other; stage 1 may lack what stage 2 trains."""
-    check_sizes(folder, config, named)
-    expected = expected_shapes(config)
-    missing = set(expected) - set(named)
-    if lacking := allowed_missing_keys(config, missing, expected):
-        logger.warning("%s has no query tokens and no EmbQ (stage 1), and so will its copy", folder)
-        missing -= lacking
-    problems = [f"{name} is missing, expected {list(expected[name])}" for name in sorted(missing)]
-    problems += [
-        f"{named[name].file.name}: {named[name].name} is unexpected" for name in sorted(set(named) - set(expected))
-    ]
-    problems += shape_problems(expected, named)
-    if problems:
-        raise CheckpointError(f"{folder} does not hold this model: {joined(problems)}")
 
 
 def _write_ours(folder: Path, work: Path, config: FlashSlothConfig, *, is_published: bool) -> None:
@@ -154,21 +137,6 @@ def _write_ours(folder: Path, work: Path, config: FlashSlothConfig, *, is_publis
         published_processor(folder, config).save_pretrained(work)
     else:
         FlashSlothProcessor.from_pretrained(folder).save_pretrained(work)
-
-
-def _write_published(folder: Path, work: Path, config: FlashSlothConfig, tensors: Mapping[str, StoredTensor]) -> None:
-    """The flat configuration and what stands beside it."""
-    flat = flat_config(config, stored_dtype(tensors.values()))
-    text = json.dumps(flat, indent=2, sort_keys=True)
-    (work / CONFIG).write_text(text + "\n", encoding="utf-8")
-    write_published_companions(folder, work, config)
-
-
-def _published_name(name: str) -> str:
-    renamed = to_published(name)
-    if renamed is None:
-        raise CheckpointError(f"the published layout has no place for {name}")
-    return renamed
 
 
 def _write_shards(

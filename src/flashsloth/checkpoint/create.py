@@ -90,7 +90,8 @@ def extended_tokenizer(name: str, vocab_size: int) -> ExtendedTokenizer:
         raise CreateError(f"{name} has no tokenizer that can be loaded: {one_line(error)}") from error
     if not tokenizer.is_fast:
         raise CreateError(f"{name}: {type(tokenizer).__name__} is a slow tokenizer, expected one with a tokenizer.json")
-    bos_token = _own_beginning(tokenizer)
+    ids = tokenizer("a")["input_ids"]
+    begins = tokenizer.bos_token_id is not None and ids and ids[0] == tokenizer.bos_token_id
     if tokenizer.eos_token is None:
         tokenizer.add_special_tokens({"eos_token": END_TOKEN})
     if tokenizer.pad_token is None:
@@ -106,16 +107,9 @@ def extended_tokenizer(name: str, vocab_size: int) -> ExtendedTokenizer:
         anchor_token_id=_anchor(tokenizer, name),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        bos_token=bos_token,
+        bos_token=str(tokenizer.bos_token) if begins else "",
         rows=max(vocab_size, max(tokenizer.get_vocab().values()) + 1),
     )
-
-
-def _own_beginning(tokenizer: Any) -> str:
-    """The token it begins every text with, unasked; empty if it does not."""
-    ids = tokenizer("a")["input_ids"]
-    begins = tokenizer.bos_token_id is not None and ids and ids[0] == tokenizer.bos_token_id
-    return str(tokenizer.bos_token) if begins else ""
 
 
 def _anchor(tokenizer: Any, name: str) -> int:
@@ -188,7 +182,9 @@ def create(
         model.config.prompt_ids = prompt_ids(processor)
         model.save_pretrained(work, max_shard_size=max_shard_size)
         processor.save_pretrained(work)
-    logger.info("%s: %.2f B parameters, of them new %.1f M", out, _billions(model), _new_millions(model))
+    sizes_of = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    new = sum(size for name, size in sizes_of.items() if name.startswith(_NEW_PARTS))
+    logger.info("%s: %.2f B parameters, of them new %.1f M", out, sum(sizes_of.values()) / 1e9, new / 1e6)
     return out
 
 
@@ -240,8 +236,8 @@ def _model(
         model, info = FlashSlothForConditionalGeneration.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
         )
-    odd = {name for name in info["missing_keys"] if not name.startswith(_NEW_PARTS)} | set(info["unexpected_keys"])
-    assert not odd, odd  # every name was taken from the model's own
+    missing = [name for name in info["missing_keys"] if not name.startswith(_NEW_PARTS)]
+    assert not [*missing, *info["unexpected_keys"]], info  # every name was taken from the model's own
     return model
 
 
@@ -316,11 +312,3 @@ def nearest_divisor(number: int, wanted: int) -> int:
     """The divisor of `number` nearest to `wanted`; of two, the smaller."""
     divisors = [divisor for divisor in range(1, number + 1) if number % divisor == 0]
     return min(divisors, key=lambda divisor: (abs(divisor - wanted), divisor))
-
-
-def _billions(model: Any) -> float:
-    return sum(parameter.numel() for parameter in model.parameters()) / 1e9
-
-
-def _new_millions(model: Any) -> float:
-    return sum(p.numel() for name, p in model.named_parameters() if name.startswith(_NEW_PARTS)) / 1e6

@@ -23,9 +23,8 @@ from flashsloth.model.configuration_flashsloth import STANDARD_GRID, FlashSlothC
 from flashsloth.model.generation import plain_cache
 from flashsloth.model.loading.folders import CONFIG, local_folder, split_hub_options
 from flashsloth.model.loading.non_finite import needless_quantization, non_finite_tensors, wrong_dtypes
-from flashsloth.model.loading.preflight import check_sizes, config_of, expected_shapes, joined, shape_problems
+from flashsloth.model.loading.preflight import check_sizes, config_of, joined, tensor_differences
 from flashsloth.model.loading.published_config import (
-    allowed_missing_keys,
     by_our_names,
     is_published_dict,
     published_config,
@@ -74,7 +73,7 @@ class CheckpointInfo:
         files: weight file -> bytes.
         vocabulary: embedding rows, the tokenizer's tokens, and the ids that matter.
         sizes: everything else that has a number.
-        remarks: what is missing or odd, a line each; empty for a checkpoint with nothing to say about.
+        remarks: what is missing or wrong, a line each; empty for a checkpoint with nothing to say about.
         faults: those of them for which it cannot be loaded.
     """
 
@@ -131,7 +130,9 @@ def inspect_checkpoint(name_or_path: str | Path, **options: Any) -> CheckpointIn
     faults += needless_quantization(flat, tensors.values())
     if flat.get("quantization_config") is None:
         faults += [*wrong_dtypes(tensors.values()), *non_finite_tensors(tensors.values())]
-    remarks = [*faults, *_type_remarks(named), *_companion_remarks(folder, config, published=published)]
+    dtypes = sorted({tensor.dtype for tensor in tensors.values()})
+    several = [f"several types: {', '.join(dtypes)}"] if len(dtypes) > 1 else []
+    remarks = [*faults, *several, *_companion_remarks(folder, config, published=published)]
     if plain_cache(config.text_config) is None:
         remarks.append(
             "its language model answers a request at a time: its layers keep another kind of state than keys and values"
@@ -238,29 +239,21 @@ def _sizes(config: FlashSlothConfig) -> dict[str, Any]:
     }
 
 
-def _type_remarks(named: Mapping[str, StoredTensor]) -> list[str]:
-    dtypes = sorted({tensor.dtype for tensor in named.values()})
-    return [f"several types: {', '.join(dtypes)}"] if len(dtypes) > 1 else []
-
-
 def _tensor_faults(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> list[str]:
     """What the tensors lack, have too many of, or have in another shape."""
     try:
         check_sizes(folder, config, named)
     except CheckpointError as error:
         return [str(error)]  # every shape would say it again, and no model can be made of absurd sizes
-    expected = expected_shapes(config)
-    missing = set(expected) - set(named)
-    missing -= allowed_missing_keys(config, missing, expected)
-    remarks = []
-    if missing:
-        remarks.append(f"missing tensors: {joined([f'{name} {list(expected[name])}' for name in sorted(missing)])}")
-    if unexpected := sorted(set(named) - set(expected)):
-        places = [f"{named[name].name} in {named[name].file.name}" for name in unexpected]
-        remarks.append(f"unexpected tensors: {joined(places)}")
-    if misshapen := shape_problems(expected, named):
-        remarks.append(f"shapes that do not fit config.json: {joined(misshapen)}")
-    return remarks
+    found = tensor_differences(folder, config, named)
+    missing = [f"{name} {list(shape)}" for name, shape in found.missing.items()]
+    unexpected = [f"{tensor.name} in {tensor.file.name}" for tensor in found.unexpected]
+    listed = {
+        "missing tensors": missing,
+        "unexpected tensors": unexpected,
+        "shapes that do not fit config.json": found.misshapen,
+    }
+    return [f"{what}: {joined(tensors)}" for what, tensors in listed.items() if tensors]
 
 
 def _companion_remarks(folder: Path, config: FlashSlothConfig, *, published: bool) -> list[str]:
@@ -311,7 +304,7 @@ class AdapterInfo:
         parameters: the low-rank matrices, and each fully trained part -> how many numbers.
         dtypes: type, as safetensors names it -> how many numbers.
         files: weight file -> bytes.
-        remarks: what is missing or odd, a line each.
+        remarks: what is missing or wrong, a line each.
         faults: those of them for which it cannot be folded in.
     """
 

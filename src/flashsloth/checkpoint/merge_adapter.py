@@ -192,7 +192,7 @@ def merged_model(
 
 
 def check_base(adapter: AdapterFolder, base_folder: Path) -> None:
-    """Refuse a base that is not the one an adapter was made for; say aloud where nobody can know.
+    """Refuse a base that is not the one an adapter was made for; warn where nobody can know.
 
     Raises:
         AdapterError: if its digest is another.
@@ -224,8 +224,9 @@ def _with_adapter(adapter: AdapterFolder, base_folder: Path) -> Any:
     state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if stored != expected:
-        odd = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
-        raise AdapterError(f"{adapter.path} does not fit {base_folder}: {len(odd)} tensors differ, such as {odd[0]}")
+        differing = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
+        found = f"{len(differing)} tensors differ, such as {differing[0]}"
+        raise AdapterError(f"{adapter.path} does not fit {base_folder}: {found}")
     return wrapped.eval()
 
 

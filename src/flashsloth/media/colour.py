@@ -78,7 +78,8 @@ def in_srgb(image: Image.Image, info: dict[Any, Any]) -> Image.Image:
     mode = SPACE_MODES[profile[PROFILE_SPACE]]
     alpha = image.getchannel("A") if "A" in image.getbands() else None
     colours = _in_mode(image, mode)
-    if colours is None or _is_srgb(profile):
+    is_srgb = _gives_srgb if len(profile) <= KEPT_PROFILE_BYTES else _gives_srgb.__wrapped__
+    if colours is None or is_srgb(profile):
         return image
     transform = _transform(profile, mode)
     if transform is None:
@@ -121,10 +122,6 @@ def _is_usable(profile: bytes) -> bool:
         and profile[PROFILE_CLASS] in PICTURE_CLASSES
         and profile[PROFILE_SPACE] in SPACE_MODES
     )
-
-
-def _is_srgb(profile: bytes) -> bool:
-    return _gives_srgb(profile) if len(profile) <= KEPT_PROFILE_BYTES else _gives_srgb.__wrapped__(profile)
 
 
 @lru_cache(KEPT_ANSWERS)

@@ -198,7 +198,10 @@ def parse(name: str, data: bytes) -> ImageFile.ImageFile:
         file = WholeFile(data)
         picture = PLUGINS[kind](file) if kind in PLUGINS else OPENERS[kind](name, file)
     if kind == "GIF":
-        _note_drawn_part(picture)
+        # A first frame may leave some of the canvas out, which Pillow shows as the palette's first colour.
+        box = picture.tile[0].extents if picture.tile else None
+        if box is not None and box != (0, 0, *picture.size):
+            picture.info["drawn"] = box
     if kind == "PNG":
         _read_png_colours(picture, data)
     if kind == "BMP":
@@ -237,14 +240,6 @@ def _read_png_colours(picture: ImageFile.ImageFile, data: bytes) -> None:
             picture.info["cicp"] = tuple(data[position + PNG_CHUNK_HEAD : position + PNG_CHUNK_HEAD + CICP_BYTES])
             return
         position += PNG_CHUNK_HEAD + length + PNG_CRC_BYTES
-
-
-def _note_drawn_part(picture: ImageFile.ImageFile) -> None:
-    """Puts the box of a first frame that leaves some of a GIF's canvas out into `info["drawn"]`: outside it nothing is
-    drawn, which Pillow shows as the palette's first colour."""
-    box = picture.tile[0].extents if picture.tile else None
-    if box is not None and box != (0, 0, *picture.size):
-        picture.info["drawn"] = box
 
 
 def _read_bmp_extras(name: str, picture: ImageFile.ImageFile, data: bytes) -> None:

@@ -80,7 +80,7 @@ def data_url_bytes(url: str, *, limits: MediaLimits = DEFAULT_LIMITS) -> bytes:
             payload = unquote_to_bytes(payload).decode("latin-1")
         payload = "".join(payload.split()).rstrip("=")
         padding = "=" * (-len(payload) % 4)
-        with refusing(f"{name}: not base64 after the comma", ValueError, advice="encode the file anew"):
+        with refusing(f"{name}: not base64 after the comma", ValueError, advice="encode the file again"):
             data = base64.b64decode(payload + padding, validate=True)
     limits.check_bytes(name, len(data))
     return data

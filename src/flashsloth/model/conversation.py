@@ -154,17 +154,11 @@ class PromptText:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        tokens = _structural_tokens(tokenizer)
-        self._structure = re.compile(
-            "|".join(
-                (
-                    f"(?P<escaped>{ESCAPE}.)",
-                    f"(?P<start>{QUESTION_START})",
-                    f"(?P<token>{'|'.join(re.escape(token) for token in tokens)})",
-                )
-            ),
-            re.DOTALL,
-        )
+        # Longest first, so that no token hides behind one that it begins with.
+        tokens = sorted({IMAGE_TOKEN, QUERY_TOKEN, *tokenizer.all_special_tokens}, key=len, reverse=True)
+        written = "|".join(map(re.escape, tokens))
+        structure = f"(?P<escaped>{ESCAPE}.)|(?P<start>{QUESTION_START})|(?P<token>{written})"
+        self._structure = re.compile(structure, re.DOTALL)
         openings = {token[0] for token in tokens} | {ESCAPE, QUESTION_START}
         self._opening = re.compile("|".join(re.escape(character) for character in sorted(openings)))
 
@@ -236,8 +230,3 @@ class QuestionFinder:
         start = self.unmarked if self.marked is None else self.marked
         self.marked = None
         return min(start, position)
-
-
-def _structural_tokens(tokenizer: Any) -> list[str]:
-    """Placeholders and special tokens, longest first, so that none hides behind its own beginning."""
-    return sorted({IMAGE_TOKEN, QUERY_TOKEN, *tokenizer.all_special_tokens}, key=len, reverse=True)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from flashsloth.model.layout import POSITION_TENSORS, holds_placeholders, layout_from_ids, views_of_pictures
 from flashsloth.model.loading.non_finite import NonFinitePass, all_finite, explained
@@ -210,14 +210,13 @@ def _expand_pictures(pictures: dict[str, Any], image_row: torch.Tensor, batch: i
             expanded[name] = given[order]
     if (outputs := pictures.get("mm_encoder_outputs")) is not None:
         expanded["mm_encoder_outputs"] = {
-            modality: _select_pictures(output, order) for modality, output in outputs.items()
+            # Every tensor that has pictures, picked in order; the encoder's inner states stay behind.
+            modality: type(output)(
+                **{name: held[order] for name, held in output.items() if isinstance(held, torch.Tensor)}
+            )
+            for modality, output in outputs.items()
         }
     return expanded
-
-
-def _select_pictures(output: ModelOutput, order: torch.Tensor) -> ModelOutput:
-    """Every tensor of a model output that has pictures, picked in `order`; the encoder's inner states stay behind."""
-    return type(output)(**{name: value[order] for name, value in output.items() if isinstance(value, torch.Tensor)})
 
 
 def plain_cache(text_config: Any) -> DynamicCache | None:

@@ -3,7 +3,7 @@
 In: hidden states. Out: logits; or, with the tokens that should follow, the sum of their cross-entropies in float32.
 
 A vocabulary of 51,200 makes 205 kB of float32 logits a token, and their gradient as much again. Only supervised
-positions go through the head, `ROWS_AT_A_TIME` of them at a time, and backward makes each chunk's logits anew.
+positions go through the head, `ROWS_AT_A_TIME` of them at a time, and backward computes each chunk's logits again.
 
 All chunks are made inside *one* call of the head's module: where its weight is sharded (FSDP, ZeRO-3), every call is a
 collective operation, and ranks with more supervised tokens than others would wait for each other for ever.

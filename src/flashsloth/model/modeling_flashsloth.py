@@ -87,7 +87,7 @@ class FlashSlothPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint, ours or in the published layout, strictly (see `checkpoint/loading.py`)."""
+        """Load a checkpoint, ours or in the published layout, strictly (see `loading/loading.py`)."""
         from flashsloth.model.loading import load_model
 
         return load_model(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
@@ -510,7 +510,7 @@ class FlashSlothForConditionalGeneration(FlashSlothGenerationMixin, FlashSlothPr
             shift_labels: int64 [B, T], labels that are shifted already: the token after each position. They count in
                 the place of `labels`, as where a sequence is split over devices and the next token is on another.
             num_items_in_batch: supervised tokens to divide by, where this batch is a part of a larger one.
-            skip_logits: make the loss without the logits of all positions (see `language_model_head.py`); in
+            skip_logits: make the loss without the logits of all positions (see `loss.py`); in
                 evaluation, the most likely tokens come with it. Default: in training, where labels are given.
         """
         if skip_logits is None:

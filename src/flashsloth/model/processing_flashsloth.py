@@ -31,7 +31,7 @@ from flashsloth.model.conversation import (
     with_texts,
 )
 from flashsloth.model.image_processing_flashsloth import BATCH_DIMENSIONS, views_of_all
-from flashsloth.model.layout import PromptLayout
+from flashsloth.model.layout import POSITION_TENSORS, PromptLayout
 from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.processor_options import OPTION_NAMES, FlashSlothProcessorKwargs, TextOptions, read_options
 from flashsloth.model.rows import cut_rows, pad_rows
@@ -75,14 +75,7 @@ class FlashSlothProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What the model's forward takes from here with every batch; a mixture of resolutions adds `image_views`."""
-        return [
-            "input_ids",
-            "attention_mask",
-            "image_index",
-            "query_turn",
-            "question_turn",
-            "pixel_values",
-        ]
+        return ["input_ids", "attention_mask", *POSITION_TENSORS, "pixel_values"]
 
     @property
     def unused_input_names(self) -> list[str]:
@@ -144,11 +137,13 @@ class FlashSlothProcessor(ProcessorMixin):
         batched = bool(conversation) and isinstance(conversation[0], (list, tuple))
         conversations: list[Any] = list(conversation) if batched else [conversation]
         conversations = [plain_messages(chat) for chat in conversations]
+        if (template := chat_template or self.chat_template) is None:
+            raise ValueError("there is no chat template: pass chat_template, see flashsloth.model.chat_template")
         wants_spans = tokenize and (return_labels or return_assistant_tokens_mask)
         texts, spans = self._write(
             conversations,
             self._text.escape if sanitize_control_tokens else str,
-            chat_template=self._template(chat_template),
+            chat_template=template,
             return_assistant_tokens_mask=wants_spans,
             continue_final_message=continue_final_message,
             add_generation_prompt=add_generation_prompt,
@@ -179,12 +174,6 @@ class FlashSlothProcessor(ProcessorMixin):
             return render_jinja_template([with_texts(chat, escape) for chat in conversations], **settings)
         except jinja2.TemplateError as error:
             raise ValueError(f"the conversation does not fit the chat template: {error}") from error
-
-    def _template(self, chat_template: str | None) -> str:
-        template = chat_template or self.chat_template
-        if template is None:
-            raise ValueError("there is no chat template: pass chat_template, see flashsloth.model.chat_template")
-        return template
 
     def _encode(self, prompts: list[Prompt], images: Any, options: dict[str, Any]) -> BatchFeature:
         """Prompts and pictures to padded tensors."""

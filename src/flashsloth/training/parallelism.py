@@ -51,7 +51,7 @@ def make_arguments(
         return TrainingArguments(**fields, deepspeed=deepspeed_config(engine, bf16=bool(fields.get("bf16"))))
     fields = {**fields, "ddp_backend": ranks.backend()}
     if engine.kind == DDP:
-        # Every trained parameter is used in every step, on every device: see model/idle.py.
+        # Every trained parameter is used in every step, on every device: see model/dummy_inputs.py.
         return TrainingArguments(**fields, ddp_find_unused_parameters=False)
     arguments = TrainingArguments(**fields, fsdp=True, fsdp_config=fsdp_config(engine, model, whole_encoder))
     plugin = arguments.fsdp_plugin_args

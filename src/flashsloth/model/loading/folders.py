@@ -176,6 +176,6 @@ def appearing_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     if taken and not replace:
         raise CheckpointError(f"{target} exists and is not an empty folder: choose another, or remove it first")
     if taken and not (target / CONFIG).is_file():
-        raise CheckpointError(f"{target} exists and is no checkpoint, so it is not replaced: choose another folder")
+        raise CheckpointError(f"{target} exists and is not a checkpoint, so it is not replaced: choose another folder")
     with whole_folder(target) as work:
         yield work

@@ -3,8 +3,8 @@
 In: a folder or a name on the hub, in our layout or the published one. Out: a model, a configuration or a processor. The
 work is transformers'; here names are translated and what it reports is judged.
 
-One exception is made, aloud: stage 1 does not train the query tokens and EmbQ, so a published checkpoint that lacks all
-of them (or a conversion of one) is taken for one of stage 1, and they are drawn anew.
+One exception is made, with a warning: stage 1 does not train the query tokens and EmbQ, so a published checkpoint that
+lacks all of them (or a conversion of one) is taken for one of stage 1, and they are initialized randomly.
 """
 
 from __future__ import annotations
@@ -151,13 +151,13 @@ def _load_published(
 
 
 def _judge(model: Any, info: Mapping[str, Any], name_or_path: Any, *, published: bool, tolerates_shapes: bool) -> None:
-    """Raise for what does not fit, say aloud what is drawn anew."""
+    """Raise for what does not fit, warn of what is initialized randomly."""
     has_head = hasattr(model, "lm_head")
     prefix = "" if has_head else _BASE_PREFIX  # the base model's own names lack it
     shapes = {prefix + name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = {prefix + name for name in info["missing_keys"]}
     if drawn := allowed_missing_keys(model.config, missing, shapes):
-        logger.warning("%s has no query tokens and no EmbQ (stage 1): they are drawn anew", name_or_path)
+        logger.warning("%s has no query tokens and no EmbQ (stage 1): they are initialized randomly", name_or_path)
         missing -= drawn
     unexpected = {name for name in info["unexpected_keys"] if has_head or not name.startswith(_HEAD)}
     misshapen = [] if tolerates_shapes else list(info["mismatched_keys"])

@@ -18,10 +18,10 @@ from flashsloth.files import LFS_POINTER, is_lfs_pointer
 from flashsloth.media.limits import cause
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
+from flashsloth.model.loading.folders import CONFIG
 from flashsloth.model.loading.published_config import allowed_missing_keys
 from flashsloth.model.loading.safetensors_files import TORCH_DTYPES, CheckpointError, StoredTensor, read_json
 
-CONFIG = "config.json"
 JSON_FILES = (
     *(CONFIG, "generation_config.json", "processor_config.json", "preprocessor_config.json", "vision_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
@@ -150,13 +150,42 @@ def check_sizes(folder: Path, config: FlashSlothConfig, named: Mapping[str, Stor
         raise CheckpointError(f"{folder / CONFIG}: {joined(problems)}")
 
 
-def shape_problems(expected: Mapping[str, tuple[int, ...]], named: Mapping[str, StoredTensor]) -> list[str]:
-    """What is stored in another shape than the model has, a line each."""
-    return [
-        f"{tensor.file.name}: {tensor.name} is {list(tensor.shape)}, expected {list(expected[name])}"
-        for name, tensor in sorted(named.items())
-        if name in expected and tensor.shape != expected[name]
-    ]
+class TensorDifferences(NamedTuple):
+    """How stored tensors differ from a model's.
+
+    Attributes:
+        missing: our name -> shape of what a model has and the files lack.
+        unexpected: the stored tensors that no model has.
+        misshapen: what is stored in another shape, a line each.
+        lacks_stage_2: whether query tokens and EmbQ are absent, as they may be in stage 1; `missing` leaves them out.
+    """
+
+    missing: dict[str, tuple[int, ...]]
+    unexpected: list[StoredTensor]
+    misshapen: list[str]
+    lacks_stage_2: bool
+
+
+def tensor_differences(folder: Path, config: FlashSlothConfig, named: Mapping[str, StoredTensor]) -> TensorDifferences:
+    """Hold stored tensors, by our names, against the model that a configuration describes.
+
+    Raises:
+        CheckpointError: if sizes in the configuration are not those of the tensors, or no model can be made of it.
+    """
+    check_sizes(folder, config, named)
+    expected = expected_shapes(config, folder / CONFIG)
+    missing = set(expected) - set(named)
+    allowed = allowed_missing_keys(config, missing, expected)
+    return TensorDifferences(
+        missing={name: expected[name] for name in sorted(missing - allowed)},
+        unexpected=[named[name] for name in sorted(set(named) - set(expected))],
+        misshapen=[
+            f"{tensor.file.name}: {tensor.name} is {list(tensor.shape)}, expected {list(expected[name])}"
+            for name, tensor in sorted(named.items())
+            if name in expected and tensor.shape != expected[name]
+        ],
+        lacks_stage_2=bool(allowed),
+    )
 
 
 def check_before_loading(
@@ -176,17 +205,18 @@ def check_before_loading(
     Raises:
         CheckpointError: if sizes or shapes differ, or a tensor is missing.
     """
-    check_sizes(folder, config, named)
-    expected = expected_shapes(config, folder / CONFIG)
-    misshapen = shape_problems(expected, named)
-    unexpected = sorted(set(named) - set(expected))
-    if unexpected and not misshapen:
-        return  # transformers may know these as old names of what is missing
-    missing = set(expected) - set(named)
-    missing -= allowed_missing_keys(config, missing, expected)
-    problems = [f"{own_name(name)} is missing, expected {list(expected[name])}" for name in sorted(missing)]
-    problems += misshapen
-    problems += [f"{named[name].file.name}: {named[name].name} is unexpected" for name in unexpected]
+    found = tensor_differences(folder, config, named)
+    if (
+        not found.unexpected or found.misshapen
+    ):  # else transformers may know unexpected ones as old names of the missing
+        refuse_differences(folder, found, own_name)
+
+
+def refuse_differences(folder: Path, found: TensorDifferences, own_name: Callable[[str], str] = str) -> None:
+    """Raise CheckpointError for whatever differs, with the folder's own names of what is missing."""
+    problems = [f"{own_name(name)} is missing, expected {list(shape)}" for name, shape in found.missing.items()]
+    problems += found.misshapen
+    problems += [f"{tensor.file.name}: {tensor.name} is unexpected" for tensor in found.unexpected]
     if problems:
         raise CheckpointError(f"{folder} does not hold this model: {joined(problems)}")
 

@@ -183,7 +183,8 @@ def published_config(
     if not is_published_dict(flat):
         raise CheckpointError(f"{folder / CONFIG} is not in the published layout: expected model_type 'phi', mm_ keys")
     tensors = stored_tensors(folder) if tensors is None else tensors
-    shapes = _our_shapes(tensors)
+    # Tensors that the table of names does not know are left to the strict check.
+    shapes = {name: tensor.shape for old, tensor in tensors.items() if (name := to_ours(old)) is not None}
     vocabulary = read_vocabulary(folder, flat)
     fields: dict[str, Any] = {
         **CODE_CONSTANTS,
@@ -211,11 +212,6 @@ def published_config(
         raise CheckpointError(
             f"{folder}: {error}. Say what its files do not tell, as in query_token_id=500 (--set on the command line)"
         ) from error
-
-
-def _our_shapes(tensors: Mapping[str, StoredTensor]) -> Shapes:
-    """Our names of the published tensors -> shapes; tensors the table does not know are left to the strict check."""
-    return {name: tensor.shape for old, tensor in tensors.items() if (name := to_ours(old)) is not None}
 
 
 def _shape(shapes: Shapes, name: str, dimensions: int, folder: Path) -> tuple[int, ...]:

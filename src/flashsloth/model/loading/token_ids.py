@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from flashsloth.media.limits import cause
 from flashsloth.model.chat_template import QUERY_TOKEN
+from flashsloth.model.loading.folders import CONFIG
 from flashsloth.model.loading.safetensors_files import CheckpointError, read_json
 
-CONFIG = "config.json"
 END_OF_ANSWER = "</s>"
 PUBLISHED_VOCAB_SIZE = 51200
 """Phi-2's embedding rows; its tokenizer with the published additions uses the first 50297."""
