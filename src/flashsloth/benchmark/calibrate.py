@@ -46,7 +46,11 @@ def fit_efficiencies(results: Results) -> dict[tuple[str, str], Efficiency]:
         found[key].append(Efficiency(**shares, row=row))
     if not found:
         raise BenchmarkError("no FlashSloth of the published size was measured; expected one: flashsloth bench")
-    return {key: _mean(several) for key, several in found.items()}
+    names = [field.name for field in dataclasses.fields(Efficiency)]
+    return {
+        key: Efficiency(**{name: statistics.mean(getattr(one, name) for one in several) for name in names})
+        for key, several in found.items()
+    }
 
 
 def fit_fixed_cost(results: Results) -> FixedCost:
@@ -147,8 +151,3 @@ def _row(model: ModelResult, results: Results, decode: float) -> float | None:
     seconds = statistics.median(run.token for run in model.batches) - (step.fixed_seconds or 0.0)
     slower = seconds * decode / step.limit_seconds
     return max(0.0, slower - 1) / (model.batch_rows - 1)
-
-
-def _mean(several: list[Efficiency]) -> Efficiency:
-    rows = [dataclasses.asdict(one) for one in several]
-    return Efficiency(**{name: statistics.mean(row[name] for row in rows) for name in rows[0]})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flashsloth.benchmark.results import SHOWN_STAGES, Figures, Results, all_figures
 from flashsloth.benchmark.workload import BASELINE, HEIGHT, WIDTH
@@ -122,9 +122,12 @@ def _where_time_goes(measured: list[Figures], results: Results) -> Figure:
     axes = figure.subplots()
     places = list(range(len(measured)))
     left = [0.0] * len(measured)
-    decode = f"{results.job['new_tokens'] - 1} further tokens"
+    steps = results.job["new_tokens"] - 1
+    decode = f"{steps} further tokens"
     for name, color in zip([*SHOWN_STAGES, decode], [*STAGE_COLORS, DECODE_COLOR], strict=True):
-        widths = [_decode_seconds(one) if name == decode else one.stages[name] for one in measured]
+        widths = [
+            steps / cast(float, one.tokens_per_second) if name == decode else one.stages[name] for one in measured
+        ]
         axes.barh(places, widths, left=left, height=0.68, color=color, label=name)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for place, end in zip(places, left, strict=True):
@@ -141,11 +144,6 @@ def _where_time_goes(measured: list[Figures], results: Results) -> Figure:
     axes.set_title(STAGES_TITLE, loc="left")
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=LABEL_SIZE)
     return figure
-
-
-def _decode_seconds(one: Figures) -> float:
-    assert one.tokens_per_second is not None
-    return (len(one.model.runs[0].tokens) - 1) / one.tokens_per_second
 
 
 def _scale_tokens(axes: Axes, counts: list[int]) -> None:
@@ -168,7 +166,7 @@ def _label(figure: Figure, axes: Axes, stems: list[Stem]) -> None:
     for stem in stems:
         labels = [_annotate(axes, stem, place) for place in LABEL_PLACES]
         boxes = [label.get_window_extent() for label in labels]
-        covered = [sum(_common(box, other) for other in taken) + _outside(box, figure) for box in boxes]
+        covered = [_covered(box, taken, figure) for box in boxes]
         best = covered.index(min(covered))
         for place, label in enumerate(labels):
             if place != best:
@@ -199,13 +197,8 @@ def _box(axes: Axes, stem: Stem) -> Bbox:
     return Bbox([ends.min(axis=0) - DOT_PIXELS, ends.max(axis=0) + DOT_PIXELS])
 
 
-def _common(box: Bbox, other: Bbox) -> float:
-    """How much two boxes cover of each other, in square pixels."""
-    common = box.intersection(box, other)
-    return 0.0 if common is None else common.width * common.height
-
-
-def _outside(box: Bbox, figure: Figure) -> float:
-    """More than any box covers, if a label would leave the figure."""
+def _covered(box: Bbox, taken: list[Bbox], figure: Figure) -> float:
+    """How much of others a label's box covers, in square pixels; more than any box does if it leaves the figure."""
+    common = [one for other in taken if (one := box.intersection(box, other)) is not None]
     inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
-    return 0.0 if inside else figure.bbox.width * figure.bbox.height
+    return sum(one.width * one.height for one in common) + (0.0 if inside else figure.bbox.width * figure.bbox.height)

@@ -27,6 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from flashsloth.errors import BenchmarkError
 from flashsloth.files import write_whole
 
@@ -276,7 +278,11 @@ class Figures:
         self.token = _spread([one for run in runs for one in run.gaps])
         self.response = _spread([run.response for run in runs])
         self.tokens_per_second = None if gap is None else 1 / gap
-        self.stages = {name: _stage(runs, parts) for name, parts in SHOWN_STAGES.items()} if runs else {}
+        self.stages = {
+            name: statistics.median(sum(run.stages[part] for part in parts) for run in runs)
+            for name, parts in SHOWN_STAGES.items()
+            if runs
+        }
         self.first_flops = sum(model.flops.values()) - model.flops.get(STEP, 0.0) if model.flops else None
         self.first_limit = None if self.first_flops is None or rate is None else self.first_flops / rate
         self.token_limit = _token_limit(model)
@@ -320,11 +326,7 @@ def ratios(results: Results) -> list[Ratio]:
 
 def percentile(values: Sequence[float], share: float = PERCENTILE) -> float:
     """The value that `share` of all do not exceed; between two values, in proportion."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return float(np.quantile(values, share))
 
 
 def bandwidth_beside(model: ModelResult) -> float:
@@ -342,10 +344,6 @@ def _token_limit(model: ModelResult) -> float | None:
 
 def _spread(values: Sequence[float]) -> Spread | None:
     return Spread(statistics.median(values), percentile(values)) if values else None
-
-
-def _stage(runs: Sequence[Run], parts: Sequence[str]) -> float:
-    return statistics.median(sum(run.stages[part] for part in parts) for run in runs)
 
 
 def _median(runs: Sequence[Run], name: str) -> float:

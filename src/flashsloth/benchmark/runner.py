@@ -213,7 +213,7 @@ class Bench:
         """Run two models alternately."""
         pair = PairedRun(first.spec.name, other.spec.name)
         patiences = Patience(self._settings.repeats), Patience(self._settings.repeats)
-        if first.failed or self._fit_together(first, other):
+        if first.failed or other.spec.bytes * WEIGHTS_FACTOR + WORK_BYTES <= self._available():
             other.open()
             for _ in range(self._settings.repeats):
                 first.run(patiences[0], pair.reference_runs)
@@ -234,10 +234,6 @@ class Bench:
         other.close()
         first.open()
         self._paired_runs.append(pair)
-
-    def _fit_together(self, first: ModelWorker, other: ModelWorker) -> bool:
-        """Whether the other fits into memory beside the first, which is there."""
-        return other.spec.bytes * WEIGHTS_FACTOR + WORK_BYTES <= self._available()
 
     def _measure_machine(self, specs: Sequence[ModelSpec]) -> Results:
         dtypes = sorted({spec.dtype for spec in specs})

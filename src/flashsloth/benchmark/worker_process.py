@@ -86,18 +86,14 @@ class WorkerProcess:
     def close(self, *, at_once: bool = False) -> None:
         """End the process."""
         if self._process.poll() is None:
-            if not at_once:
-                self._let_end()
+            with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+                self._stdin.close()
+                self._process.wait(0 if at_once else CLOSE_SECONDS)
             self._process.kill()
             self._process.wait()
         for pipe in (self._stdin, self._stdout, self._log):
             with suppress(BrokenPipeError):  # closing flushes, and there may be nobody to read
                 pipe.close()
-
-    def _let_end(self) -> None:
-        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
-            self._stdin.close()
-            self._process.wait(CLOSE_SECONDS)
 
     def _how_it_ended(self) -> str:
         try:

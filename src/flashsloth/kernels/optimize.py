@@ -71,7 +71,9 @@ def speed_up(model: FlashSlothForConditionalGeneration, *, quantize: Quantizatio
     model.requires_grad_(False)
     if can_pack(model.dtype):
         _fuse_activations(model)
-        _pack(model)
+        for parent, name, linear in _linear_layers(model):
+            if linear.weight.numel() >= WORTH_PACKING:
+                setattr(parent, name, PackedLinear(linear))
     else:
         logger.warning("this torch has no packed products in %s here: plain ones are used", model.dtype)
     tower = model.model.vision_tower
@@ -127,13 +129,6 @@ def _check_products(model: FlashSlothForConditionalGeneration, quantize: Quantiz
         raise SpeedError(f"quantize='int4' has no products in {dtype} here: use quantize='int8'")
     if not can_multiply("int8", dtype):
         logger.warning("this torch has no products of int8 weights in %s here: they are widened each time", dtype)
-
-
-def _pack(model: nn.Module) -> None:
-    """Replace every linear layer that is left."""
-    for parent, name, linear in _linear_layers(model):
-        if linear.weight.numel() >= WORTH_PACKING:
-            setattr(parent, name, PackedLinear(linear))
 
 
 def _fuse_activations(model: nn.Module) -> None:

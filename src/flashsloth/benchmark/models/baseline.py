@@ -168,7 +168,7 @@ class BaselineModel(BenchmarkModel):
         return {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
-            **{name: self._cast(values) for name, values in pictures.items()},
+            **{name: one.to(self._dtype) if one.is_floating_point() else one for name, one in pictures.items()},
             **self._baseline.more_inputs(input_ids),
         }
 
@@ -186,9 +186,6 @@ class BaselineModel(BenchmarkModel):
         vocabulary = baseline.config.text_config.vocab_size
         text = self._job.text(vocabulary, {baseline.image_id, *baseline.marker_ids}, question)
         return [*text.opening, *baseline.picture_ids(prepared), *text.question, *text.closing]
-
-    def _cast(self, values: torch.Tensor) -> torch.Tensor:
-        return values.to(self._dtype) if values.is_floating_point() else values
 
 
 class _Stamps(BaseStreamer):
