@@ -23,6 +23,7 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -265,23 +266,20 @@ def load_device_results(path: Path) -> DeviceResults:
 def _measure_throughput(
     spec: ModelSpec, settings: DeviceSettings, start: Callable[[], WorkerProcess], results: DeviceResults
 ) -> None:
-    worker = start()
+    asked = {"spec": dataclasses.asdict(spec), "job": dataclasses.asdict(settings.job), "device": settings.device}
+    done = 0
     try:
-        job = dataclasses.asdict(settings.job)
-        results.starts[spec.name] = worker.request(
-            "start", spec=dataclasses.asdict(spec), job=job, device=settings.device
-        )
-        for new_tokens in settings.answers:
-            arguments = {"new_tokens": new_tokens, "pictures": settings.pictures, "rows": settings.rows}
-            results.throughput.append(Throughput(**worker.request("throughput", **arguments)))
+        with closing(start()) as worker:
+            results.starts[spec.name] = worker.request("start", **asked)
+            for new_tokens in settings.answers:
+                arguments = {"new_tokens": new_tokens, "pictures": settings.pictures, "rows": settings.rows}
+                results.throughput.append(Throughput(**worker.request("throughput", **arguments)))
+                done += 1
     except WorkerError as error:
-        missing = settings.answers[sum(one.subject == spec.name for one in results.throughput) :]
         results.throughput += [
             Throughput(spec.name, new_tokens, settings.pictures, settings.rows, failure=str(error))
-            for new_tokens in missing
+            for new_tokens in settings.answers[done:]
         ]
-    finally:
-        worker.close()
 
 
 def _measure_agreement(
@@ -296,8 +294,5 @@ def _measure_agreement(
 
 def _asked(start: Callable[[], WorkerProcess], do: str, **arguments: Any) -> Any:
     """One request's result, of a worker that is there for it alone."""
-    worker = start()
-    try:
+    with closing(start()) as worker:
         return worker.request(do, **arguments)
-    finally:
-        worker.close()

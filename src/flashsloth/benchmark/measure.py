@@ -99,24 +99,14 @@ class MeasuredModel:
         """The standard job once, as fields of `Run`."""
         image, tokens = self._job.picture(picture), self._job.new_tokens
         self.model.forget()
-
-        def answer(clock: StageClock) -> None:
-            with clock.watching(self.model.parts):
-                self.model.answer(image, question=0, new_tokens=tokens, clock=clock)
-
-        return self._measured(answer, tokens)
+        return self._measured(lambda clock: self.model.answer(image, 0, tokens, clock), tokens)
 
     def again(self, picture: int) -> dict[str, Any]:
         """A second question about a picture, up to its first token."""
         image = self._job.picture(picture)
         self.model.forget()
-        self.model.answer(image, question=0, new_tokens=1, clock=StageClock(scale_of(self._device)))
-
-        def answer(clock: StageClock) -> None:
-            with clock.watching(self.model.parts):
-                self.model.answer(image, question=1, new_tokens=1, clock=clock)
-
-        return self._measured(answer, tokens=1)
+        self.model.answer(image, 0, 1, StageClock(scale_of(self._device)))
+        return self._measured(lambda clock: self.model.answer(image, 1, 1, clock), tokens=1)
 
     def batch(self, picture: int, rows: int) -> dict[str, Any]:
         """As many jobs at once, about pictures from this number on; the tokens are steps of all rows."""
@@ -125,7 +115,7 @@ class MeasuredModel:
         self.model.forget()
 
         def answer(clock: StageClock) -> None:
-            with clock.watching(self.model.parts), clock.counting_steps(self.model.head):
+            with clock.counting_steps(self.model.head):
                 self.model.answer_batch(images, tokens)
 
         return self._measured(answer, tokens)
@@ -141,7 +131,8 @@ class MeasuredModel:
         since = self._watch.read()
         recorded = self.model.recorded
         clock = StageClock(scale_of(self._device))
-        answer(clock)
+        with clock.watching(self.model.parts):
+            answer(clock)
         found = clock.tokens()
         if self.model.recorded != recorded:
             raise BenchmarkError(f"{self._spec.name} recorded a pass while time was taken; expected it to be warm")

@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,14 +240,11 @@ class Bench:
         dtypes = sorted({spec.dtype for spec in specs})
         patience = Patience(MACHINE_PATIENCE)
         self._say("measuring the machine")
-        worker = self._start()
-        try:
+        with closing(self._start()) as worker:
             while True:
                 found = worker.request("machine", device=self._settings.device, dtypes=dtypes)
                 if not patience.discards(found["others_share"]):
                     break
-        finally:
-            worker.close()
         return Results(
             suite=self._settings.suite,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
