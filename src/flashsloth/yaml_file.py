@@ -1,17 +1,13 @@
-"""YAML that people write: recipes, experiments, questions, and values after `--set`.
+"""YAML that people write (recipes, experiments, questions, values after `--set`), and its mistakes in plain words.
 
-In: a path, or text. Out: what stands there; or one line about why nothing can be read. Differs from PyYAML in two
-things: `1e-3` is a number, as YAML 1.2 has it; and a key that stands twice in a group is an error, where the first
-value would be lost.
-
-Groups of keys that people write in YAML files, as pydantic models, and their mistakes in plain words.
-
-In: what YAML read. Out: a model; or an error that lists every mistake of the file, one line each:
+In: a path, or text. Out: what stands there, or one line about why nothing can be read; as a pydantic model, or an error
+that lists every mistake of the file, one line each:
 
     stages.instruction.learning_rate: found -1, expected a number above 0
 
-What is expected is said by the field's own type, so that it is written once. pydantic is imported with this module, and
-so by those commands alone that read such a file.
+What is expected is said by the field's own type, so that it is written once. Differs from PyYAML in two things: `1e-3`
+is a number, as YAML 1.2 has it; and a key that stands twice in a group is an error, where the first value would be
+lost.
 """
 
 from __future__ import annotations

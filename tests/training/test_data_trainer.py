@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_small_gains_do_not_count_but_the_best_is_the_best(tmp_path: Path) -> No
     assert (best.step, best.waited, best.is_over(run)) == (3, 1, False)  # 2.4 gained on 3.0, 2.3 not on 2.4
     best.look(run, {"eval_loss": 2.2}, 4)
     assert (best.step, best.is_over(run)) == (4, True)
-    assert Best(**json.loads(json.dumps(best.to_dict()))) == best
+    assert Best(**json.loads(json.dumps(asdict(best)))) == best
 
 
 @pytest.mark.parametrize(

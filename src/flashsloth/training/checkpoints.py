@@ -4,19 +4,13 @@ In: a folder that something is to be saved into. Out: a checkpoint that was writ
 renamed, or, where that failed, one line that says why, and everything that was saved before as it was.
 
     steps/
-      checkpoint-400/     whole: `checkpoint.json` lists its files, their sizes and digests (`manifest.py`)
+      checkpoint-400/     whole: `checkpoint.json` lists its files, their sizes and digests
       writing.tmp/        being written, or what a process that was killed left; never loaded, removed by the next save
-
-All processes of a run call these functions together; the first one renames, removes and decides. The folder is one that
-all of them see.
-
-What a checkpoint's folder says of itself: its files, their sizes and digests; and whether that is still so.
-
-In: a folder. Out: `checkpoint.json` in it; later, the first file that is not as it was written.
 
     {"step": 400, "processes": 2, "files": {"model.safetensors": {"bytes": 90112, "sha256": "9f2c..."}, ...}}
 
-All files of a folder are read by all processes of a run together, each taking its share of them.
+All processes of a run call these functions together; the first one renames, removes and decides, and each reads its
+share of the files. The folder is one that all of them see.
 """
 
 from __future__ import annotations

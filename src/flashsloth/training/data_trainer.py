@@ -1,19 +1,12 @@
-"""transformers' Trainer on data that workers of ours make (`data/workers.py`), which ends when it is told to.
+"""transformers' Trainer on data that workers of ours make (`data/workers.py`), which judges what it evaluates.
 
 In: a stage and its data. Out: Trainer's loop, which before every step asks all processes whether each has its data and
 none is to stop. If not so, all of them end together after the step that is done, with a checkpoint of it; so neither a
 worker that was killed nor one that hangs loses what was learned.
 
-transformers' Trainer, which judges what it evaluates: the best step's checkpoint is kept, and a stage may end early.
-
-In: a stage with held-out data. Out: :class:`Best` of its evaluations (`best.py`), the best step's checkpoint beside the
-last ones, and, where the recipe asks for it, its weights in place of the last step's. A held-out batch whose loss is no
-number ends the run and is named.
-
-The best evaluation of a stage so far, and whether it is time to stop.
-
-In: what each evaluation found. Out: which step's checkpoint is the one to keep, and whether evaluations have gained
-nothing for so long that the stage ends. It is kept in checkpoints, so a run that goes on counts on from where it was.
+The best evaluation's checkpoint is kept beside the last ones, and, where the recipe asks for it, its weights are taken
+in place of the last step's; a stage ends early where evaluations have gained nothing for long. A held-out batch whose
+loss is not a number ends the run and is named.
 """
 
 from __future__ import annotations
@@ -21,7 +14,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,25 +87,19 @@ class SuppliedTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         loader = super().get_eval_dataloader(eval_dataset)
-        loader.base_dataloader = PooledLoader(
-            loader.base_dataloader, self._held_out_collator, self._make_pool_of_held_out
-        )
+        # who left alone would be waited for: see `prediction_step`
+        make_pool = partial(self._make_pool, may_stop=distributed.count() == 1)
+        loader.base_dataloader = PooledLoader(loader.base_dataloader, self._held_out_collator, make_pool)
         return loader
 
-    def _make_pool(self, make: BatchMaker) -> WorkerPool:
+    def _make_pool(self, make: BatchMaker, may_stop: bool = True) -> WorkerPool:
         return WorkerPool(
             make,
             self.run.workers,
             patience=self.run.worker_timeout,
             pinned=self.args.device.type != "cpu",
-            is_asked_to_stop=lambda: self.stop_request.is_asked,
+            is_asked_to_stop=lambda: may_stop and self.stop_request.is_asked,
         )
-
-    def _make_pool_of_held_out(self, make: BatchMaker) -> WorkerPool:
-        pool = self._make_pool(make)
-        if distributed.count() > 1:  # who left alone would be waited for: see `prediction_step`
-            pool.is_asked_to_stop = lambda: False
-        return pool
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """As Trainer's; nothing where a signal, or trouble with the data, put it off until the run goes on."""
@@ -267,10 +255,6 @@ class Best:
         """Whether the stage has waited for a gain for long enough."""
         return self.waited >= (math.inf if run.patience is None else run.patience)
 
-    def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps; `Best(**kept)` restores it."""
-        return asdict(self)
-
 
 class EvaluatingTrainer(SuppliedTrainer):
     """A trainer of a stage's data, with what it holds out.
@@ -353,7 +337,7 @@ class EvaluatingTrainer(SuppliedTrainer):
         super()._run_epoch(**loop)
 
     def check_numbers(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Refuse to keep infinity or NaN; see `soundness.py`."""
+        """Refuse to keep infinity or NaN; see `guards.py`."""
         check_numbers(
             tensors,
             step=self.state.global_step,

@@ -1,19 +1,17 @@
-"""From samples to batches: the processor writes a conversation down, labels and all; rows of like kind become tensors.
+"""What a stage learns from, ready for Trainer: conversations written down by the processor, batched, in steps.
 
-In: samples. Out: the tensors that the model's forward takes, padded on the right. A sample is encoded by itself, in the
-worker that read it, so what is wrong with it is known there and by its name; batches are only put together.
+In: a stage and its processor. Out: a dataset of samples with bad ones left out, each encoded in the worker that read
+it, so that what is wrong with it is known there and by its name; batches, which are only put together from those,
+padded on the right, as the model's forward takes them; and micro-batches whose order depends on seed and epoch alone,
+of which each process has its own, without those that a resumed run has seen.
 
 Legend: N pictures, W views a picture.
-
-What a stage learns from, ready for Trainer: its samples, bad ones left out, in the steps of `data/batches.py`.
-
-In: a stage and its processor. Out: a dataset, and micro-batches whose order depends on seed and epoch alone, of which
-each process has its own; those that a resumed run has seen are skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -145,7 +143,10 @@ class ConversationCollator:
         self.fillers = {"input_ids": processor.tokenizer.pad_token_id or 0, "labels": IGNORED_LABEL}
 
     def __call__(self, samples: list[Sample | EncodedSample]) -> dict[str, Any]:
-        encoded = [sample if isinstance(sample, EncodedSample) else self._encoded(sample) for sample in samples]
+        encoded = []
+        for sample in samples:
+            with named(sample) if isinstance(sample, Sample) else nullcontext():
+                encoded.append(self.encode(sample) if isinstance(sample, Sample) else sample)
         lengths = [len(sample.row["input_ids"]) for sample in encoded]
         rows = fill_rows(lengths, self.max_length) if self.packing else [[number] for number in range(len(encoded))]
         batch = self._texts([[encoded[number].row for number in row] for row in rows])
@@ -159,10 +160,6 @@ class ConversationCollator:
         if shown:
             batch[PATCHES_KEY] = _stacked(shown)
         return batch
-
-    def _encoded(self, sample: Sample) -> EncodedSample:
-        with named(sample):
-            return self.encode(sample)
 
     def _texts(self, rows: list[list[Row]]) -> dict[str, Any]:
         """Everything but pictures, of the samples of each row."""

@@ -1,19 +1,15 @@
-"""Teaching an encoder patch by patch what the drawn world knows is there: alone, or beside the answers.
+"""Teaching an encoder patch by patch what the drawn world knows is there, alone or beside the answers; and its options.
 
-In: pictures and, for every patch, which shape, colour and character it shows and whether a centre lies in it.
-Out: a loss that trains the encoder, and each patch's predictions. The counterpart, for a model that starts from
-nothing, of the pretrained encoder that FlashSloth starts from; the heads are thrown away afterwards.
+In: pictures and, for every patch, which shape, colour and character it shows and whether a centre lies in it. Out: a
+loss that trains the encoder, and each patch's predictions. The counterpart, for a model that starts from nothing, of
+the pretrained encoder that FlashSloth starts from; the heads are thrown away afterwards.
 
-Legend: B pictures, P patches, V vision width, C classes.
+While a stage trains, its encoder may be compiled, and its pictures varied on the device, as pixel values in -1..1, each
+by itself: brighter or darker, with more or less contrast, noisier, moved by a pixel's breadth or two. So pictures that
+were drawn once (see `world/pack.py`) are not the same twice. While the model answers or is evaluated, nothing is
+varied.
 
-What a stage may do to its encoder while it trains: compile it, and vary its pictures on the device.
-
-In: an encoder, and what a recipe asks for. Out: the same encoder, as it was, once the stage is over. Pictures are
-varied as pixel values in -1..1, each by itself: brighter or darker, with more or less contrast, noisier, moved by a
-pixel's breadth or two. So pictures that were drawn once (see `world/pack.py`) are not the same twice. While the model
-answers or is evaluated, nothing is varied.
-
-Legend: N pictures.
+Legend: B or N pictures, P patches, V vision width, C classes.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class FeatureStore:
         except FileNotFoundError:
             return None
         except (SafetensorError, KeyError) as error:
-            logger.warning("%s is damaged (%s): computed anew", path, error)
+            logger.warning("%s is damaged (%s): computed again", path, error)
             return None
         return features if tuple(features.shape) == self.shape else None
 
@@ -144,7 +144,9 @@ class FeatureStore:
             FeatureStoreError: if the disk is full, or gone.
         """
         if self.left < self.picture_bytes:
-            self._say_full()
+            if not self._is_full_said:
+                logger.info("the feature cache holds its %s: the rest is computed", readable(self.max_bytes, "B"))
+            self._is_full_said = True
             return
         path = self._path(key)
         aside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
@@ -160,11 +162,6 @@ class FeatureStore:
     def _path(self, key: bytes) -> Path:
         name = key.hex()
         return self.folder / name[:2] / f"{name}{SUFFIX}"
-
-    def _say_full(self) -> None:
-        if not self._is_full_said:
-            logger.info("the feature cache holds its %s: the rest is computed", readable(self.max_bytes, "B"))
-        self._is_full_said = True
 
     def _not_written(self, error: Exception) -> FeatureStoreError:
         free = shutil.disk_usage(self.root).free

@@ -1,12 +1,9 @@
-"""What stops a run before it does harm: a loss or a gradient that is no number, a batch that nothing is learned from.
+"""What stops a run before it does harm: a loss, gradient or weight that is not a number, a batch that teaches nothing.
 
-In: the micro-batches of an optimizer step, of every process. Out: nothing, or a :class:`TrainingStoppedError` on all
-processes alike, before the optimizer has touched a weight, that names the samples.
-
-Whether weights and the optimizer's state are numbers: looked at before they are kept.
-
-In: a model and its optimizer, of every process. Out: nothing, or a :class:`WeightsError` on all processes alike, which
-names what holds no numbers and the last checkpoint that does. So a checkpoint that is there is one to go back to.
+In: the micro-batches of an optimizer step, of every process; or tensors that are about to be kept. Out: nothing, or an
+error on all processes alike: a :class:`TrainingStoppedError`, before the optimizer has touched a weight, that names the
+samples; or a :class:`WeightsError` that names the tensors and the last checkpoint that is sound. So a checkpoint that
+is there is one to go back to.
 
 Each tensor is read once, by adding it up, and one number of each comes from the device.
 """
@@ -219,7 +216,7 @@ def all_tensors(model: nn.Module) -> Iterator[Named]:
 
 def no_numbers(tensors: Iterable[Named]) -> tuple[list[str], int]:
     """Names of tensors that hold infinity or NaN, and how many tensors there are in all."""
-    named = [(name, _own_part(tensor)) for name, tensor in tensors]
+    named = [(name, own_share(tensor)) for name, tensor in tensors]
     held = [(name, tensor) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
     if not held:
         return [], 0
@@ -260,9 +257,10 @@ def check_numbers(
     )
 
 
-def _own_part(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's, of a tensor in shares."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
+def own_share(tensor: torch.Tensor) -> torch.Tensor:
+    """What of a tensor this process holds: all of it, or its part of torch's DTensor."""
+    tensor = tensor.detach()
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _torch_optimizers(optimizer: Any) -> tuple[torch.optim.Optimizer, ...]:

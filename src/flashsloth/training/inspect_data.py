@@ -1,4 +1,4 @@
-"""A whole file of samples, looked through before a GPU hour is spent on it.
+"""A whole file of samples, looked through before a GPU hour is spent on it; and one sample as the model will meet it.
 
 In: a dataset of records, and what samples are written down with. Out: a :class:`CheckReport`: what training would leave
 out, by the code that leaves it out, and what it would take but its maker may not have meant.
@@ -8,10 +8,8 @@ asked for. Whether a sample is too long is a matter of tokens, but few need the 
 most one token of a byte, so a sample of fewer bytes than `max_length` has room for cannot be too long. With any other
 tokenizer every sample is written down.
 
-One sample as the model will meet it: which tokens are learned, which are pictures, questions, queries.
-
-In: an encoded row. Out: its runs of tokens that are treated alike, with their text. Nothing is simplified: a token that
-is two things at once is a run of its own, so a wrong mask is seen.
+Of one encoded row, its runs of tokens that are treated alike (learned, pictures, questions, queries), with their text.
+Nothing is simplified: a token that is two things at once is a run of its own, so a wrong mask is seen.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Being asked to stop: SIGTERM, as schedulers send it before they kill, and Ctrl-C.
+"""What ends a run from outside: a signal, a device that is full, a process that is gone.
 
-In: a signal. Out: a run that takes its step to the end, saves a checkpoint and leaves with 128 + the signal's number.
-It waits neither for data nor for an evaluation; a second Ctrl-C does not wait for the step either.
-
-What ends a run from outside: a device that is full, a process that is gone.
-
-In: errors of torch and of what it talks over. Out: an :class:`OutageError` that says what happened and what to do.
+In: SIGTERM, as schedulers send it before they kill, or Ctrl-C; errors of torch and of what it talks over. Out: a run
+that takes its step to the end, saves a checkpoint and leaves with 128 + the signal's number (it waits neither for data
+nor for an evaluation; a second Ctrl-C does not wait for the step either); an :class:`OutageError` that says what
+happened and what to do.
 """
 
 from __future__ import annotations
@@ -93,35 +91,25 @@ class OutageError(FlashSlothError, ValueError):
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Give errors of these kinds their words.
+    """Say in plain words what ended a run from outside.
 
     Raises:
         OutageError: instead of torch's.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutageError(_full(error)) from error
     except MemoryError as error:
         raise OutageError(f"not enough memory, here or in a data worker: set a lower workers ({error!r})") from error
     except RuntimeError as error:
-        if _FULL_MEMORY in str(error):
-            raise OutageError(_full(error)) from error
-        if not _is_of_another_process(error):
+        if isinstance(error, torch.OutOfMemoryError) or _FULL_MEMORY in str(error):
+            raise OutageError(
+                f"not enough memory for a step: lower micro_batch_size, which leaves the batch as it is, or set "
+                f"activation_checkpointing: true; `flashsloth plan` of the recipe tells what a step takes ({error})"
+            ) from error
+        talked = isinstance(error, distributed.DistError) or any(name in str(error) for name in _TRANSPORTS)
+        if ranks.count() == 1 or not talked:
             raise
         raise OutageError(
             f"process {ranks.rank()} of {ranks.count()} cannot reach another one, which has probably died: see what "
             f"that one said, then {GO_ON} ({error})"
         ) from error
-
-
-def _full(error: RuntimeError) -> str:
-    return (
-        f"not enough memory for a step: lower micro_batch_size, which leaves the batch as it is, or set "
-        f"activation_checkpointing: true; `flashsloth plan` of the recipe tells what a step takes ({error})"
-    )
-
-
-def _is_of_another_process(error: RuntimeError) -> bool:
-    talked = isinstance(error, distributed.DistError) or any(name in str(error) for name in _TRANSPORTS)
-    return ranks.count() > 1 and talked

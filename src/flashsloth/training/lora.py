@@ -1,24 +1,18 @@
 """LoRA and QLoRA for a stage: the language model learns through an adapter, the parts around it learn fully.
 
 In: a model, the stage, and the base it came from. Out: PEFT's model around it, for Trainer, and after training a folder
-(see `checkpoint/adapter.py`). The model that was given changes in place and stays what hooks and reports see.
+(see `checkpoint/adapter.py`). The model that was given changes in place and stays what hooks and reports see. An
+adapter that is trained on keeps what it has learned; every key by which the stage would make another adapter of it is
+named.
 
     language_model   every targeted layer W becomes W + alpha / rank * B A; A and B learn
     other parts      copied, and the copy learns (PEFT's `modules_to_save`)
     head             rests, unless the recipe's own `trains` names it
 
-A frozen language model in four bits, for QLoRA (Dettmers et al. 2023, arXiv 2305.14314): NF4 by bitsandbytes.
-
-In: a model and the names of linear layers. Out: the same model, each of them a `bitsandbytes.nn.Linear4bit`: blocks
-of 64 weights share a scale, scales are themselves kept in eight bits, and a layer unpacks its weight when it is used.
-Gradients pass through to what came before; the packed weight has none.
-
-On CUDA devices these are bitsandbytes' kernels, on a processor its plain ones, which need only torch.
-
-An adapter that a stage trains on, without folding it into its base first.
-
-In: the adapter's folder, and what the stage says of its own. Out: PEFT's model with what the adapter has learned, or an
-error that names every key by which the stage would make another adapter of it.
+For QLoRA (Dettmers et al. 2023, arXiv 2305.14314) the frozen W is held in NF4 by bitsandbytes: blocks of 64 weights
+share a scale, scales are themselves kept in eight bits, and a layer unpacks its weight when it is used. Gradients pass
+through to what came before; the packed weight has none. On a processor these are its plain kernels, which need only
+torch.
 """
 
 from __future__ import annotations

@@ -1,30 +1,18 @@
-"""What a run has done since its last line of the log: the loss, how fast it went, how much memory it held.
+"""What is measured while a run trains: its loss and speed, the share of right answers, the work that a step takes.
 
-In: each optimizer step's sums over all processes, and the time that steps took. Out: the numbers of a log line. Sums go
-into a checkpoint and come back out of it, so that a run that was stopped logs what the run that was not stopped logs.
-
-How good the answers are while training, without generating: the share that greedy decoding would get right.
+In: what each batch holds, counted by the process that makes it (:class:`BatchFacts`: no device waits for it); each
+step's sums over all processes; predictions of held-out samples. Out: the numbers of a log line. Sums go into a
+checkpoint and come back out of it, so that a run that was stopped logs what the run that was not stopped logs.
 
 An answer is right if every one of its tokens is the most likely one given the right beginning. That is exactly when
 greedy decoding produces it, so one pass over the text measures what generation would.
 
-Legend: B samples, T positions.
+Model FLOPs utilisation is the floating-point operations (FLOPs) that the mathematics needs, over what the device could
+have done in the time, at the measured rate of a large matrix product. Padding and recomputed activations are no work: a
+forward pass counts as in `planning/flops.py`, and for each part as much again for the gradient of what goes into it,
+where something before it learns, and as much again for the gradient of its weights, by the share of them that learns.
 
-How much work training does, and what share of the device's arithmetic that is.
-
-In: the model, and the facts of its batches. Out: floating-point operations (FLOPs) that a step needs, and model FLOPs
-utilisation: those over what the device could have done in the time, at the measured rate of a large matrix product.
-
-Counted is what the mathematics needs, so padding and recomputed activations are no work: a forward pass as
-`benchmark/cost.py` counts it, and for each part as much again for the gradient of what goes into it, where something
-before it learns, and as much again for the gradient of its weights, by the share of them that learns.
-
-Legend: n tokens of a row.
-
-What a batch holds, counted where it is made: how much work it is, how much is learned from it, and whose it is.
-
-In: a collator. Out: the same batches with :data:`FACTS_KEY` in them, a :class:`BatchFacts` that the trainer takes out
-again before the model sees the batch. They are counted by the process that prepares the data: no device waits for it.
+Legend: B samples, T positions, n tokens of a row.
 """
 
 from __future__ import annotations
@@ -32,7 +20,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -77,7 +65,7 @@ class Meter:
     """Adds steps up and makes log lines of them.
 
     Attributes:
-        since_log: sums that a log line has still to show.
+        since_log: sums that a log line has still to show; a checkpoint keeps them.
         measured: those of this process's own time: steps before a restart took nobody's time here.
         matrix_rate: operations a second of all devices together, or None.
     """
@@ -106,7 +94,7 @@ class Meter:
         self.measured.add(sums)
 
     def take(self, peak_bytes: int) -> dict[str, float]:
-        """A log line's numbers; the next one begins anew."""
+        """A log line's numbers; the next one starts from zero."""
         seconds, done = self._seconds, self.measured
         line = {"loss": self.since_log.loss / max(1, self.since_log.steps)}
         if seconds > 0:
@@ -121,14 +109,6 @@ class Meter:
         self._seconds = self._waited = 0.0
         return line
 
-    def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return asdict(self.since_log)
-
-    def restore(self, kept: dict[str, Any]) -> None:
-        """What a checkpoint kept."""
-        self.since_log = StepSums(**kept)
-
 
 SEVERAL = "text"
 """The kind of what a template writes in one piece, where its answers are of several kinds."""
@@ -138,7 +118,7 @@ _PROPERTIES = ("shape", "color", "character", "center")
 def most_likely(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     """Keep only the most likely token of each position, int64 [B, T]: a whole evaluation's logits would fill memory.
 
-    Where the model was asked to skip logits, that is what it gives already.
+    Where the model was asked to skip logits, or predicts patches' classes, that is what it gives already.
     """
     scores = logits[0] if isinstance(logits, tuple) else logits
     return scores.argmax(dim=-1) if scores.is_floating_point() else scores
@@ -180,11 +160,6 @@ def answer_accuracy(kinds: list[list[str]]) -> Any:
         return {"right": sum(correct.values()) / max(1, sum(total.values())), **scores}
 
     return compute
-
-
-def patch_predictions(logits: Any, labels: Any) -> torch.Tensor:
-    """Patch predictions are class numbers already, int64 [B, P, properties]."""
-    return logits[0] if isinstance(logits, tuple) else logits
 
 
 def patch_accuracy(prediction: Any) -> dict[str, float]:

@@ -59,7 +59,11 @@ def make_arguments(
     if fields.get("use_cpu"):
         _let_processors_shard()
     if arguments.bf16:
-        plugin["mixed_precision_policy"] = _mixed_precision()
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        # bfloat16 is computed in, gradients are added up in float32, and the loss, which is float32, stays as it is
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        plugin["mixed_precision_policy"] = policy
     if whole_encoder:
         plugin["ignored_modules"] = [module for name, module in model.named_modules() if name.endswith(ENCODER)]
     return arguments
@@ -74,7 +78,10 @@ def check_engine(engine: Engine) -> None:
     if ranks.count() == 1:
         return  # a process alone trains alone
     if engine.is_deepspeed:
-        _check_deepspeed(engine)
+        from accelerate.utils import is_deepspeed_available
+
+        if not is_deepspeed_available():
+            raise ParallelismError(f"engine {engine.kind} needs DeepSpeed, which is not installed: {DEEPSPEED_EXTRA}")
     elif engine.offload and not torch.cuda.is_available():
         raise ParallelismError(
             f"engine {engine.kind} offloads from accelerators, of which there is none: set offload: false"
@@ -162,17 +169,3 @@ def _let_processors_shard() -> None:
     from accelerate.utils import DistributedType
 
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
-
-
-def _mixed_precision() -> Any:
-    """Compute in bfloat16, add gradients up in float32, and leave the loss, which is float32, as it is."""
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
-    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-
-
-def _check_deepspeed(engine: Engine) -> None:
-    from accelerate.utils import is_deepspeed_available
-
-    if not is_deepspeed_available():
-        raise ParallelismError(f"engine {engine.kind} needs DeepSpeed, which is not installed: {DEEPSPEED_EXTRA}")

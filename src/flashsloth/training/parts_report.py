@@ -11,8 +11,7 @@ each is kept, since a copy of a whole model may not fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import nn
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed
+from flashsloth.training.guards import own_share
 from flashsloth.training.stages import PARTS
 
 SAMPLED = 4096
@@ -103,11 +103,11 @@ class PartsReport:
         if self.rows or max(group["lr"] for group in optimizer.param_groups) == 0:
             return
         self._before = _Before({}, {}, {})
-        for name, parameter in self._parameters():
-            values = _local(parameter)
+        for name, parameter in self.model.named_parameters():
+            values = own_share(parameter)
             if parameter.requires_grad:
                 self._before.samples[name] = _sample(values).clone()
-                norm = 0.0 if parameter.grad is None else float(_local(parameter.grad).float().norm())
+                norm = 0.0 if parameter.grad is None else float(own_share(parameter.grad).float().norm())
                 self._before.gradients[name] = norm / clipped
             else:
                 self._before.bits[name] = _bits(values)
@@ -126,8 +126,8 @@ class PartsReport:
             return False
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in (*PARTS, OTHERS)}
-        for name, parameter in self._parameters():
-            if name in before.bits and _bits(_local(parameter)) != before.bits[name]:
+        for name, parameter in self.model.named_parameters():
+            if name in before.bits and _bits(own_share(parameter)) != before.bits[name]:
                 raise FrozenPartMovedError(
                     f"{name} is frozen, but the first step changed it: the stage must not train it"
                 )
@@ -140,13 +140,6 @@ class PartsReport:
         """Parts that learn and have not moved."""
         return [row.part for row in self.rows if row.learning and row.moved == 0]
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The table, as JSON can hold it."""
-        return [asdict(row) for row in self.rows]
-
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.model.named_parameters()
-
 
 def part_of(name: str) -> str:
     """The part that a parameter belongs to, by its name in the model or in what wraps it."""
@@ -158,13 +151,13 @@ def part_of(name: str) -> str:
 def _row(part: str, named: list[tuple[str, nn.Parameter]], before: _Before, rates: dict[int, float]) -> PartRow:
     learning = [(name, parameter) for name, parameter in named if name in before.samples]
     used = [rates[id(parameter)] for _, parameter in learning if id(parameter) in rates]
-    changes = [_sample(_local(parameter)) - before.samples[name] for name, parameter in learning]
+    changes = [_sample(own_share(parameter)) - before.samples[name] for name, parameter in learning]
     sums = [
         float(sum(change.numel() for change in changes)),
         sum(float(change.float().square().sum()) for change in changes),
         sum(before.gradients[name] ** 2 for name, _ in learning),
     ]
-    if any(_is_sharded(parameter) for _, parameter in learning):  # each process has seen its own share
+    if any(hasattr(parameter, "to_local") for _, parameter in learning):  # each process has seen its own share
         sums = distributed.all_reduce_sum(sums, changes[0].device)
     total, squares, gradient_squares = sums
     return PartRow(
@@ -181,18 +174,6 @@ def _numbers(parameter: nn.Parameter) -> int:
     """How many a parameter stands for, also where several are packed into a byte (bitsandbytes)."""
     packing = getattr(parameter, "quant_state", None)
     return parameter.numel() if packing is None else math.prod(packing.shape)
-
-
-def _local(values: torch.Tensor) -> torch.Tensor:
-    """What of a tensor this process holds."""
-    values = values.detach()
-    whole: Any = values
-    return whole.to_local() if _is_sharded(values) else values
-
-
-def _is_sharded(values: torch.Tensor) -> bool:
-    """Whether a tensor lies in parts on several devices (torch's DTensor)."""
-    return hasattr(values, "to_local")
 
 
 def _sample(values: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 In: a configuration, and a stage as a recipe has it, over some devices. Out: a :class:`TrainingPlan`.
 
-    activations      `training_step.py`: the step is run on tensors without numbers, and what lives is counted
+    activations      `step_memory.py`: the step is run on tensors without numbers, and what lives is counted
     weights,         what the engine leaves on a device of them; AdamW has two float32 numbers for each that learns,
     gradients,       DeepSpeed's in bfloat16 a float32 copy of the weight besides
     optimizer

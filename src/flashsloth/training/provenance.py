@@ -4,7 +4,7 @@ In: a recipe, and where it runs. Out: files in the run's folder.
 
     recipe.yaml     everything that the recipe says, defaults and `--set` included: can be trained again as it is
     run.json        versions, the state of the source's repository, a digest of the data, and each start's command line
-    history.json    what a run went on with that it did not begin with: field, values, step, time (`changes.py`)
+    history.json    what a run went on with that it did not begin with: field, values, step, time (`resume.py`)
 
 A run that goes on compares both with what it is given now.
 """

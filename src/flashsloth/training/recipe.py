@@ -1,11 +1,8 @@
 """A recipe: one YAML file that says what to train on what, and only where that differs from the stage's row.
 
-In: a YAML file and `key=value` overrides (`stages.0.steps=100`). Out: a checked :class:`Recipe`. All mistakes are
-told at once, in a :class:`RecipeError`, each with its place in the file, what was found and what was expected.
-
-Changes of single values of a recipe: `stages.0.steps=100`, `stages.instruction.steps=100`.
-
-In: the tree that YAML read, and `dotted.key=value`. Out: the tree, changed.
+In: a YAML file and `key=value` overrides (`stages.0.steps=100`, `stages.instruction.steps=100`). Out: a checked
+:class:`Recipe`. All mistakes are listed at once, in a :class:`RecipeError`, each with its place in the file, what was
+found and what was expected.
 """
 
 from __future__ import annotations

@@ -1,24 +1,13 @@
-"""What every group of keys of a recipe has: strict fields, each of which says what `--resume` does with a new value.
+"""What every group of keys of a recipe has, and the groups inside a stage: its data, adapter, engine, feature cache.
 
-In: nothing. Out: the base of the recipe's models, the kinds of numbers in them, and :class:`RecipeError`.
-
-The keys of a recipe's `model.config`, which transformers would take whatever they are called.
-
-In: the group as the recipe has it. Out: nothing; or every key that no configuration has, with the one that was meant.
-
-What a recipe says of an adapter: a stage's `adapter:` group.
-
-What a recipe says of devices: a stage's `engine:` group.
+Fields are strict, and each says what `--resume` does with a new value. What the files of `data:` hold is read in
+`data/`. `engine:` is how a stage is laid out over devices:
 
 kind     a device holds of                       weights   gradients   optimizer
 ddp      the model, whole                        all       all         all
 fsdp2    each layer's share (torch)              1/n       1/n         1/n
 zero2    weights whole (DeepSpeed)               all       1/n         1/n
 zero3    each parameter's share (DeepSpeed)      1/n       1/n         1/n
-
-What a recipe says of features on disk: a stage's `feature_cache:` group.
-
-One source of samples, as a recipe names it: an item under `data:`. What the files hold is read in `data/`.
 """
 
 from __future__ import annotations

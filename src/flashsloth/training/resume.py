@@ -1,19 +1,12 @@
-"""Where Trainer's way of going on is not exact, what makes it so.
+"""Going on from a checkpoint, exact where Trainer is not; and what may change when a run goes on.
 
-In: Trainer's models and what it found in a checkpoint. Out: weights that are found again under the names they were
-saved under, and an error where they, or the shares they lie in, do not fit.
+In: Trainer's models, and what it found in a checkpoint; the recipe that a run began with, the one it is given now, and
+how far it came. Out: weights under the names they were saved under, or an error where they, or the shares they lie in,
+do not fit; a list of :class:`Change`, and `history.json` in the run's folder, or an error that names every change that
+cannot be. What may change stands beside each field of the recipe.
 
-The random numbers that training draws, kept apart from everything else that draws some.
-
-A run that went on from a checkpoint has to draw what the run that was not stopped drew. What the model draws (dropout)
-is saved and comes back; what preparing data and evaluating draw depends on how often loaders were made, so it must not
-move the model's.
-
-What a run goes on with that it did not begin with: which changes are taken, from which step, and which are refused.
-
-In: the recipe that a run began with, the one it is given now, and how far it came. Out: a list of :class:`Change`, and
-`history.json` in the run's folder, or an error that names every change that cannot be. What may change stands beside
-each field of the recipe (`recipe_fields.py`).
+A run that goes on has to draw what the run that was not stopped drew. What the model draws (dropout) is saved and comes
+back; what preparing data and evaluating draw depends on how often loaders were made, so it is kept apart.
 """
 
 from __future__ import annotations
@@ -23,7 +16,7 @@ import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +187,6 @@ class Change:
     before: Any
     after: Any
 
-    def same_as(self, other: Change) -> bool:
-        """Whether both say the same; a run that was killed before its next checkpoint says things again."""
-        return {**asdict(self), "time": ""} == {**asdict(other), "time": ""}
-
 
 def accepted_changes(began: Recipe, now: Recipe, reached: Reached, time: str) -> list[Change]:
     """The changes that a run goes on with.
@@ -248,7 +237,9 @@ def read_history(folder: Path) -> list[Change]:
 def write_history(folder: Path, changes: list[Change]) -> None:
     """Add to it what is not there yet, and say what changed."""
     past = read_history(folder)
-    new = [change for change in changes if not any(change.same_as(other) for other in past[-len(changes) :])]
+    # a run that was killed before its next checkpoint says things again, at another time
+    last = [replace(other, time="") for other in past[-len(changes) :]]
+    new = [change for change in changes if replace(change, time="") not in last]
     if new or not past:
         write_whole(folder / HISTORY_FILE, json.dumps([asdict(change) for change in (*past, *new)], indent=1) + "\n")
     for change in changes:
@@ -274,7 +265,11 @@ def _differences(
             continue
         if isinstance(one, RecipeModel) and isinstance(other, RecipeModel):
             yield from _differences(one, other, (*place, name))
-        elif _are_groups(one) and _are_groups(other) and _go_together(name, one, other):
+        elif (
+            _are_groups(one)
+            and _are_groups(other)
+            and (len(one) == len(other) or (name == STAGES_KEY and len(one) < len(other)))
+        ):  # item by item; stages may have been added at the end
             for number, pair in enumerate(zip(one, other, strict=False)):
                 yield from _differences(*pair, (*place, name, number))
             for number in range(len(one), len(other)):
@@ -285,11 +280,6 @@ def _differences(
 
 def _are_groups(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, RecipeModel) for item in value)
-
-
-def _go_together(name: str, before: list[Any], after: list[Any]) -> bool:
-    """Whether lists are compared item by item; stages may have been added at the end."""
-    return len(before) == len(after) or (name == STAGES_KEY and len(before) < len(after))
 
 
 def _refusal(place: Place, after: Any, rule: OnResume, reached: Reached) -> str | None:

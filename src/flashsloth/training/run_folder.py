@@ -2,7 +2,7 @@
 
 In: a recipe. Out: paths below its `output`, and what they hold.
 
-    recipe.yaml, run.json     what was trained, from what, with what (`record.py`)
+    recipe.yaml, run.json     what was trained, from what, with what (`provenance.py`)
     0-alignment/              a whole checkpoint (model, processor), log.json, loss.png, parts.json; of a stage with an
                               adapter, the adapter in the model's place
     0-alignment/steps/        checkpoints of the stage while it runs (`checkpoints.py`)

@@ -1,15 +1,8 @@
-"""How far a run is, for whoever watches it.
+"""What a run says of itself while it trains: a line, a curve, TensorBoard, Weights & Biases.
 
-In: a log line of the trainer. Out: a :class:`Progress`, with a text of one line.
-
-Where the log goes beside the run's folder: TensorBoard, and Weights & Biases where it is installed.
-
-In: a recipe's `report_to`, and the stage's folder. Out: transformers' own callbacks for them. What they write lies in
-the stage's folder. In TensorBoard, what a killed run wrote after its last checkpoint is hidden when it goes on.
-
-The loss curve as a picture.
-
-In: the log that transformers' Trainer keeps. Out: a PNG: training loss (and its running mean), held-out loss, and the
+In: log lines of the trainer, a recipe's `report_to`, and the stage's folder. Out: a :class:`Progress`, with a text of
+one line; transformers' own callbacks, which write into the stage's folder (in TensorBoard, what a killed run wrote
+after its last checkpoint is hidden when it goes on); a PNG of training loss, its running mean, held-out loss, and the
 share of right answers where it was measured.
 """
 

@@ -1,11 +1,8 @@
 """The training of one stage: its model made ready, its trainer, and what it leaves.
 
 In: a model and its processor, a recipe, and which of its stages. Out: the model, which has learned in place; the
-stage's folder (`run_folder.py`). A stage that was interrupted goes on from its last whole checkpoint.
-
-Whether a stage runs its layers again in backward: what the recipe says, or, for `auto`, what has room.
-
-In: a model and its stage. Out: yes or no, and a line in the log that says why.
+stage's folder (`run_folder.py`). A stage that was interrupted goes on from its last whole checkpoint. Layers are run
+again in backward where the recipe says so, or, for `auto`, where the step would have no room otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import json
 import logging
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +46,6 @@ from flashsloth.training.metrics import (
     answer_accuracy,
     most_likely,
     patch_accuracy,
-    patch_predictions,
     training_cost,
 )
 from flashsloth.training.parallelism import whole_weights
@@ -76,15 +72,12 @@ def recomputes_activations(model: Any, stage: StageRun) -> bool:
     return distributed.broadcast(_has_no_room(model, stage) if distributed.is_first() else False)
 
 
-def device_bytes() -> int:
-    """Memory that one process of this run may use: its accelerator's, or its share of what is free here."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return available_bytes() // int(os.environ.get(LOCAL_WORLD_VARIABLE, "1"))
-
-
 def _has_no_room(model: Any, stage: StageRun) -> bool:
-    memory = device_bytes()
+    """In what this process may use: its accelerator's memory, or its share of what is free here."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    else:
+        memory = available_bytes() // int(os.environ.get(LOCAL_WORLD_VARIABLE, "1"))
     plan = plan_stage(
         model.config,
         stage,
@@ -170,9 +163,13 @@ def run_stage(
         set_seed(recipe.seed + number + step + SEEDS_A_RANK * distributed.rank())
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
-            _leave_if_asked(trainer)
+            step, log = trainer.state.global_step, trainer.state.log_history
+            if trainer.stopped_by:
+                raise TrainingInterrupted(
+                    trainer.stopped_by, step, trainer.state.max_steps, trainer.checkpoint_of(step)
+                )
             trainer.check_numbers(all_tensors(trainer.model))
-            if run.eval_data and not _is_evaluated(trainer):
+            if run.eval_data and not any("eval_loss" in entry and entry["step"] == step for entry in log):
                 trainer.evaluate()
             trainer.leave_best()
         finally:
@@ -247,22 +244,9 @@ def _patches_trainer(stage: _Stage, common: dict[str, Any]) -> StageTrainer:
         data_collator=PatchCollator(stage.processor),
         train_dataset=patches(run.data, grid),
         eval_dataset=patches(run.eval_data, grid) if run.eval_data else None,
-        preprocess_logits_for_metrics=patch_predictions,
+        preprocess_logits_for_metrics=most_likely,
         compute_metrics=patch_accuracy,
     )
-
-
-def _leave_if_asked(trainer: StageTrainer) -> None:
-    """Raise what tells the command that a signal ended the run."""
-    if trainer.stopped_by:
-        step = trainer.state.global_step
-        raise TrainingInterrupted(trainer.stopped_by, step, trainer.state.max_steps, trainer.checkpoint_of(step))
-
-
-def _is_evaluated(trainer: StageTrainer) -> bool:
-    """Whether the last step was evaluated."""
-    step = trainer.state.global_step
-    return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
 
 
 def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
@@ -273,7 +257,7 @@ def _write_log(trainer: StageTrainer, folder: Path, title: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / LOG_NAME, json.dumps(log, indent=1))
-        write_whole(folder / PARTS_NAME, json.dumps(trainer.report.to_json(), indent=1))
+        write_whole(folder / PARTS_NAME, json.dumps([asdict(row) for row in trainer.report.rows], indent=1))
         if trainer.run.best_by is not None:
             write_whole(folder / BEST_NAME, json.dumps(trainer.best_to_json(), indent=1))
         with whole_file(folder / CURVE_NAME) as unfinished:

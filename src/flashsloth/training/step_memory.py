@@ -140,9 +140,7 @@ def meta_learner(
     from flashsloth.checkpoint.adapter import Base
     from flashsloth.training.lora import add_adapter
 
-    plain = adapter.model_copy(
-        update={"quantize": UNQUANTIZED}
-    )  # four bits cannot be faked: `training_plan.py` counts them
+    plain = adapter.model_copy(update={"quantize": UNQUANTIZED})  # four bits cannot be faked: `plan.py` counts them
     with torch.device("meta"):
         learner = add_adapter(model, trains, plain, Base("", "", UNQUANTIZED), half_precision=computing != FULL)
     return model, learner

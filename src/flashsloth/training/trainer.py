@@ -1,18 +1,14 @@
 """transformers' Trainer, with what a run that can be trusted needs beside it.
 
 In: a stage, its model and its data. Out: a model that learned; whole checkpoints; a log. The loop is Trainer's. What
-differs: data comes from workers that may die and is drawn apart from what the model draws (`supplied_trainer.py`), a
-step is looked at before it is taken (`guards.py`) and weights before they are kept (`soundness.py`), a signal ends the
-run with a checkpoint (`stop.py`), checkpoints are written aside (`checkpoints.py`), and where Trainer's resumption is
-not exact, it is made so:
+differs: data comes from workers that may die and is drawn apart from what the model draws (`data_trainer.py`), a step
+is looked at before it is taken and weights before they are kept (`guards.py`), a signal ends the run with a checkpoint
+(`interruptions.py`), checkpoints are written aside (`checkpoints.py`), and where Trainer's resumption is not exact, it
+is made so:
 
 - what the log has summed up, and an evaluation that was put off, are kept in the checkpoint;
 - a checkpoint of the last step is not trained one step further;
 - weights that do not fit the model are an error.
-
-A stage's settings in Trainer's words.
-
-In: a stage as the recipe says it, and how many devices there are. Out: transformers' `TrainingArguments`.
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -191,20 +188,17 @@ class StageTrainer(EvaluatingTrainer):
         """The first step is about to come: take up what the checkpoint kept, and hear signals from now on."""
         self.args.eval_on_start = False
         if self._checkpoint is not None:
-            self.meter.restore(self._kept["since_log"])
+            self.meter.since_log = StepSums(**self._kept["since_log"])
             self.args.eval_on_start = self._kept["evaluation_due"]
             self.state.compute_steps(self.args, self.state.max_steps)  # the checkpoint brings its own
             take_recipes_settings(self.optimizer, self.lr_scheduler, self._settings)
             self.best = Best(**self._kept.get("best", {}))
-        self.meter.matrix_rate = self._matrix_rate()
-        self.stop_request.listen()
-
-    def _matrix_rate(self) -> float | None:
-        """Of all devices together."""
         rate = self.matrix_rate
         if rate is None and self.cost is not None and self.state.max_steps >= STEPS_WORTH_MEASURING:
             rate = measure_matrix_rate(self.args.device, torch.bfloat16 if self.args.bf16 else torch.float32)
-        return None if rate is None else distributed.all_reduce_sum([rate], self.args.device)[0]
+        # of all devices together
+        self.meter.matrix_rate = None if rate is None else distributed.all_reduce_sum([rate], self.args.device)[0]
+        self.stop_request.listen()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:
@@ -254,9 +248,9 @@ class StageTrainer(EvaluatingTrainer):
                 self._aside = None
             if distributed.is_first():
                 kept = {
-                    "since_log": self.meter.to_dict(),
+                    "since_log": asdict(self.meter.since_log),
                     "evaluation_due": self._evaluation_due,
-                    "best": self.best.to_dict(),
+                    "best": asdict(self.best),
                     "engine": Shares.of_this_run(self.run.engine).engine,
                 }
                 path = aside / f"{PREFIX}{step}" / PROGRESS_FILE
@@ -346,7 +340,7 @@ def training_arguments(stage: StageRun, model: nn.Module, folder: Path, seed: in
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "label_names": ["labels"],
-        "report_to": "none",  # see `reporters.py`
+        "report_to": "none",  # see `run_log.py`
         "run_name": f"{folder.parent.name}/{folder.name}",
         "seed": seed,
         "data_seed": seed,
