@@ -18,7 +18,10 @@ import json
 import re
 import types
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -353,18 +356,12 @@ def _without(tree: Any, places: Sequence[Place]) -> Any:
     """A copy without the keys at, or around, these places."""
     tree = copy.deepcopy(tree)
     for place in places:
-        keys = list(place)
-        while keys and isinstance(keys[-1], int):
-            keys.pop()  # without an item, the others would have other numbers
-        group = tree
-        for step in keys[:-1]:
-            try:
-                group = group[step]
-            except (KeyError, IndexError, TypeError):
-                break
-        else:
-            if keys and isinstance(group, dict):
-                group.pop(keys[-1], None)
+        while place and isinstance(place[-1], int):
+            place = place[:-1]  # without an item, the others would have other numbers
+        with suppress(KeyError, IndexError, TypeError):  # there is no such group
+            group: Any = reduce(getitem, place[:-1], tree)
+            if isinstance(group, dict):
+                del group[place[-1]]
     return tree
 
 

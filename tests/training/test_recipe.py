@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from recipe_table import GROUPS, fields_table
 
 from flashsloth.cli.app import main
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.recipe_groups import RecipeModel
-from flashsloth.training.recipe_table import GROUPS, fields_table
 from flashsloth.training.stages import STAGES
 
 RECIPES = sorted(
@@ -211,7 +211,7 @@ def test_what_a_file_may_leave_out_or_write_otherwise(tmp_path: Path) -> None:
 
 def test_the_table_of_fields_is_the_models() -> None:
     written = (Path(__file__).parents[2] / "docs" / "recipe-fields.md").read_text(encoding="utf-8")
-    assert written == fields_table(), "python -m flashsloth.training.recipe_table > docs/recipe-fields.md"
+    assert written == fields_table(), "python tools/recipe_table.py > docs/recipe-fields.md"
     assert all(field.description for kind in GROUPS.values() for field in kind.model_fields.values())
 
 

@@ -33,6 +33,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "checkpoint.json"
 _READERS = 4
 """Files that a process digests at a time: hashing holds no lock of Python's."""
@@ -126,8 +128,6 @@ def _facts(path: Path) -> dict[str, Any]:
         digest = hashlib.file_digest(stream, _ALGORITHM).hexdigest()
         return {"bytes": stream.tell(), _ALGORITHM: digest}
 
-
-logger = logging.getLogger(__name__)
 
 PREFIX = "checkpoint-"
 """transformers' name of a checkpoint's folder, before its step."""

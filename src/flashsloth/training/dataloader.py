@@ -255,11 +255,8 @@ def step_loader(
     """The micro-batches of a stage, for all processes, as Trainer counts them; :class:`Supply` reads them.
 
     Args:
-        dataset: what they are of.
-        stage: says how many samples a step has, and their order.
-        seed: of the order.
-        micro_batch_size: samples that a process holds at a time.
-        processes: how many there are.
+        dataset, stage: what they are of; how many samples a step has, and in which order, drawn by `seed`.
+        micro_batch_size, processes: samples that a process holds at a time, and how many processes there are.
         tokens_per_picture: visual tokens, for estimated lengths.
     """
     sampler = StepBatchSampler(

@@ -208,7 +208,8 @@ def features_on_disk(model: FlashSlothForConditionalGeneration, stage: StageRun)
     if stage.feature_cache is None:
         yield None
         return
-    store = FeatureStore(stage.feature_cache, model.model, f"{stage.precision}, {stage.attention}", distributed.count())
+    computed = f"{stage.precision}, {stage.attention}"
+    store = FeatureStore(stage.feature_cache, model.model, computed, distributed.count())
     with reading_features(model, store):
         yield store
 

@@ -49,20 +49,17 @@ def agree_on_step(
     """Hear from all processes whether an optimizer step may be taken, and what is in it; all call this together.
 
     Args:
-        batches: the step's micro-batches on this process.
-        losses: of each.
+        batches, losses, flops: of the step's micro-batches on this process.
         gradient: norm of the whole step's.
-        flops: that they took.
         asked_to_stop: whether this process was.
         step: the step that is about to be taken.
-        device: of this process.
 
     Returns:
         What the step sums up to over all processes, and whether any of them was asked to stop.
 
     Raises:
-        TrainingStoppedError: on all processes, if any has a loss or a gradient that is no number, or a micro-batch that
-            nothing is learned from.
+        TrainingStoppedError: on all processes, if any has a loss or a gradient that is infinite or NaN, or a
+            micro-batch that nothing is learned from.
     """
     bad = not all(math.isfinite(number) for number in (*losses, gradient))
     empty = any(facts.supervised == 0 for facts in batches)
@@ -112,18 +109,14 @@ def stop_at_nothing_supervised(batches: list[BatchFacts], step: int | None) -> N
     number, facts = next((number, facts) for number, facts in enumerate(everyones) if facts is not None)
     where = "evaluation" if step is None else f"step {step}"
     raise TrainingStoppedError(
-        f"{where}: nothing is supervised in the batch of {_named(facts, number)}: no answer's token is there to "
-        f"learn from, and a loss of none is no number; look with `flashsloth data check`, leave "
+        f"{where}: nothing is supervised in the batch of {_named([facts], number)}: no answer's token is there to "
+        f"learn from, and a loss of none is not a number; look with `flashsloth data check`, leave "
         f"them out (leave_out: [numbers], beside their source in the recipe), then --resume"
     )
 
 
 def stop_at_held_out(bad: list[tuple[BatchFacts, float]], step: int) -> None:
-    """Name a held-out batch whose loss is no number, if any process has one; all call this together.
-
-    Args:
-        bad: this process's, with their losses.
-        step: the last one that is done.
+    """Name a held-out batch whose loss is not a number, if any process has one; all call this together.
 
     Raises:
         TrainingStoppedError: on all of them.
@@ -131,19 +124,13 @@ def stop_at_held_out(bad: list[tuple[BatchFacts, float]], step: int) -> None:
     for number, theirs in enumerate(distributed.all_gather(bad)):
         for facts, loss in theirs:
             raise TrainingStoppedError(
-                f"evaluation after step {step}: the loss of {_named(facts, number)} is {loss}, though the weights are "
-                f"numbers: see what is in them with `flashsloth data show`, take them out, then --resume"
+                f"evaluation after step {step}: the loss of {_named([facts], number)} is {loss}, though the weights "
+                f"are numbers: see what is in them with `flashsloth data show`, take them out, then --resume"
             )
 
 
 def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_norm: float, step: int) -> NoReturn:
-    """Name what made a loss or a gradient no number; all processes call this together once any of them has one.
-
-    Args:
-        batches: the step's micro-batches on this process.
-        losses: theirs.
-        gradient_norm: of all parameters.
-        step: the optimizer step that is not taken.
+    """Name what made a loss or a gradient infinite or NaN; all processes call this together once any has one.
 
     Raises:
         TrainingStoppedError: always.
@@ -153,10 +140,10 @@ def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_n
     for number, (_, theirs, _) in everyones:
         for facts, loss in theirs:
             raise TrainingStoppedError(
-                f"step {step}: the loss of {_named(facts, number)} is {loss}; the step was not taken, the weights are "
-                f"as they were: {REMEDY}"
+                f"step {step}: the loss of {_named([facts], number)} is {loss}; the step was not taken, the weights "
+                f"are as they were: {REMEDY}"
             )
-    named = "; ".join(_named(_joined(theirs), number) for number, (theirs, _, _) in everyones)
+    named = "; ".join(_named(theirs, number) for number, (theirs, _, _) in everyones)
     norm = next(norm for _, (_, _, norm) in everyones if not math.isfinite(norm))
     raise TrainingStoppedError(
         f"step {step}: the gradient's norm is {norm}, though every loss is a number, for the batch of {named}; the "
@@ -164,17 +151,13 @@ def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_n
     )
 
 
-def _joined(batches: list[BatchFacts]) -> BatchFacts:
-    ids = tuple(name for facts in batches for name in facts.ids)
-    return BatchFacts(ids, sum(facts.samples for facts in batches), (), None, 0)
-
-
-def _named(facts: BatchFacts, rank: int) -> str:
+def _named(batches: list[BatchFacts], rank: int) -> str:
     where = f" (process {rank})" if distributed.count() > 1 else ""
-    if not facts.ids:
-        return f"{facts.samples} samples without ids{where}"
-    more = len(facts.ids) - NAMES_SHOWN
-    return f"samples {', '.join(facts.ids[:NAMES_SHOWN])}{f' and {more} more' if more > 0 else ''}{where}"
+    ids = [name for facts in batches for name in facts.ids]
+    if not ids:
+        return f"{sum(facts.samples for facts in batches)} samples without ids{where}"
+    more = len(ids) - NAMES_SHOWN
+    return f"samples {', '.join(ids[:NAMES_SHOWN])}{f' and {more} more' if more > 0 else ''}{where}"
 
 
 TENSORS_SHOWN = 3
@@ -230,17 +213,10 @@ def no_numbers(tensors: Iterable[Named]) -> tuple[list[str], int]:
 def check_numbers(
     tensors: Iterable[Named], *, step: int, folder: Path, learning_rate: float, device: torch.device
 ) -> None:
-    """All processes together.
-
-    Args:
-        tensors: of this process.
-        step: the last one that is done.
-        folder: that of the stage's checkpoints.
-        learning_rate: of the stage.
-        device: of this process.
+    """Look at tensors of this process after a step; `folder` has the stage's checkpoints. All processes together.
 
     Raises:
-        WeightsError: on all of them, if any process holds what is no number.
+        WeightsError: on all of them, if any process holds infinity or NaN.
     """
     with torch.no_grad():
         bad, count = no_numbers(tensors)

@@ -48,6 +48,8 @@ from flashsloth.training.recipe import StageRun
 from flashsloth.training.recipe_groups import AUTO, HEAD, NF4, TARGETED_PART, AdapterSettings
 from flashsloth.training.stages import PARTS
 
+logger = logging.getLogger(__name__)
+
 BLOCK_SIZE = 64
 """Weights that share a scale. On a processor bitsandbytes mixes up the scales of rows that are no whole blocks."""
 QLORA_EXTRA = "pip install 'flashsloth[qlora]'"
@@ -63,22 +65,16 @@ def quantize_layers(model: nn.Module, names: list[str], compute_dtype: torch.dty
         AdapterError: where bitsandbytes is not installed, or a layer's rows are not whole blocks.
     """
     bitsandbytes = require_bitsandbytes()
-    widths = {name: _linear(model, name).in_features for name in names}
-    ragged = [f"{name} ({width})" for name, width in widths.items() if width % BLOCK_SIZE]
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in names}
+    ragged = [f"{name} ({layer.in_features})" for name, layer in layers.items() if layer.in_features % BLOCK_SIZE]
     if ragged:
         raise AdapterError(
             f"quantize: nf4 needs layers of a multiple of {BLOCK_SIZE} inputs, unlike {ragged[0]}: use none"
         )
     for name in names:  # one by one, so that each makes room for the next
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, _packed(bitsandbytes, _linear(model, name), compute_dtype))
+        setattr(model.get_submodule(parent), last, _packed(bitsandbytes, layers.pop(name), compute_dtype))
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT asks for it before it looks at the layers
-
-
-def _linear(model: nn.Module, name: str) -> nn.Linear:
-    layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
-    return layer
 
 
 def _packed(bitsandbytes: Any, layer: nn.Linear, compute_dtype: torch.dtype) -> Any:
@@ -123,8 +119,7 @@ def check_goes_on(before: AdapterFolder, settings: AdapterSettings, trains: tupl
 
     Args:
         before: the adapter.
-        settings, trains: the stage's.
-        names: full names of the layers that the stage puts an adapter on.
+        settings, trains, names: the stage's; full names of the layers that it puts an adapter on.
 
     Raises:
         AdapterError: naming every key that differs.
@@ -171,8 +166,6 @@ def _last_names(layers: Iterable[str]) -> list[str]:
     return sorted({layer.rpartition(".")[2] for layer in layers})
 
 
-logger = logging.getLogger(__name__)
-
 _BLOCK = re.compile(r"(?P<stack>.+?)\.\d+\.(?P<layer>.+)")
 """A layer's full name: the decoder's blocks, a block's number, the layer in it."""
 _STAGE_2_PARTS = {"query_tokens", "embq"}
@@ -198,12 +191,15 @@ def add_adapter(
         AdapterError: for targets that are not there, a head that is tied, a package that is missing.
     """
     peft = require_peft()
-    _check_parts(model, trains)
+    if HEAD in trains and model.config.tie_word_embeddings:
+        raise AdapterError(
+            "trains names head, which is one tensor with the embedding in this model, and that stays as it is under an "
+            "adapter: take head out of trains"
+        )
     names = target_names(model, settings.targets)
     compute_dtype = torch.bfloat16 if half_precision else torch.float32
     if settings.quantize == NF4:
-        blocks = target_names(model, AUTO)
-        quantize_layers(model, blocks, compute_dtype)
+        quantize_layers(model, target_names(model, AUTO), compute_dtype)
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.scale,
@@ -215,7 +211,10 @@ def add_adapter(
     wrapped = _model_class()(model, config)
     wrapped.base = base
     if half_precision:
-        _hold_frozen(decoder_layers(model.get_submodule(PARTS[TARGETED_PART])), compute_dtype)
+        for module in decoder_layers(model.get_submodule(PARTS[TARGETED_PART])).modules():
+            # autocast would round the frozen matrices of the decoder's blocks before each product in any case
+            if type(module) is nn.Linear and not any(parameter.requires_grad for parameter in module.parameters()):
+                module.to(compute_dtype)
     count = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
     logger.info("an adapter of rank %d on %d layers: %.2f M parameters learn", settings.rank, len(names), count / 1e6)
     return wrapped
@@ -294,13 +293,12 @@ def learner_of(model: Any, stage: StageRun, base_name: str | None, half: bool, c
     Args:
         model: a FlashSlothForConditionalGeneration.
         stage: as the recipe says it.
-        base_name: where the model was loaded from.
+        base_name: where the model was loaded from; an adapter is trained on.
         half: whether the stage computes in bfloat16.
         checkpoint: what the stage goes on from, if it was interrupted.
 
     Raises:
-        AdapterError: see :func:`add_adapter`, :func:`find_base` and :func:`check_same_base`; and `earlier_adapter.py`,
-            where `base_name` is an adapter itself, which is then trained on.
+        AdapterError: see :func:`add_adapter`, :func:`find_base`, :func:`check_same_base`, :func:`check_goes_on`.
     """
     if stage.adapter is None:
         return model
@@ -330,23 +328,8 @@ def check_same_base(checkpoint: Path, base: Base) -> None:
     if (before.digest, before.quantize) != (base.digest, base.quantize):
         raise AdapterError(
             f"{checkpoint} was learned over {before.name!r} ({before.digest}, quantize {before.quantize}), and would "
-            f"go on over {base.name!r} ({base.digest}, quantize {base.quantize}): restore the base, or begin anew"
+            f"go on over {base.name!r} ({base.digest}, quantize {base.quantize}): restore the base, or begin again"
         )
-
-
-def _check_parts(model: Any, trains: tuple[str, ...]) -> None:
-    if HEAD in trains and model.config.tie_word_embeddings:
-        raise AdapterError(
-            "trains names head, which is one tensor with the embedding in this model, and that stays as it is under an "
-            "adapter: take head out of trains"
-        )
-
-
-def _hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
-    """Round the frozen matrices of the decoder's blocks: autocast would round them before each product in any case."""
-    for module in blocks.modules():
-        if type(module) is nn.Linear and not any(parameter.requires_grad for parameter in module.parameters()):
-            module.to(dtype)
 
 
 def _model_class() -> Any:

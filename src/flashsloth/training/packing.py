@@ -86,7 +86,7 @@ def join_samples(rows: list[Row]) -> Row:
     """Join the rows of several samples.
 
     Returns:
-        One row with the list `sample_index` more. Turns and pictures are numbered through it, positions begin anew with
+        One row with the list `sample_index` more. Turns and pictures are numbered through it, positions begin at 0 with
         every sample, and no sample's first token is learned: what stands before it is another's.
     """
     joined: Row = {}

@@ -30,6 +30,8 @@ from flashsloth.training.recipe import Recipe, RecipeError, place_in
 from flashsloth.training.recipe_groups import DDP, FREE, FSDP2, Engine, OnResume, RecipeModel
 from flashsloth.yaml_file import Place, StrictModel, found
 
+logger = logging.getLogger(__name__)
+
 NAMES_SHOWN = 4
 """Tensors that an error names."""
 
@@ -82,8 +84,7 @@ def take_recipes_settings(optimizer: Any, scheduler: Any, settings: list[dict[st
     the checkpoint's.
 
     Args:
-        optimizer: loaded.
-        scheduler: loaded; a `LambdaLR` of torch, or what accelerate makes of one.
+        optimizer, scheduler: loaded; a `LambdaLR` of torch, or what accelerate makes of one.
         settings: from :func:`settings_of`, before the scheduler was made.
     """
     schedule = getattr(scheduler, "scheduler", scheduler)
@@ -107,12 +108,7 @@ def own_names(model: Any) -> Iterator[None]:
 
 
 def check_fits(model: Any, load_result: Any, checkpoint: Path | None) -> None:
-    """Refuse a checkpoint whose tensors are not the model's; Trainer would say so and train on.
-
-    Args:
-        model: that was loaded into.
-        load_result: what `load_state_dict` returned.
-        checkpoint: where from.
+    """Refuse a checkpoint whose tensors, by `load_state_dict`, are not the model's: Trainer would train on.
 
     Raises:
         SaveError: naming some tensors.
@@ -139,8 +135,6 @@ def kept_random_state() -> Iterator[None]:
         np.random.set_state(numpy)
         torch.set_rng_state(ours)
 
-
-logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.json"
 STAGES_KEY = "stages"

@@ -77,7 +77,11 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
         folder = stage_folder(recipe, number)
         if distributed.broadcast(is_done(folder)):
             logger.info("stage %s is done: going on from %s", stage.stage, folder)
-            _check_unchanged(folder)
+            # folders of older versions do not say what was written
+            if distributed.broadcast((folder / MANIFEST).is_file()) and (fault := changed(folder)):
+                raise SaveError(
+                    f"{folder} is not whole ({fault}): put it back, or remove the folder to run the stage again"
+                )
             model = _made_by(stage, folder)
             processor = FlashSlothProcessor.from_pretrained(folder)
             continue
@@ -114,16 +118,6 @@ def _open_data_to_come(recipe: Recipe) -> None:
     for source in (source for stage in waiting for source in (*stage.data, *stage.eval_data)):
         if not source.is_drawn and source.shards is None:
             open_source(source)
-
-
-def _check_unchanged(folder: Path) -> None:
-    """A finished stage's folder is to be what was written; those of older versions do not say what that was.
-
-    Raises:
-        SaveError: naming a file that is not.
-    """
-    if distributed.broadcast((folder / MANIFEST).is_file()) and (fault := changed(folder)):
-        raise SaveError(f"{folder} is not whole ({fault}): put it back, or remove the folder to run the stage again")
 
 
 def _made_by(stage: StageRun, folder: Path) -> FlashSlothForConditionalGeneration:

@@ -26,6 +26,19 @@ RIGHT = "eval_right"
 """What a log calls the share of right answers; each kind's with an underscore and its name behind it."""
 _MINUTE, _HOUR = 60, 3600
 _THOUSAND = 1e3
+_DETAILS = {
+    "loss": "loss {:.4f}",
+    "learning_rate": "lr {:.2e}",
+    "grad_norm": "gradient {:.3g}",
+    "samples_per_second": "{:.3g} samples/s",
+    "tokens_per_second": "{:.3g}k tokens/s",
+    "mfu": "MFU {:.1%}",
+    "waiting_for_data": "{:.0%} waiting for data",
+    "peak_memory_gb": "{:.2f} GB at most",
+    "bad_samples": "{:,} bad samples left out",
+}
+_IF_ANY = ("tokens_per_second", "bad_samples")
+"""What goes without saying where it is 0."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +81,12 @@ class Progress:
 
     def details(self) -> str:
         """Loss, speed and memory."""
-        numbers = self.numbers
-        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
-        if "learning_rate" in numbers:
-            parts.append(f"lr {numbers['learning_rate']:.2e}")
-        if "grad_norm" in numbers:
-            parts.append(f"gradient {numbers['grad_norm']:.3g}")
-        if "samples_per_second" in numbers:
-            parts.append(f"{numbers['samples_per_second']:.3g} samples/s")
-        if numbers.get("tokens_per_second"):
-            parts.append(f"{numbers['tokens_per_second'] / _THOUSAND:.3g}k tokens/s")
-        if "mfu" in numbers:
-            parts.append(f"MFU {numbers['mfu']:.1%}")
-        if "waiting_for_data" in numbers:
-            parts.append(f"{numbers['waiting_for_data']:.0%} waiting for data")
-        if "peak_memory_gb" in numbers:
-            parts.append(f"{numbers['peak_memory_gb']:.2f} GB at most")
-        if numbers.get("bad_samples"):
-            parts.append(f"{numbers['bad_samples']:,} bad samples left out")
-        return " · ".join(parts)
+        shown = {name: self.numbers[name] for name in _DETAILS if name in self.numbers}
+        if "tokens_per_second" in shown:
+            shown["tokens_per_second"] /= _THOUSAND
+        return " · ".join(
+            _DETAILS[name].format(number) for name, number in shown.items() if number or name not in _IF_ANY
+        )
 
 
 Watcher = Callable[[Progress], None]

@@ -57,6 +57,11 @@ from flashsloth.training.run_log import Watcher, draw_curve, reporters
 from flashsloth.training.stages import freeze_all_but
 from flashsloth.training.trainer import STEPS_FOLDER, StageTrainer, training_arguments
 
+logger = logging.getLogger(__name__)
+
+MILLION = 1e6
+SEEDS_A_RANK = 1 << 16
+"""How far apart the seeds of two processes are: each draws its own dropout."""
 LOCAL_WORLD_VARIABLE = "LOCAL_WORLD_SIZE"
 """Where torchrun says how many processes this machine has."""
 SMALL_PARAMETERS = 100_000_000
@@ -98,13 +103,6 @@ def _has_no_room(model: Any, stage: StageRun) -> bool:
     return again
 
 
-logger = logging.getLogger(__name__)
-
-MILLION = 1e6
-SEEDS_A_RANK = 1 << 16
-"""How far apart the seeds of two processes are: each draws its own dropout."""
-
-
 @dataclass(frozen=True)
 class _Stage:
     """A stage about to run: number `number` of `recipe`, on `model`; `watch` is called at every log line."""
@@ -120,16 +118,6 @@ class _Stage:
         """As the recipe says it."""
         return self.recipe.stages[self.number]
 
-    @property
-    def folder(self) -> Path:
-        """Where it leaves what it makes."""
-        return stage_folder(self.recipe, self.number)
-
-    @property
-    def base_name(self) -> str | None:
-        """Where its model was loaded from; None for a model made from nothing."""
-        return str(stage_folder(self.recipe, self.number - 1)) if self.number else self.recipe.model.path
-
 
 def run_stage(
     model: FlashSlothForConditionalGeneration,
@@ -140,13 +128,14 @@ def run_stage(
 ) -> None:
     """Run one stage and save what it made into its folder; `model` learns in place."""
     stage = _Stage(model, processor, recipe, number, watch)
-    run, folder = stage.run, stage.folder
+    run, folder = stage.run, stage_folder(recipe, number)
+    base_name = str(stage_folder(recipe, number - 1)) if number else recipe.model.path  # None for one made from nothing
     _make_ready(model, run)
     cost = _cost_of(model, run)  # before the arguments: from then on DeepSpeed divides whatever model is made
     arguments = training_arguments(run, model, folder, recipe.seed)
     checkpoint = last_whole(folder / STEPS_FOLDER)
     step = step_of(checkpoint) if checkpoint else 0
-    learner = learner_of(model, run, stage.base_name, arguments.bf16, checkpoint)
+    learner = learner_of(model, run, base_name, arguments.bf16, checkpoint)
     weight = run.patch_loss / arguments.gradient_accumulation_steps  # Trainer adds micro-batches up
     with (
         patch_loss(model, weight) if weight else nullcontext(),
@@ -226,7 +215,7 @@ def _answers_trainer(stage: _Stage, learner: Any, common: dict[str, Any]) -> Sta
         model=learner,
         data_collator=ConversationCollator(processor, run, run.attention, run.packing),
         held_out_collator=ConversationCollator(processor, run, run.attention),  # scores are of rows
-        train_dataset=training_conversations(run, processor, stage.folder, grid),
+        train_dataset=training_conversations(run, processor, stage_folder(stage.recipe, stage.number), grid),
         eval_dataset=held_out,
         processing_class=processor,
         preprocess_logits_for_metrics=most_likely,

@@ -13,7 +13,6 @@ Legend: B rows, T positions of a row, n supervised positions, N pictures, Q quer
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +163,7 @@ def _fake(model: nn.Module, mode: FakeTensorMode) -> None:
 def _run(model: FlashSlothForConditionalGeneration, batch: MicroBatch, computing: str, encodes: bool) -> None:
     """Forward and backward through every part, positions laid out without looking at numbers."""
     core = model.model
-    with _autocast(computing):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=computing == MIXED):
         states, inputs = _inputs(core, batch, torch.bfloat16 if computing == HALF else torch.float32, encodes)
         output = core.language_model(inputs_embeds=states, use_cache=False, return_dict=True, **inputs)
         del states, inputs
@@ -218,12 +217,6 @@ def _queries(config: FlashSlothConfig, batch: MicroBatch, features: torch.Tensor
         features=features,
         feature_row=torch.zeros(batch.rows, dtype=torch.long),
     )
-
-
-@contextmanager
-def _autocast(computing: str) -> Any:
-    with torch.autocast("cpu", dtype=torch.bfloat16) if computing == MIXED else nullcontext():
-        yield
 
 
 def _layers(model: nn.Module) -> dict[str, int]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import tarfile
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,23 +44,6 @@ class _Members:
     pictures: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-class _Index:
-    """Where the members of all samples stand: a row (start, size) of each JSON, each text and each picture, flat."""
-
-    def __init__(self) -> None:
-        self.records, self.texts, self.pictures = array("q"), array("q"), array("q")
-        self.picture_ends = array("q")
-
-    def add(self, samples: Iterable[_Members]) -> None:
-        """The samples of one shard."""
-        for sample in samples:
-            self.records.extend(sample.record)
-            self.texts.extend(sample.text)
-            for _, start, size in sorted(sample.pictures, key=lambda picture: _natural(picture[0])):
-                self.pictures.extend((start, size))
-            self.picture_ends.append(len(self.pictures) // 2)
-
-
 class ShardData(RecordData):
     """Samples of tar shards."""
 
@@ -71,13 +53,18 @@ class ShardData(RecordData):
         paths = several_files(shards, ".tar")
         super().__init__(shards, paths[0].parent, independent)
         self.files = PrivateFiles(paths)
-        index, counts = _Index(), []
+        records, texts, pictures, picture_ends, counts = array("q"), array("q"), array("q"), array("q"), []
         for path in paths:
-            before = len(index.picture_ends)
-            _read_headers(path, index)
-            counts.append(len(index.picture_ends) - before)
-        self.records, self.texts = table_of(index.records), table_of(index.texts)
-        self.picture_places, self.picture_ends = table_of(index.pictures), np.array(index.picture_ends, dtype=np.int64)
+            samples = _read_headers(path)
+            counts.append(len(samples))
+            for sample in samples:
+                records.extend(sample.record)
+                texts.extend(sample.text)
+                for _, start, size in sorted(sample.pictures, key=lambda picture: _natural(picture[0])):
+                    pictures.extend((start, size))
+                picture_ends.append(len(pictures) // 2)
+        self.records, self.texts, self.picture_places = table_of(records), table_of(texts), table_of(pictures)
+        self.picture_ends = np.array(picture_ends, dtype=np.int64)
         self.lie_in_blocks(counts)
         if not len(self):
             raise DataError(f"{shards} holds no samples, expected members key{RECORD_ENDING} (or .txt) and key.jpg")
@@ -140,8 +127,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(run), "") if run.isdecimal() else (-1, run) for run in re.split(r"(\d+)", name)]
 
 
-def _read_headers(path: Path, index: _Index) -> None:
-    """Add a shard's samples, in the order in which their first members stand."""
+def _read_headers(path: Path) -> list[_Members]:
+    """A shard's samples, in the order in which their first members stand."""
     expected = "expected a whole one, not compressed"
     samples: dict[tuple[str, str], _Members] = {}
     if is_lfs_pointer(path):
@@ -156,12 +143,12 @@ def _read_headers(path: Path, index: _Index) -> None:
             end = shard.offset
     except tarfile.TarError as error:
         raise DataError(f"{path} cannot be read as a tar: {error}; {expected}") from error
-    index.add(samples.values())
     with open(path, "rb") as file:  # tarfile takes a header that is cut off or damaged for the end
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
     if block and block != bytes(tarfile.BLOCKSIZE):
         raise DataError(f"{path} cannot be read as a tar: no member begins at byte {end}; {expected}")
+    return list(samples.values())
 
 
 def _add_member(samples: dict[tuple[str, str], _Members], folder: str, name: str, place: tuple[int, int]) -> None:

@@ -1,6 +1,6 @@
 """The table of a recipe's fields, as docs/recipe-fields.md has it: made from the models, so that it cannot fall behind.
 
-In: nothing. Out: Markdown. `python -m flashsloth.training.recipe_table > docs/recipe-fields.md` writes it.
+In: nothing. Out: Markdown. `python tools/recipe_table.py > docs/recipe-fields.md` writes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GROUPS: dict[str, type[RecipeModel]] = {
 }
 HEADING = """# Recipe fields
 
-Made from the models that check recipes, by `python -m flashsloth.training.recipe_table`. What a recipe is, and what its
+Made from the models that check recipes, by `python tools/recipe_table.py`. What a recipe is, and what its
 stages are: [training](training.md). The last column is about `flashsloth train --resume` with another value than the
 run has: *free* changes nothing that is learned, *from here* holds from the next step, and *no* is refused.
 """
