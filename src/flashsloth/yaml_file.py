@@ -158,8 +158,8 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self, info: ValidationInfo) -> Self:
-        told = info.context or ()
-        if problems := tuple(problem for problem in self.problems() if problem not in told):
+        known = info.context or ()
+        if problems := tuple(problem for problem in self.problems() if problem not in known):
             said = "; ".join(f"{dotted(problem.place)}: {problem.said}" for problem in problems)
             raise PydanticCustomError(CONTRADICTIONS, "{said}", {"said": said, "problems": problems})
         return self
@@ -201,10 +201,10 @@ def checked(kind: type[Model], tree: Any) -> tuple[Model | None, list[tuple[Plac
     except ValidationError as refused:
         mistakes = _mistakes(kind, refused)
     # values that are wrong by themselves, or within a group, hide what contradicts what: look again without them
-    broken, told = list(mistakes), list[Problem]()
+    broken, known = list(mistakes), list[Problem]()
     for values in (tree, _without(tree, broken)):
-        while new := _contradictions(kind, values, told):
-            told += [problem for _, problem in new]
+        while new := _contradictions(kind, values, known):
+            known += [problem for _, problem in new]
             for group, problem in new:
                 about = [(*group, *place) for place in (problem.place, *problem.also)]
                 if not any(_overlap(one, other) for one in about for other in broken):
@@ -302,10 +302,10 @@ def _mistakes(kind: type[StrictModel], error: ValidationError) -> dict[Place, li
     return {place: said for place, said in mistakes.items() if place not in lists | (meant & missing)}
 
 
-def _contradictions(kind: type[StrictModel], tree: Any, told: Sequence[Problem]) -> list[tuple[Place, Problem]]:
-    """Those that were not told yet, each with the place of its group."""
+def _contradictions(kind: type[StrictModel], tree: Any, known: Sequence[Problem]) -> list[tuple[Place, Problem]]:
+    """Those that are not known yet, each with the place of its group."""
     try:
-        kind.model_validate(tree, context=told)
+        kind.model_validate(tree, context=known)
     except ValidationError as refused:
         details = [detail for detail in refused.errors(include_url=False) if detail["type"] == CONTRADICTIONS]
         return [(tuple(detail["loc"]), problem) for detail in details for problem in detail["ctx"]["problems"]]

@@ -188,7 +188,7 @@ def step_of(checkpoint: Path) -> int:
     """The step that a checkpoint was made after."""
     found = _NAME.fullmatch(checkpoint.name)
     if found is None:
-        raise SaveError(f"{checkpoint} is no checkpoint's name, expected {PREFIX}<step>")
+        raise SaveError(f"{checkpoint} is not a checkpoint's name, expected {PREFIX}<step>")
     return int(found[1])
 
 

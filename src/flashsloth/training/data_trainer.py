@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from flashsloth.training.checkpoints import PREFIX, SaveError, changed, shares_r
 from flashsloth.training.data.sample import DataError
 from flashsloth.training.data.worker_process import picklable
 from flashsloth.training.data.workers import DataWorkerError, StoppedWaiting, WorkerPool
-from flashsloth.training.dataloader import BatchMaker, PooledLoader, Supply, step_loader
+from flashsloth.training.dataloader import BatchMaker, PooledLoader, step_loader
 from flashsloth.training.guards import (
     all_tensors,
     check_numbers,
@@ -67,7 +68,9 @@ class SuppliedTrainer(Trainer):
         """The last step that there is a checkpoint of."""
         self._batches: list[BatchFacts] = []
         self._losses: list[torch.Tensor] = []
-        self._supply: Supply | None = None
+        self._pool: WorkerPool | None = None
+        self._epoch: Iterator[Any] = iter(())
+        """This process's own micro-batches that are still to come."""
         self._evaluation_due = False
         self._trouble: Exception | None = None
         """What kept the next step's data from coming."""
@@ -81,8 +84,8 @@ class SuppliedTrainer(Trainer):
             processes=self.args.world_size,
             tokens_per_picture=self.whole_model.config.num_image_tokens,
         )
-        pool = self._make_pool(BatchMaker(self.train_dataset, self.data_collator))
-        self._supply = Supply(loader.batch_sampler, pool, self.args.process_index)  # type: ignore[arg-type]
+        self._sampler: Any = loader.batch_sampler
+        self._pool = self._make_pool(BatchMaker(self.train_dataset, self.data_collator))
         return self.accelerator.prepare(loader)  # which Trainer counts by, and nobody reads
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
@@ -142,10 +145,9 @@ class SuppliedTrainer(Trainer):
     def _take(self, count: int) -> list[Any]:
         from accelerate.utils import send_to_device  # an extra
 
-        assert self._supply is not None
         if self.stop_request.is_asked:
             raise StoppedWaiting
-        batches = self._supply.take(count)
+        batches = islice(self._epoch, count)
         return [send_to_device(batch, self.args.device, non_blocking=True) for batch in batches]
 
     def _is_to_leave(self, trouble: Exception | None) -> bool:
@@ -153,9 +155,9 @@ class SuppliedTrainer(Trainer):
         mine = [float(self.stop_request.is_asked), float(trouble is not None)]
         if not any(distributed.all_reduce_sum(mine, self.args.device)):
             return False
-        told = distributed.all_gather((self.stop_request.signal_number, trouble and picklable(trouble)))
-        self._trouble = next((theirs for _, theirs in told if theirs is not None), None)
-        self.leave(max(signal for signal, _ in told))
+        answers = distributed.all_gather((self.stop_request.signal_number, trouble and picklable(trouble)))
+        self._trouble = next((theirs for _, theirs in answers if theirs is not None), None)
+        self.leave(max(signal for signal, _ in answers))
         return True
 
     def leave(self, signal_number: int) -> None:
@@ -185,8 +187,8 @@ class SuppliedTrainer(Trainer):
             done = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         finally:
             self.stop_request.leave()
-            if self._supply is not None:
-                self._supply.pool.close()
+            if self._pool is not None:
+                self._pool.close()
         self._raise_trouble()
         return done
 
@@ -195,9 +197,13 @@ class SuppliedTrainer(Trainer):
         if self.stopped_by or self._trouble or is_last:
             self.control.should_training_stop = True
             return
-        assert self._supply is not None
+        assert self._pool is not None
         is_resumed = loop["resume_from_checkpoint"] is not None and loop["epoch"] == loop["epochs_trained"]
-        self._supply.begin_epoch(loop["epoch"], loop["steps_trained_in_current_epoch"] if is_resumed else 0)
+        seen = loop["steps_trained_in_current_epoch"] if is_resumed else 0  # of this process
+        self._sampler.set_epoch(loop["epoch"])
+        processes = self._sampler.processes
+        first = self.args.process_index + seen * processes
+        self._epoch = self._pool.batches(islice(self._sampler, first, None, processes))
         super()._run_epoch(**loop)
 
 

@@ -10,10 +10,9 @@ Legend: N pictures, W views a picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +251,7 @@ def step_loader(
     processes: int,
     tokens_per_picture: int,
 ) -> DataLoader:
-    """The micro-batches of a stage, for all processes, as Trainer counts them; :class:`Supply` reads them.
+    """The micro-batches of a stage, for all processes, as Trainer counts them.
 
     Args:
         dataset, stage: what they are of; how many samples a step has, and in which order, drawn by `seed`.
@@ -280,30 +279,6 @@ class BatchMaker:
 
     def __call__(self, numbers: list[int]) -> dict[str, Any]:
         return self.collator([self.dataset[number] for number in numbers])
-
-
-class Supply:
-    """A process's own micro-batches, one after another.
-
-    Args:
-        sampler: the stage's, for all processes.
-        pool: makes them.
-        rank: this process's number.
-    """
-
-    def __init__(self, sampler: StepBatchSampler, pool: WorkerPool, rank: int) -> None:
-        self.sampler, self.pool, self.rank = sampler, pool, rank
-        self._epoch: Iterator[Any] = iter(())
-
-    def begin_epoch(self, epoch: int, seen: int) -> None:
-        """From now on the micro-batches of this epoch, without the `seen` first ones of this process."""
-        self.sampler.set_epoch(epoch)
-        first = self.rank + seen * self.sampler.processes
-        self._epoch = self.pool.batches(islice(self.sampler, first, None, self.sampler.processes))
-
-    def take(self, count: int) -> list[Any]:
-        """The next ones; raises what :meth:`WorkerPool.batches` does."""
-        return list(islice(self._epoch, count))
 
 
 class PooledLoader(DataLoader):

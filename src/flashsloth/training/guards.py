@@ -63,7 +63,7 @@ def agree_on_step(
     """
     bad = not all(math.isfinite(number) for number in (*losses, gradient))
     empty = any(facts.supervised == 0 for facts in batches)
-    told = [
+    mine = [
         0.0 if bad else sum(losses) / distributed.count(),
         float(sum(facts.samples for facts in batches)),
         float(sum(facts.tokens for facts in batches)),
@@ -72,7 +72,7 @@ def agree_on_step(
         float(empty),
         float(asked_to_stop),
     ]
-    loss, samples, tokens, flops, any_bad, any_empty, any_stop = distributed.all_reduce_sum(told, device)
+    loss, samples, tokens, flops, any_bad, any_empty, any_stop = distributed.all_reduce_sum(mine, device)
     if any_empty:
         stop_at_nothing_supervised(batches, step)
     if any_bad:
@@ -165,7 +165,7 @@ TENSORS_SHOWN = 3
 
 
 class WeightsError(FlashSlothError, ValueError):
-    """Weights, or what an optimizer keeps of them, are no numbers any more."""
+    """Weights, or what an optimizer keeps of them, are not numbers any more."""
 
     exit_code = 1
 

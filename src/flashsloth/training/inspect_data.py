@@ -14,10 +14,10 @@ Nothing is simplified: a token that is two things at once is a run of its own, s
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import groupby
@@ -33,6 +33,7 @@ from flashsloth.training.data.conversation import PLACEHOLDER, Conversation, mes
 from flashsloth.training.data.layouts import check_record, identity
 from flashsloth.training.data.records import RecordData
 from flashsloth.training.data.sample import BadSampleError, Sample, Where
+from flashsloth.training.data.workers import WorkerPool
 from flashsloth.training.dataloader import SampleEncoder
 from flashsloth.training.packing import Row
 
@@ -180,8 +181,9 @@ def check(
     findings: list[Finding] = []
     ids, contents = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     wanted = usable_cores() if workers is None else workers
-    with _looking(examiner, chunks, min(wanted, len(chunks))) as results:
-        for numbers, looked in zip(chunks, results, strict=True):
+    pool = WorkerPool(examiner.chunk, min(wanted, len(chunks)), patience=math.inf)
+    with closing(pool):
+        for numbers, looked in zip(chunks, pool.batches(chunks), strict=True):
             tallies += looked.tallies
             layouts += looked.layouts
             findings += looked.findings
@@ -202,33 +204,6 @@ def check(
         counts=counts,
         findings=findings,
     )
-
-
-_examiner: Examiner | None = None
-"""A worker process's own."""
-
-
-def _start_worker(examiner: Examiner) -> None:
-    global _examiner
-    _examiner = examiner
-
-
-def _look_in_worker(numbers: range) -> _Looked:
-    assert _examiner is not None
-    return _examiner.chunk(numbers)
-
-
-@contextmanager
-def _looking(examiner: Examiner, chunks: list[range], workers: int) -> Iterator[Iterator[_Looked]]:
-    """The chunks' results, in order."""
-    if workers < 1:
-        yield map(examiner.chunk, chunks)
-        return
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(examiner,))
-    try:  # an executor says it when one of its processes is killed; a multiprocessing.Pool waits for ever
-        yield pool.map(_look_in_worker, chunks)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _finding(where: Where, kind: str, reason: str) -> Finding:

@@ -122,9 +122,9 @@ class StageTrainer(EvaluatingTrainer):
         """Before the optimizer's step: hear from all processes whether it may be taken, and what is in it.
 
         Raises:
-            TrainingStoppedError: on all processes, if any has a loss or a gradient that is no number, or a micro-batch
-                that nothing is learned from.
-            WeightsError: on all, where that is because the weights are no numbers already.
+            TrainingStoppedError: on all processes, if any has a loss or a gradient that is not a number, or a
+                micro-batch that nothing is learned from.
+            WeightsError: on all, where that is because the weights are not numbers already.
         """
         gradient, *losses = plain_numbers([self._gradient_norm, *self._losses], self.args.device)
         try:

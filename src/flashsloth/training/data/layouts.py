@@ -1,4 +1,4 @@
-"""The layouts that records are found in, each told by its fields: a record -> what it says, a `Conversation`.
+"""The layouts that records are found in, each known by its fields: a record -> what it says, a `Conversation`.
 
 turns             `conversations` or `messages`, of from and value (LLaVA, ShareGPT) or of role and content (OpenAI,
                   TRL, Qwen), also as JSON text; a turn's content is a text, or more (`turn_content.py`)

@@ -71,7 +71,7 @@ def _restored(flat: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Te
     return tensor.view(dtype).view(shape)
 
 
-def work(channel: socket.socket, inherited: Iterable[socket.socket], make: Callable[[list[int]], Any]) -> None:
+def work(channel: socket.socket, inherited: Iterable[socket.socket], make: Callable[[Any], Any]) -> None:
     """A worker's life: until the process that it works for is gone.
 
     Schedulers and terminals signal every process of a job; a worker leaves stopping to the run. Its copies of other

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from flashsloth.errors import FlashSlothError
@@ -31,7 +31,7 @@ from flashsloth.training.data.worker_process import affordable, receive, send, w
 
 logger = logging.getLogger(__name__)
 
-Numbers = list[int]
+Numbers = Sequence[int]
 AHEAD = 2
 """Batches that are asked for, for each worker, before the first one is taken."""
 ATTEMPTS = 3
@@ -114,7 +114,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        make: Callable[[Numbers], Any],
+        make: Callable[[Any], Any],
         workers: int,
         *,
         patience: float = PATIENCE_SECONDS,
