@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flashsloth.training.checkpoints import whole
-from flashsloth.training.guards import WeightsError, learned_tensors, no_numbers
+from flashsloth.training.guards import WeightsError, learned_tensors, non_finite_names
 from flashsloth.training.optimizer import MuonAndAdamW
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
@@ -27,16 +27,16 @@ def test_what_is_no_number_is_named(dtype: torch.dtype, bad: float) -> None:
     spoiled = torch.randn(30, 20).to(dtype)
     spoiled[7, 3] = bad
     tensors = [("good", torch.randn(4).to(dtype)), ("spoiled", spoiled), ("ids", torch.arange(3)), ("no", spoiled[:0])]
-    assert no_numbers(tensors) == (["spoiled"], 2)
+    assert non_finite_names(tensors) == (["spoiled"], 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_numbers_whose_sum_is_too_large_are_numbers(dtype: torch.dtype) -> None:
-    assert no_numbers([("large", torch.full((1000,), torch.finfo(dtype).max, dtype=dtype))]) == ([], 1)
+    assert non_finite_names([("large", torch.full((1000,), torch.finfo(dtype).max, dtype=dtype))]) == ([], 1)
 
 
 def test_infinities_that_cancel_are_found() -> None:
-    assert no_numbers([("both", torch.tensor([INFINITY, -INFINITY, 1.0]))]) == (["both"], 1)
+    assert non_finite_names([("both", torch.tensor([INFINITY, -INFINITY, 1.0]))]) == (["both"], 1)
 
 
 def test_an_optimizers_state_is_looked_at() -> None:
@@ -51,9 +51,9 @@ def test_an_optimizers_state_is_looked_at() -> None:
     names = [name for name, _ in learned_tensors(model, optimizer)]
     assert "one.weight" in names
     assert "the optimizer's momentum_buffer of two.weight" in names
-    assert no_numbers(learned_tensors(model, optimizer))[0] == []
+    assert non_finite_names(learned_tensors(model, optimizer))[0] == []
     parts[1].state[model["one"].bias]["exp_avg_sq"][1] = INFINITY
-    assert no_numbers(learned_tensors(model, optimizer))[0] == ["the optimizer's exp_avg_sq of one.bias"]
+    assert non_finite_names(learned_tensors(model, optimizer))[0] == ["the optimizer's exp_avg_sq of one.bias"]
 
 
 SHORT = {"batch_size": 2, "steps": 4, "save_every": 1, "save_total_limit": 9}

@@ -12,7 +12,7 @@ from PIL import Image
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import IGNORED_LABEL, FlashSlothProcessor
 from flashsloth.training.data import Sample
-from flashsloth.training.dataloader import ConversationCollator, one_by_one
+from flashsloth.training.dataloader import ConversationCollator, split_turns
 from flashsloth.training.packing import PADDING_SAMPLE, SHARED, apart, fill_rows, join_questions, join_samples
 from flashsloth.training.stages import STAGES
 
@@ -74,7 +74,7 @@ def test_packed_loss_and_gradients_are_those_of_the_questions_alone(
     packed_gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     packed_loss = model(**packed).loss
 
-    alone = [Sample(turn, ["answer"]) for s in samples for turn in one_by_one(s.messages)]
+    alone = [Sample(turn, ["answer"]) for s in samples for turn in split_turns(s.messages)]
     batch = collate(alone)
     model.zero_grad()
     loss = model(**batch).loss

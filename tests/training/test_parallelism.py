@@ -16,8 +16,8 @@ from flashsloth.training.parallelism import (
     deepspeed_config,
     fsdp_config,
     layer_classes,
-    let_go,
     make_arguments,
+    release_engine,
 )
 from flashsloth.training.recipe import RecipeError, load_recipe
 from flashsloth.training.recipe_groups import KINDS, ZERO2, ZERO3, Engine
@@ -59,7 +59,7 @@ def test_a_process_alone_needs_no_engine(make_tiny_model: TinyModelMaker, tmp_pa
     arguments = make_arguments(Engine(kind=ZERO3), make_tiny_model(), {"output_dir": str(tmp_path), "use_cpu": True})
     assert not arguments.fsdp
     assert not arguments.deepspeed
-    assert let_go(Engine(kind=ZERO3))
+    assert release_engine(Engine(kind=ZERO3))
 
 
 def test_layers_are_what_is_sharded(make_tiny_model: TinyModelMaker) -> None:
@@ -113,7 +113,7 @@ def test_trainer_fills_in_what_it_knows_better(kind: str, tiny_model: Any, tmp_p
     filled.trainer_config_process(arguments)
     filled.trainer_config_finalize(arguments, tiny_model, num_training_steps=10)
     config = filled.config
-    let_go(Engine(kind=kind))  # Trainer's configuration holds for the whole process
+    release_engine(Engine(kind=kind))  # Trainer's configuration holds for the whole process
     assert "auto" not in json.dumps(config)
     assert config["train_micro_batch_size_per_gpu"] == 4
     assert config["gradient_accumulation_steps"] == 3

@@ -15,8 +15,8 @@ from flashsloth.training import provenance
 from flashsloth.training.data.json_data import companion
 from flashsloth.training.provenance import (
     RunExistsError,
-    alone_in,
     data_digests,
+    locked_folder,
     write_record,
 )
 from flashsloth.training.recipe import load_recipe, resolved
@@ -160,7 +160,7 @@ def taken_for(folder: Path, held: Any) -> bool:
         child = os.fork()
         if child == 0:
             try:
-                with alone_in(folder):
+                with locked_folder(folder):
                     os._exit(0)
             except RunExistsError as error:
                 os._exit(1 if "another process trains into" in str(error) else 2)
@@ -168,6 +168,6 @@ def taken_for(folder: Path, held: Any) -> bool:
 
 
 def test_a_second_run_is_kept_out_of_the_folder(tmp_path: Path) -> None:
-    assert taken_for(tmp_path / "out", alone_in(tmp_path / "out"))
-    assert not taken_for(tmp_path / "elsewhere", alone_in(tmp_path / "out"))
+    assert taken_for(tmp_path / "out", locked_folder(tmp_path / "out"))
+    assert not taken_for(tmp_path / "elsewhere", locked_folder(tmp_path / "out"))
     assert not taken_for(tmp_path / "out", nullcontext())

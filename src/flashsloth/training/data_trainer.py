@@ -32,10 +32,10 @@ from flashsloth.training.data.workers import DataWorkerError, StoppedWaiting, Wo
 from flashsloth.training.dataloader import BatchMaker, PooledLoader, step_loader
 from flashsloth.training.guards import (
     all_tensors,
-    check_numbers,
-    plain_numbers,
+    check_finite,
     stop_at_held_out,
     stop_at_nothing_supervised,
+    to_floats,
 )
 from flashsloth.training.interruptions import StopRequest
 from flashsloth.training.metrics import BatchFacts, CountingCollator, Meter, take_facts
@@ -279,7 +279,7 @@ class EvaluatingTrainer(SuppliedTrainer):
         self._bad_held_out = []
         metrics = super().evaluate(*args, **options)
         if any(distributed.all_gather(bool(self._bad_held_out))):
-            self.check_numbers(all_tensors(self.model))
+            self.check_finite(all_tensors(self.model))
             stop_at_held_out(self._bad_held_out, self.state.global_step)
         if metrics and self.run.best_by is not None:
             self._judge(metrics)
@@ -332,7 +332,7 @@ class EvaluatingTrainer(SuppliedTrainer):
         if facts.supervised is not None:
             inputs = {**inputs, "skip_logits": True}  # the most likely tokens are all that is scored
         found = super().prediction_step(model, inputs, *args, **options)
-        if found[0] is not None and not math.isfinite(loss := plain_numbers([found[0].mean()], self.args.device)[0]):
+        if found[0] is not None and not math.isfinite(loss := to_floats([found[0].mean()], self.args.device)[0]):
             self._bad_held_out.append((facts, loss))
         return found
 
@@ -342,9 +342,9 @@ class EvaluatingTrainer(SuppliedTrainer):
             return
         super()._run_epoch(**loop)
 
-    def check_numbers(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def check_finite(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Refuse to keep infinity or NaN; see `guards.py`."""
-        check_numbers(
+        check_finite(
             tensors,
             step=self.state.global_step,
             folder=Path(self.args.output_dir),

@@ -59,7 +59,7 @@ class EncodedSample:
     where: Where | None = None
 
 
-def one_by_one(messages: list[Message]) -> list[list[Message]]:
+def split_turns(messages: list[Message]) -> list[list[Message]]:
     """A conversation's turns as conversations of their own, each with the pictures of the first question in front."""
     system = messages[:1] if messages[0]["role"] == "system" else []
     turns = messages[len(system) :]
@@ -101,7 +101,7 @@ class SampleEncoder:
 
     def text(self, sample: Sample) -> Row:
         """A sample's row alone; raises BadSampleError as the whole does, and opens no picture."""
-        questions = one_by_one(sample.messages) if sample.independent else [sample.messages]
+        questions = split_turns(sample.messages) if sample.independent else [sample.messages]
         encoded = self.processor.apply_chat_template(
             questions,
             chat_template=self.template,

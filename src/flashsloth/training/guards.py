@@ -76,11 +76,11 @@ def agree_on_step(
     if any_empty:
         stop_at_nothing_supervised(batches, step)
     if any_bad:
-        stop_at_no_number(batches, losses, gradient, step)
+        stop_at_non_finite(batches, losses, gradient, step)
     return StepSums(loss, 1, samples, tokens, flops), any_stop > 0
 
 
-def plain_numbers(numbers: Sequence[Any], device: torch.device) -> list[float]:
+def to_floats(numbers: Sequence[Any], device: torch.device) -> list[float]:
     """Losses and norms, whatever they are held as, fetched from their device at once."""
     return torch.stack([_plain(number).to(device) for number in numbers]).tolist()
 
@@ -129,7 +129,7 @@ def stop_at_held_out(bad: list[tuple[BatchFacts, float]], step: int) -> None:
             )
 
 
-def stop_at_no_number(batches: list[BatchFacts], losses: list[float], gradient_norm: float, step: int) -> NoReturn:
+def stop_at_non_finite(batches: list[BatchFacts], losses: list[float], gradient_norm: float, step: int) -> NoReturn:
     """Name what made a loss or a gradient infinite or NaN; all processes call this together once any has one.
 
     Raises:
@@ -197,7 +197,7 @@ def all_tensors(model: nn.Module) -> Iterator[Named]:
     yield from model.named_buffers()
 
 
-def no_numbers(tensors: Iterable[Named]) -> tuple[list[str], int]:
+def non_finite_names(tensors: Iterable[Named]) -> tuple[list[str], int]:
     """Names of tensors that hold infinity or NaN, and how many tensors there are in all."""
     named = [(name, own_share(tensor)) for name, tensor in tensors]
     held = [(name, tensor) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
@@ -210,7 +210,7 @@ def no_numbers(tensors: Iterable[Named]) -> tuple[list[str], int]:
     return [name for name, tensor in suspects if not bool(tensor.isfinite().all())], len(held)
 
 
-def check_numbers(
+def check_finite(
     tensors: Iterable[Named], *, step: int, folder: Path, learning_rate: float, device: torch.device
 ) -> None:
     """Look at tensors of this process after a step; `folder` has the stage's checkpoints. All processes together.
@@ -219,7 +219,7 @@ def check_numbers(
         WeightsError: on all of them, if any process holds infinity or NaN.
     """
     with torch.no_grad():
-        bad, count = no_numbers(tensors)
+        bad, count = non_finite_names(tensors)
     if not distributed.all_reduce_sum([float(bool(bad))], device)[0]:
         return
     names, count = next((names, count) for names, count in distributed.all_gather((bad, count)) if names)

@@ -114,7 +114,9 @@ _LOW_RANK = re.compile(r"(?P<layer>.+)\.lora_A\.weight")
 """A matrix of an adapter, by the name that PEFT saves it under."""
 
 
-def check_goes_on(before: AdapterFolder, settings: AdapterSettings, trains: tuple[str, ...], names: list[str]) -> None:
+def check_same_adapter(
+    before: AdapterFolder, settings: AdapterSettings, trains: tuple[str, ...], names: list[str]
+) -> None:
     """Refuse to train an adapter on as another one than it is, or beside another base than its own.
 
     Args:
@@ -144,7 +146,7 @@ def check_goes_on(before: AdapterFolder, settings: AdapterSettings, trains: tupl
         )
 
 
-def take_up(learner: Any, before: AdapterFolder) -> None:
+def load_adapter_weights(learner: Any, before: AdapterFolder) -> None:
     """Give PEFT's model around a base the weights of an adapter, every one of them.
 
     Raises:
@@ -298,7 +300,7 @@ def learner_of(model: Any, stage: StageRun, base_name: str | None, half: bool, c
         checkpoint: what the stage goes on from, if it was interrupted.
 
     Raises:
-        AdapterError: see :func:`add_adapter`, :func:`find_base`, :func:`check_same_base`, :func:`check_goes_on`.
+        AdapterError: see :func:`add_adapter`, :func:`find_base`, :func:`check_same_base`, :func:`check_same_adapter`.
     """
     if stage.adapter is None:
         return model
@@ -308,12 +310,12 @@ def learner_of(model: Any, stage: StageRun, base_name: str | None, half: bool, c
     before = read_adapter(folder) if is_adapter(folder) else None
     base = find_base(base_name if before is None else str(before.base_folder()), settings.quantize, trains)
     if before is not None:
-        check_goes_on(before, settings, trains, target_names(model, settings.targets))
+        check_same_adapter(before, settings, trains, target_names(model, settings.targets))
     if checkpoint is not None:
         check_same_base(checkpoint, base)
     learner = add_adapter(model, trains, settings, base, half)
     if before is not None and checkpoint is None:
-        take_up(learner, before)
+        load_adapter_weights(learner, before)
     return learner
 
 

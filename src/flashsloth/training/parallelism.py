@@ -145,7 +145,7 @@ def whole_weights(trainer: Any, engine: Engine) -> None:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
 
 
-def let_go(engine: Engine) -> bool:
+def release_engine(engine: Engine) -> bool:
     """After a stage, forget what its engine has set for the whole process.
 
     Returns:

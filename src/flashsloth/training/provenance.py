@@ -117,7 +117,7 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Keep other runs out of a run's folder, as long as this one's first process lives.
 
     Raises:

@@ -97,7 +97,7 @@ def take_recipes_settings(optimizer: Any, scheduler: Any, settings: list[dict[st
 
 
 @contextmanager
-def own_names(model: Any) -> Iterator[None]:
+def parameter_names(model: Any) -> Iterator[None]:
     """Have a model saved under the names that its parameters have, not under those of the files it came from."""
     before = getattr(model, "_weight_conversions", None)
     model._weight_conversions = []

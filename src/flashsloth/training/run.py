@@ -20,13 +20,13 @@ from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training import distributed
 from flashsloth.training.checkpoints import MANIFEST, SaveError, changed, new_files
 from flashsloth.training.data import open_source
-from flashsloth.training.guards import WeightsError, all_tensors, no_numbers
+from flashsloth.training.guards import WeightsError, all_tensors, non_finite_names
 from flashsloth.training.init_model import start_model
 from flashsloth.training.interruptions import translate_errors
-from flashsloth.training.parallelism import let_go
-from flashsloth.training.provenance import RunExistsError, alone_in, write_record
+from flashsloth.training.parallelism import release_engine
+from flashsloth.training.provenance import RunExistsError, locked_folder, write_record
 from flashsloth.training.recipe import Recipe, StageRun
-from flashsloth.training.run_folder import CONFIG_NAME, FINAL_FOLDER, is_done, stage_folder, what_is_there
+from flashsloth.training.run_folder import CONFIG_NAME, FINAL_FOLDER, existing_run, is_done, stage_folder
 from flashsloth.training.run_log import Watcher, check_installed
 from flashsloth.training.stage_training import run_stage
 from flashsloth.training.trainer import check_machine
@@ -57,8 +57,8 @@ def train(recipe: Recipe, *, resume: bool = False, watch: Watcher | None = None)
     distributed.start()
     for stage in recipe.stages:
         check_machine(stage)
-    with alone_in(recipe.output):
-        found = distributed.first_then_all(lambda: what_is_there(recipe))
+    with locked_folder(recipe.output):
+        found = distributed.first_then_all(lambda: existing_run(recipe))
         if found is not None and not resume:
             raise RunExistsError(found)
         distributed.first_then_all(lambda: _open_data_to_come(recipe))
@@ -87,11 +87,11 @@ def _train_stages(recipe: Recipe, watch: Watcher | None) -> Path:
             continue
         set_seed(recipe.seed + number)
         run_stage(model, processor, recipe, number, watch)
-        if not let_go(stage.engine) or stage.adapter is not None:
+        if not release_engine(stage.engine) or stage.adapter is not None:
             model = _made_by(stage, folder)  # the one in memory has PEFT's layers, or is in parts
     if recipe.export_dtype is not None:
         model.to(getattr(torch, recipe.export_dtype))
-        too_large, _ = no_numbers(all_tensors(model))
+        too_large, _ = non_finite_names(all_tensors(model))
         if too_large:
             raise WeightsError(
                 f"{too_large[0]} holds numbers that {recipe.export_dtype} cannot: {folder} has the whole model in "

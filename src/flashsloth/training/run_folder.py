@@ -25,7 +25,7 @@ CONFIG_NAME = "config.json"
 FINAL_FOLDER = "final"
 
 
-def what_is_there(recipe: Recipe) -> str | None:
+def existing_run(recipe: Recipe) -> str | None:
     """What a recipe's folder holds of a run, and what to do about it; None for nothing that was learned."""
     folders = [stage_folder(recipe, number) for number in range(len(recipe.stages))]
     other = "start another with --set output=..., or remove the folder"

@@ -157,7 +157,7 @@ def run_stage(
                 raise TrainingInterrupted(
                     trainer.stopped_by, step, trainer.state.max_steps, trainer.checkpoint_of(step)
                 )
-            trainer.check_numbers(all_tensors(trainer.model))
+            trainer.check_finite(all_tensors(trainer.model))
             if run.eval_data and not any("eval_loss" in entry and entry["step"] == step for entry in log):
                 trainer.evaluate()
             trainer.leave_best()

@@ -34,8 +34,8 @@ from flashsloth.training.guards import (
     TrainingStoppedError,
     agree_on_step,
     learned_tensors,
-    plain_numbers,
-    stop_at_no_number,
+    stop_at_non_finite,
+    to_floats,
 )
 from flashsloth.training.lora import check_packages
 from flashsloth.training.metrics import StepSums, TrainingCost, measure_matrix_rate
@@ -43,7 +43,7 @@ from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.parallelism import check_engine, make_arguments
 from flashsloth.training.parts_report import HEADER, PartsReport
 from flashsloth.training.recipe import RecipeError, StageRun
-from flashsloth.training.resume import Shares, check_fits, own_names, settings_of, take_recipes_settings
+from flashsloth.training.resume import Shares, check_fits, parameter_names, settings_of, take_recipes_settings
 from flashsloth.training.run_log import Progress, Watcher
 from flashsloth.training.stages import DECAY_SHARE
 
@@ -126,7 +126,7 @@ class StageTrainer(EvaluatingTrainer):
                 micro-batch that nothing is learned from.
             WeightsError: on all, where that is because the weights are not numbers already.
         """
-        gradient, *losses = plain_numbers([self._gradient_norm, *self._losses], self.args.device)
+        gradient, *losses = to_floats([self._gradient_norm, *self._losses], self.args.device)
         try:
             self._sums, self._stop_after_step = agree_on_step(
                 self._batches,
@@ -138,7 +138,7 @@ class StageTrainer(EvaluatingTrainer):
                 device=self.args.device,
             )
         except TrainingStoppedError:
-            self.check_numbers(learned_tensors(self.model, self.optimizer))  # if it is they, samples are not to blame
+            self.check_finite(learned_tensors(self.model, self.optimizer))  # if it is they, samples are not to blame
             raise
         limit = self.args.max_grad_norm
         if not self.is_deepspeed_enabled:  # it has taken the step, and holds gradients elsewhere
@@ -146,10 +146,10 @@ class StageTrainer(EvaluatingTrainer):
 
     def _check_loss(self, loss: torch.Tensor) -> None:
         """One micro-batch's, heard from all processes."""
-        (value,) = plain_numbers([loss], self.args.device)
+        (value,) = to_floats([loss], self.args.device)
         if self.model.training and distributed.all_reduce_sum([float(not math.isfinite(value))], self.args.device)[0]:
             batch = self._batches[len(self._losses)]
-            stop_at_no_number([batch], [value], 0.0, self.state.global_step + 1)
+            stop_at_non_finite([batch], [value], 0.0, self.state.global_step + 1)
 
     def report_parts(self) -> None:
         """After the optimizer moved the weights, once: what moved, and what did not."""
@@ -236,13 +236,13 @@ class StageTrainer(EvaluatingTrainer):
         return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.check_numbers(learned_tensors(self.model, self.optimizer))
+        self.check_finite(learned_tensors(self.model, self.optimizer))
         folder, step, keep = Path(self.args.output_dir), self.state.global_step, self.run.save_total_limit
         together = not self.is_deepspeed_enabled
         with new_checkpoint(folder, step, keep, spared=self.best.step, together=together) as aside:
             self._aside = aside
             try:
-                with own_names(self.model):
+                with parameter_names(self.model):
                     super()._save_checkpoint(model, trial)
             finally:
                 self._aside = None
