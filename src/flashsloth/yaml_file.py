@@ -35,6 +35,30 @@ FLOAT_TAG, MERGE_TAG = "tag:yaml.org,2002:float", "tag:yaml.org,2002:merge"
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 """Numbers that PyYAML takes for text."""
 _STARTS = list("-+.0123456789")
+Place = tuple[str | int, ...]
+"""Keys, and numbers of list items, on the way to a value."""
+CONTRADICTIONS = "contradictions"
+UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
+"""pydantic's names of a key that no field has; the first word is ours."""
+PLAIN = {bool: "true or false", str: "text", Path: "text", Any: "anything", type(None): "null"}
+"""What a field of these types wants."""
+FOUND_LENGTH, KEYS_LISTED = 60, 10
+"""Characters of a found value, and keys of a group, that a message shows."""
+__all__ = [
+    "Expected",
+    "Place",
+    "Problem",
+    "StrictModel",
+    "checked",
+    "dotted",
+    "expectation",
+    "found",
+    "listed",
+    "parse_yaml",
+    "read_model",
+    "read_yaml",
+    "write_yaml",
+]
 
 
 class _Loader(yaml.SafeLoader):
@@ -105,17 +129,6 @@ def parse_yaml(text: str, where: str, error: type[ValueError]) -> Any:
 def write_yaml(tree: Any) -> str:
     """As text that :func:`parse_yaml` reads as the same."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-Place = tuple[str | int, ...]
-"""Keys, and numbers of list items, on the way to a value."""
-CONTRADICTIONS = "contradictions"
-UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
-"""pydantic's names of a key that no field has; the first word is ours."""
-PLAIN = {bool: "true or false", str: "text", Path: "text", Any: "anything", type(None): "null"}
-"""What a field of these types wants."""
-FOUND_LENGTH, KEYS_LISTED = 60, 10
-"""Characters of a found value, and keys of a group, that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -363,20 +376,3 @@ def _without(tree: Any, places: Sequence[Place]) -> Any:
             if isinstance(group, dict):
                 del group[place[-1]]
     return tree
-
-
-__all__ = [
-    "Expected",
-    "Place",
-    "Problem",
-    "StrictModel",
-    "checked",
-    "dotted",
-    "expectation",
-    "found",
-    "listed",
-    "parse_yaml",
-    "read_model",
-    "read_yaml",
-    "write_yaml",
-]

@@ -39,6 +39,16 @@ MANIFEST = "checkpoint.json"
 _READERS = 4
 """Files that a process digests at a time: hashing holds no lock of Python's."""
 _ALGORITHM = "sha256"
+PREFIX = "checkpoint-"
+"""transformers' name of a checkpoint's folder, before its step."""
+WRITING, REMOVING = "writing.tmp", "removing.tmp"
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, CheckpointException)
+"""What comes out of writing to a disk that is full or gone: torch says RuntimeError, and has one of its own for shares
+(which is no Exception); so has safetensors."""
+_NAME = re.compile(rf"{PREFIX}(\d+)")
+_TORCH_CUT = "inline_container"
+"""In torch's words for a file of which not all was written."""
+_UNITS = 1e9
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -127,18 +137,6 @@ def _facts(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, _ALGORITHM).hexdigest()
         return {"bytes": stream.tell(), _ALGORITHM: digest}
-
-
-PREFIX = "checkpoint-"
-"""transformers' name of a checkpoint's folder, before its step."""
-WRITING, REMOVING = "writing.tmp", "removing.tmp"
-WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, CheckpointException)
-"""What comes out of writing to a disk that is full or gone: torch says RuntimeError, and has one of its own for shares
-(which is no Exception); so has safetensors."""
-_NAME = re.compile(rf"{PREFIX}(\d+)")
-_TORCH_CUT = "inline_container"
-"""In torch's words for a file of which not all was written."""
-_UNITS = 1e9
 
 
 class SaveError(FlashSlothError, ValueError):

@@ -43,6 +43,9 @@ from flashsloth.training.recipe import StageRun
 from flashsloth.training.resume import kept_random_state
 
 logger = logging.getLogger(__name__)
+BEST_NAME = "best.json"
+"""In a stage's folder: which step was best, by what, and whether the stage's model is that step's."""
+SMALLER_IS_BETTER = {"loss": True, "right": False}
 
 
 class SuppliedTrainer(Trainer):
@@ -205,11 +208,6 @@ class SuppliedTrainer(Trainer):
         first = self.args.process_index + seen * processes
         self._epoch = self._pool.batches(islice(self._sampler, first, None, processes))
         super()._run_epoch(**loop)
-
-
-BEST_NAME = "best.json"
-"""In a stage's folder: which step was best, by what, and whether the stage's model is that step's."""
-SMALLER_IS_BETTER = {"loss": True, "right": False}
 
 
 class ScoreError(FlashSlothError, ValueError):

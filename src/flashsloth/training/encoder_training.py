@@ -29,6 +29,13 @@ BACKGROUND_WEIGHT = 0.3
 """Most patches show nothing; they count less."""
 PATCHES_KEY = "patches"
 """What a batch calls the classes of its patches, where the answers' loss has the patches' beside it."""
+BRIGHTNESS, CONTRAST = 0.08, 0.12
+"""At most so much is added to pixel values, or multiplied on."""
+NOISE = 0.05
+"""The largest standard deviation of a picture's noise."""
+SHIFT_PIXELS = 1.5
+"""At most, to each side: patch labels stay true."""
+LOWEST, HIGHEST = -1.0, 1.0
 
 
 class PatchHeads(nn.Module):
@@ -127,15 +134,6 @@ def patch_loss(model: FlashSlothForConditionalGeneration, weight: float) -> Iter
         for hook in hooks:
             hook.remove()
         del model.patch_heads
-
-
-BRIGHTNESS, CONTRAST = 0.08, 0.12
-"""At most so much is added to pixel values, or multiplied on."""
-NOISE = 0.05
-"""The largest standard deviation of a picture's noise."""
-SHIFT_PIXELS = 1.5
-"""At most, to each side: patch labels stay true."""
-LOWEST, HIGHEST = -1.0, 1.0
 
 
 def varied(pixels: torch.Tensor) -> torch.Tensor:

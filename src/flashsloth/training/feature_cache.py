@@ -47,7 +47,6 @@ BATCH_KEY = "cached_features"
 TENSOR = "features"
 SUFFIX, ASIDE = ".safetensors", ".tmp"
 GIGA = 1e9
-KEY_BYTES = 32
 FILE_HEADER = 128
 """Bytes of a file beside its numbers: safetensors' header."""
 FINGERPRINT_LETTERS = 16

@@ -30,6 +30,9 @@ REMEDY = (
     "recipe) or lower the learning rate, then --resume; where that comes to the same, remove the last checkpoint, and "
     "the one before it is gone on from"
 )
+TENSORS_SHOWN = 3
+"""Tensors that an error names."""
+Named = tuple[str, torch.Tensor]
 
 
 class TrainingStoppedError(FlashSlothError, ValueError):
@@ -160,17 +163,10 @@ def _named(batches: list[BatchFacts], rank: int) -> str:
     return f"samples {', '.join(ids[:NAMES_SHOWN])}{f' and {more} more' if more > 0 else ''}{where}"
 
 
-TENSORS_SHOWN = 3
-"""Tensors that an error names."""
-
-
 class WeightsError(FlashSlothError, ValueError):
     """Weights, or what an optimizer keeps of them, are not numbers any more."""
 
     exit_code = 1
-
-
-Named = tuple[str, torch.Tensor]
 
 
 def learned_tensors(model: nn.Module, optimizer: Any) -> Iterator[Named]:
@@ -225,9 +221,9 @@ def check_finite(
     names, count = next((names, count) for names, count in distributed.all_gather((bad, count)) if names)
     kept = distributed.first_then_all(lambda: whole(folder))
     last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before"
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > TENSORS_SHOWN else ""
+    more = f" and {len(names) - TENSORS_SHOWN} more" if len(names) > TENSORS_SHOWN else ""
     raise WeightsError(
-        f"after step {step}, {len(names)} of {count} tensors hold infinity or NaN ({', '.join(names[:NAMES_SHOWN])}"
+        f"after step {step}, {len(names)} of {count} tensors hold infinity or NaN ({', '.join(names[:TENSORS_SHOWN])}"
         f"{more}): nothing was saved of this step; {last}. Set a lower learning_rate than {learning_rate:g}, then go "
         f"on with --resume"
     )

@@ -48,6 +48,15 @@ REMARKS = {
 """What training takes as it is, though it may not be meant -> the same in words."""
 DIGEST_BYTES = 8
 NO_DIGEST = 0
+PROMPT, SUPERVISED, PICTURE, QUESTION, QUERIES = "prompt", "supervised", "picture", "question", "queries"
+MEANINGS = {
+    PROMPT: "read, not learned",
+    PICTURE: "visual tokens",
+    QUESTION: "what the queries of its turn read",
+    QUERIES: "query tokens of a turn",
+    SUPERVISED: "learned: the loss stands here",
+}
+"""What tokens can be -> the same in words, in the order of a legend."""
 
 
 @dataclass(frozen=True)
@@ -277,17 +286,6 @@ def _is_byte_level(tokenizer: Any) -> bool:
     """Whether a tokenizer makes tokens of bytes, so that there are at most as many."""
     state = tokenizer.backend_tokenizer
     return "ByteLevel" in repr(state.pre_tokenizer) and state.normalizer is None
-
-
-PROMPT, SUPERVISED, PICTURE, QUESTION, QUERIES = "prompt", "supervised", "picture", "question", "queries"
-MEANINGS = {
-    PROMPT: "read, not learned",
-    PICTURE: "visual tokens",
-    QUESTION: "what the queries of its turn read",
-    QUERIES: "query tokens of a turn",
-    SUPERVISED: "learned: the loss stands here",
-}
-"""What tokens can be -> the same in words, in the order of a legend."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 EXIT_CODE_BASE = 128
 """Shells, SLURM and torchrun know a process that a signal ended by this and the signal's number."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FULL_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""How torch says on a processor what it has a kind of error for on a device."""
+_TRANSPORTS = ("gloo", "NCCL")
+"""In the message of an error that came of talking to another process."""
+GO_ON = "go on from the last checkpoint with --resume"
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 - it is no error
@@ -74,13 +79,6 @@ class StopRequest:
         logger.warning("%s: stopping, with a checkpoint of the last step that is done", name)
         if number == signal.SIGINT:
             signal.signal(number, self._before.pop(number))
-
-
-_FULL_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""How torch says on a processor what it has a kind of error for on a device."""
-_TRANSPORTS = ("gloo", "NCCL")
-"""In the message of an error that came of talking to another process."""
-GO_ON = "go on from the last checkpoint with --resume"
 
 
 class OutageError(FlashSlothError, ValueError):

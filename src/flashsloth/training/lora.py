@@ -56,6 +56,11 @@ QLORA_EXTRA = "pip install 'flashsloth[qlora]'"
 _INFERENCE_FLAG = "support_avx512bf16_for_cpu"
 """Where it is set, bitsandbytes repacks a weight at the first evaluation on a processor, for a kernel that has no
 gradients: what trains after that would get none."""
+_LOW_RANK = re.compile(r"(?P<layer>.+)\.lora_A\.weight")
+"""A matrix of an adapter, by the name that PEFT saves it under."""
+_BLOCK = re.compile(r"(?P<stack>.+?)\.\d+\.(?P<layer>.+)")
+"""A layer's full name: the decoder's blocks, a block's number, the layer in it."""
+_STAGE_2_PARTS = {"query_tokens", "embq"}
 
 
 def quantize_layers(model: nn.Module, names: list[str], compute_dtype: torch.dtype) -> None:
@@ -110,10 +115,6 @@ def require_bitsandbytes() -> Any:
     return bitsandbytes
 
 
-_LOW_RANK = re.compile(r"(?P<layer>.+)\.lora_A\.weight")
-"""A matrix of an adapter, by the name that PEFT saves it under."""
-
-
 def check_same_adapter(
     before: AdapterFolder, settings: AdapterSettings, trains: tuple[str, ...], names: list[str]
 ) -> None:
@@ -166,11 +167,6 @@ def load_adapter_weights(learner: Any, before: AdapterFolder) -> None:
 def _last_names(layers: Iterable[str]) -> list[str]:
     """Such as `q_proj`, each once."""
     return sorted({layer.rpartition(".")[2] for layer in layers})
-
-
-_BLOCK = re.compile(r"(?P<stack>.+?)\.\d+\.(?P<layer>.+)")
-"""A layer's full name: the decoder's blocks, a block's number, the layer in it."""
-_STAGE_2_PARTS = {"query_tokens", "embq"}
 
 
 def add_adapter(

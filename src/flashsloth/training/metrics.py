@@ -35,6 +35,24 @@ from flashsloth.planning.model_shape import FLOPS_PER_WEIGHT
 from flashsloth.training.stages import PARTS
 
 GIGABYTE = 1e9
+SEVERAL = "text"
+"""The kind of what a template writes in one piece, where its answers are of several kinds."""
+_PROPERTIES = ("shape", "color", "character", "center")
+FACTS_KEY = "facts"
+IDS_KEY = "ids"
+"""Where a collator may put the names of its samples: list of str."""
+ORDER = (ENCODER, SAP, PROJECTOR, EMBQ, LANGUAGE_MODEL, HEAD)
+"""What is computed, first things first: a gradient goes back through a part if anything before it learns."""
+SINGLE_LAYERS = (SAP,)
+"""Parts with one layer of any size: if nothing before it learns, nobody needs the gradient of what goes into it."""
+_MODULES = {
+    ENCODER: PARTS["vision_encoder"],
+    SAP: PARTS["sap"],
+    PROJECTOR: PARTS["projector"],
+    EMBQ: PARTS["embq"],
+    LANGUAGE_MODEL: PARTS["language_model"],
+    HEAD: PARTS["head"],
+}
 
 
 @dataclass
@@ -110,11 +128,6 @@ class Meter:
         return line
 
 
-SEVERAL = "text"
-"""The kind of what a template writes in one piece, where its answers are of several kinds."""
-_PROPERTIES = ("shape", "color", "character", "center")
-
-
 def most_likely(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     """Keep only the most likely token of each position, int64 [B, T]: a whole evaluation's logits would fill memory.
 
@@ -174,11 +187,6 @@ def patch_accuracy(prediction: Any) -> dict[str, float]:
     return scores
 
 
-FACTS_KEY = "facts"
-IDS_KEY = "ids"
-"""Where a collator may put the names of its samples: list of str."""
-
-
 @dataclass(frozen=True)
 class BatchFacts:
     """One micro-batch.
@@ -236,20 +244,6 @@ def take_facts(batch: dict[str, Any]) -> BatchFacts:
     facts = batch.pop(FACTS_KEY)
     assert isinstance(facts, BatchFacts)
     return facts
-
-
-ORDER = (ENCODER, SAP, PROJECTOR, EMBQ, LANGUAGE_MODEL, HEAD)
-"""What is computed, first things first: a gradient goes back through a part if anything before it learns."""
-SINGLE_LAYERS = (SAP,)
-"""Parts with one layer of any size: if nothing before it learns, nobody needs the gradient of what goes into it."""
-_MODULES = {
-    ENCODER: PARTS["vision_encoder"],
-    SAP: PARTS["sap"],
-    PROJECTOR: PARTS["projector"],
-    EMBQ: PARTS["embq"],
-    LANGUAGE_MODEL: PARTS["language_model"],
-    HEAD: PARTS["head"],
-}
 
 
 class TrainingCost:

@@ -18,6 +18,9 @@ from flashsloth.training.recipe_groups import FREE, RecipeError, RecipeModel, Se
 from flashsloth.training.stages import STAGES, StageRun, arranged_stage
 from flashsloth.yaml_file import Place, Problem, dotted, listed, parse_yaml, read_model, read_yaml
 
+Reporter = Literal["tensorboard", "wandb"]
+_START = "the run began with another model"
+
 
 class OverrideError(FlashSlothError, ValueError):
     """A change that cannot be made."""
@@ -57,10 +60,6 @@ def _key(node: Any, part: str, path: str) -> str | int:
     if not named:
         raise OverrideError(f"{path}: {part!r} does not name one of {len(node)} items (0..{len(node) - 1})")
     return named[0]
-
-
-Reporter = Literal["tensorboard", "wandb"]
-_START = "the run began with another model"
 
 
 class ModelSource(RecipeModel):

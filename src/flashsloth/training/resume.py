@@ -34,6 +34,11 @@ logger = logging.getLogger(__name__)
 
 NAMES_SHOWN = 4
 """Tensors that an error names."""
+HISTORY_FILE = "history.json"
+STAGES_KEY = "stages"
+DATA_PLACES = (("data",), ("eval_data",))
+"""Of a stage: files are recorded for the whole run."""
+REMEDY = "set it back, or train into another folder with --set output=..."
 
 
 @dataclass(frozen=True)
@@ -134,13 +139,6 @@ def kept_random_state() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(ours)
-
-
-HISTORY_FILE = "history.json"
-STAGES_KEY = "stages"
-DATA_PLACES = (("data",), ("eval_data",))
-"""Of a stage: files are recorded for the whole run."""
-REMEDY = "set it back, or train into another folder with --set output=..."
 
 
 class RecipeChangedError(RecipeError):

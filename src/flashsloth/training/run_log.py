@@ -39,6 +39,17 @@ _DETAILS = {
 }
 _IF_ANY = ("tokens_per_second", "bad_samples")
 """What goes without saying where it is 0."""
+TENSORBOARD, WANDB = "tensorboard", "wandb"
+TENSORBOARD_FOLDER = "tensorboard"
+PROJECT = "flashsloth"
+"""Where Weights & Biases puts a run, unless WANDB_PROJECT says otherwise."""
+_INSTALL = {TENSORBOARD: "pip install 'flashsloth[tensorboard]'", WANDB: "pip install wandb"}
+SMOOTHED_SHARE = 0.05
+"""Of a curve's points, how many the running mean takes together, around each."""
+FEW_POINTS = 40
+"""So many and fewer are drawn as they are."""
+WIDTH, WIDTH_WITH_SCORES, HEIGHT = 7.0, 11.0, 4.0
+"""Of the picture, in inches."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +114,6 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-TENSORBOARD, WANDB = "tensorboard", "wandb"
-TENSORBOARD_FOLDER = "tensorboard"
-PROJECT = "flashsloth"
-"""Where Weights & Biases puts a run, unless WANDB_PROJECT says otherwise."""
-_INSTALL = {TENSORBOARD: "pip install 'flashsloth[tensorboard]'", WANDB: "pip install wandb"}
-
-
 def check_installed(names: Sequence[str]) -> None:
     """Refuse what is asked for and not there.
 
@@ -166,14 +170,6 @@ def _wandb_run(folder: Path, run_name: str) -> Iterator[None]:
         yield
     finally:
         wandb.finish()
-
-
-SMOOTHED_SHARE = 0.05
-"""Of a curve's points, how many the running mean takes together, around each."""
-FEW_POINTS = 40
-"""So many and fewer are drawn as they are."""
-WIDTH, WIDTH_WITH_SCORES, HEIGHT = 7.0, 11.0, 4.0
-"""Of the picture, in inches."""
 
 
 def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:

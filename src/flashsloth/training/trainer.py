@@ -53,6 +53,10 @@ PROGRESS_FILE = "flashsloth_progress.json"
 """In a checkpoint: what the log has summed up, whether an evaluation is due, and the engine that divided it."""
 STEPS_WORTH_MEASURING = 100
 """A shorter run does not stop to measure the machine."""
+_FLASH = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+"""Implementations of attention -> whether they can be had."""
+STEPS_FOLDER = "steps"
+"""Where a stage's checkpoints stand while it runs."""
 
 
 class StageTrainer(EvaluatingTrainer):
@@ -275,12 +279,6 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self.trainer.finish_step(control)
-
-
-_FLASH = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
-"""Implementations of attention -> whether they can be had."""
-STEPS_FOLDER = "steps"
-"""Where a stage's checkpoints stand while it runs."""
 
 
 def device_count() -> int:

@@ -34,6 +34,14 @@ PLACEHOLDER = "<image>"
 
 Content = str | list[str | int]
 Message = dict[str, Any]
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+DATA_SCHEME, FILE_SCHEME = "data:", "file://"
+BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
+"""How JPEG, PNG, GIF and WebP begin in base64."""
+LEAST_BASE64 = 64
+"""Characters: a shorter text is a name."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+SPELLINGS = (*ENDINGS, *(ending.upper() for ending in ENDINGS))
 
 
 class Turn(NamedTuple):
@@ -214,16 +222,6 @@ def unexpected(value: object) -> str:
     return (
         f"{type(value).__name__} {shown(str(value))}" if isinstance(value, (str, int, float)) else type(value).__name__
     )
-
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-DATA_SCHEME, FILE_SCHEME = "data:", "file://"
-BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
-"""How JPEG, PNG, GIF and WebP begin in base64."""
-LEAST_BASE64 = 64
-"""Characters: a shorter text is a name."""
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-SPELLINGS = (*ENDINGS, *(ending.upper() for ending in ENDINGS))
 
 
 def find_picture(folder: Path, name: object) -> Path | bytes:

@@ -35,6 +35,23 @@ FOREIGN = {
 """First bytes -> what the file is, and what to do."""
 ARROW_FOLDER = ("dataset_info.json", "dataset_dict.json", "state.json")
 """What `datasets` saves beside Arrow files."""
+UNSEEN_FIELDS = tuple(
+    f"{medium}{ending}" for medium in ("video", "audio") for ending in ("", "s", "_path", "_url", "_file")
+)
+"""Fields that name what this model cannot see."""
+UNSEEN_ENDINGS = frozenset({".mp4", ".webm", ".avi", ".mkv", ".mov", ".wav", ".mp3", ".flac", ".ogg", ".m4a"})
+"""How files end that it cannot see."""
+_NAMED_INSIDE = re.compile(r"<img>([^<>\n]+)</img>")
+_NUMBER_BEFORE = re.compile(r"Picture \d+: ?$")  # Qwen-VL's words in front of a picture
+_FOREIGN = re.compile(
+    r"<\|(?:image|img|vision|video|audio)\w*\|>|<(?:ImageHere|image_placeholder|img_placeholder|IMG_CONTEXT)>"
+    r"|<image[ _]?\d+>|<(?!image>)(?i:image)>"
+)
+_UNSEEN = re.compile(
+    r"^\s*<(?P<first>video|audio|speech)>|<(?P<last>video|audio|speech)>\s*$"
+    r"|<(?P<named>video|vid|audio|speech)>[^<>\n]+</(?P=named)>",  # Qwen-Audio's
+    re.MULTILINE,
+)
 
 
 def refuse_foreign(path: Path) -> None:
@@ -61,25 +78,6 @@ def refuse_arrow(folder: Path) -> None:
             f"{folder} was saved by `datasets` as Arrow, which is not read: write it as Parquet with "
             f"datasets.load_from_disk({str(folder)!r}).to_parquet('data.parquet'), each split by itself"
         )
-
-
-UNSEEN_FIELDS = tuple(
-    f"{medium}{ending}" for medium in ("video", "audio") for ending in ("", "s", "_path", "_url", "_file")
-)
-"""Fields that name what this model cannot see."""
-UNSEEN_ENDINGS = frozenset({".mp4", ".webm", ".avi", ".mkv", ".mov", ".wav", ".mp3", ".flac", ".ogg", ".m4a"})
-"""How files end that it cannot see."""
-_NAMED_INSIDE = re.compile(r"<img>([^<>\n]+)</img>")
-_NUMBER_BEFORE = re.compile(r"Picture \d+: ?$")  # Qwen-VL's words in front of a picture
-_FOREIGN = re.compile(
-    r"<\|(?:image|img|vision|video|audio)\w*\|>|<(?:ImageHere|image_placeholder|img_placeholder|IMG_CONTEXT)>"
-    r"|<image[ _]?\d+>|<(?!image>)(?i:image)>"
-)
-_UNSEEN = re.compile(
-    r"^\s*<(?P<first>video|audio|speech)>|<(?P<last>video|audio|speech)>\s*$"
-    r"|<(?P<named>video|vid|audio|speech)>[^<>\n]+</(?P=named)>",  # Qwen-Audio's
-    re.MULTILINE,
-)
 
 
 def check_fields(record: dict[str, Any]) -> None:

@@ -42,6 +42,11 @@ from flashsloth.training.data.layouts import check_record
 from flashsloth.training.data.records import PrivateFiles, RecordData, text_size
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 
+SUBTYPE = "data_subtype"
+_LISTS = ("images", "questions", "annotations")
+COCO_NAMES = "{subtype}/COCO_{subtype}_{number:012d}.jpg", "{subtype}/{number:012d}.jpg"
+"""How COCO calls its pictures, before 2017 and since; with the folder of their split and without it."""
+
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
@@ -157,12 +162,6 @@ class JsonlData(JsonData):
             self._open_list(file)
         else:
             self.spans = printed_spans(file) if shape in (Shape.PRINTED, Shape.OBJECT) else jsonl_spans(file)
-
-
-SUBTYPE = "data_subtype"
-_LISTS = ("images", "questions", "annotations")
-COCO_NAMES = "{subtype}/COCO_{subtype}_{number:012d}.jpg", "{subtype}/{number:012d}.jpg"
-"""How COCO calls its pictures, before 2017 and since; with the folder of their split and without it."""
 
 
 class Lists:

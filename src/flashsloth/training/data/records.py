@@ -25,6 +25,24 @@ from flashsloth.training.data.layouts import check_record, identity, read_record
 from flashsloth.training.data.sample import BadSampleError, DataError, Sample, Sizes, Where
 from flashsloth.training.recipe_groups import DataSource
 
+SPLITS = ("train", "test", "validation", "val", "dev")
+MOST_IN_A_RANGE = 1_000_000
+_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?![A-Za-z])")
+"""How a file's name, or its folder's, begins that is of a split."""
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_WILD = re.compile(r"[*?\[]")
+KINDS_BY_ENDING = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".tar": "shards",
+}
+COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
+_PATTERN_END = re.compile(r"[}\]*?]+$")
+
 
 class RecordData(Dataset):
     """Records of one source.
@@ -143,14 +161,6 @@ def text_size(record: Any) -> tuple[int, int]:
     return sum(len(turn.text) for turn in said.turns), len(said.pictures)
 
 
-SPLITS = ("train", "test", "validation", "val", "dev")
-MOST_IN_A_RANGE = 1_000_000
-_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?![A-Za-z])")
-"""How a file's name, or its folder's, begins that is of a split."""
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_WILD = re.compile(r"[*?\[]")
-
-
 def several_files(text: str, ending: str) -> list[Path]:
     """The files, in order.
 
@@ -212,19 +222,6 @@ def _numbered(text: str) -> list[str]:
     width = len(first)
     names = (f"{text[: match.start()]}{n:0{width}d}{text[match.end() :]}" for n in range(int(first), int(last) + 1))
     return [name for partial in names for name in _numbered(partial)]
-
-
-KINDS_BY_ENDING = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".tar": "shards",
-}
-COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
-_PATTERN_END = re.compile(r"[}\]*?]+$")
 
 
 def source_of(text: str, images: str | None = None) -> DataSource:

@@ -40,6 +40,12 @@ WINDOW_SAMPLES = 4096
 LEAST_BLOCKS = 2
 _MIXING = 1 << 32
 """Tells the draw that mixes sources from those that order one: no source has this number."""
+POOL_STEPS = 16
+"""Steps that are sorted by length together: more make lengths more alike, fewer keep the order more random."""
+BYTES_PER_TOKEN = 4
+"""Of text: what lengths are estimated with, which needs to be right in proportion to pictures' tokens, no more."""
+_GROUPING = 1 << 33
+"""Tells the draw that mixes grouped steps from those of an order."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +114,6 @@ def _one_pass(source: SourceShape, key: tuple[int, ...]) -> np.ndarray:
     if window:
         pieces.append(random.permutation(np.concatenate(window)))
     return np.concatenate(pieces)
-
-
-POOL_STEPS = 16
-"""Steps that are sorted by length together: more make lengths more alike, fewer keep the order more random."""
-BYTES_PER_TOKEN = 4
-"""Of text: what lengths are estimated with, which needs to be right in proportion to pictures' tokens, no more."""
-_GROUPING = 1 << 33
-"""Tells the draw that mixes grouped steps from those of an order."""
 
 
 def estimated_lengths(sizes: Sizes, tokens_per_picture: int) -> np.ndarray:

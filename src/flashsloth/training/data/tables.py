@@ -36,6 +36,9 @@ NO_PICTURE = {"bytes": None, "path": None}
 KEPT_BYTES = 512 << 20
 """Row groups kept in a process, at most, decoded; the one in use is always kept."""
 BATCH_ROWS = 1024
+DELIMITERS = ",;\t"
+LARGEST_CELL = (1 << 31) - 1
+"""Characters: pictures stand in some tables as base64, and csv's own limit is 131,072."""
 
 
 class ParquetData(RecordData):
@@ -168,11 +171,6 @@ def _small(parquet: Any, columns: list[str]) -> list[str]:
     leaves = [parquet.schema.column(number).path for number in range(len(parquet.schema))]
     ours = [leaf for leaf in leaves if leaf.split(".")[0] in columns]
     return [leaf for leaf in ours if not leaf.endswith(".bytes") or f"{leaf.removesuffix('.bytes')}.path" not in ours]
-
-
-DELIMITERS = ",;\t"
-LARGEST_CELL = (1 << 31) - 1
-"""Characters: pictures stand in some tables as base64, and csv's own limit is 131,072."""
 
 
 class CsvData(SpanData):

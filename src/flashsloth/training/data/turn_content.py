@@ -26,6 +26,7 @@ PICTURE_KEYS = ("image", "image_url", "url", "path", "base64", "bytes")
 """Where a part may keep its picture."""
 MISMATCH = "placeholder_mismatch"
 UNSEEN = ("video", "audio", "sound", "file", "document")
+_MARK = re.compile(r"(<image_\d+>)")
 
 
 class PartsReader:
@@ -111,9 +112,6 @@ class PartsReader:
             )
         self.awaited += 1
         return number
-
-
-_MARK = re.compile(r"(<image_\d+>)")
 
 
 def is_numbered(found: dict[str, Any]) -> bool:
