@@ -287,5 +287,7 @@ def test_a_worker_that_is_killed_ends_the_check_in_one_line(
     out, err = capsys.readouterr()
     assert (out, err) == (
         "",
-        "error: a process of those that share the work was killed, for its memory perhaps: take fewer --workers\n",
+        "error: 3 data workers were killed by SIGKILL one after the other, each while it prepared the batch of samples "
+        "0, 1, 2, 3, 4, 5, 6, 7 and 6 more of the data: a system that is short of memory kills them (see `dmesg`); use "
+        "fewer workers, a smaller micro_batch_size, or free memory\n",
     )

@@ -41,7 +41,8 @@ POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 1200.0
 NUMBERS_SHOWN = 8
 _REMEDY = (
-    "a system that is short of memory kills them (see `dmesg`); set a lower workers or micro_batch_size, or free memory"
+    "a system that is short of memory kills them (see `dmesg`); use fewer workers, a smaller micro_batch_size, or free "
+    "memory"
 )
 
 
@@ -265,4 +266,4 @@ def _how_it_ended(code: int | None) -> str:
 
 def _named(samples: Numbers) -> str:
     more = f" and {len(samples) - NUMBERS_SHOWN} more" if len(samples) > NUMBERS_SHOWN else ""
-    return f"samples {', '.join(map(str, samples[:NUMBERS_SHOWN]))}{more} of the stage's data"
+    return f"samples {', '.join(map(str, samples[:NUMBERS_SHOWN]))}{more} of the data"
