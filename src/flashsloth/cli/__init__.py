@@ -1,1 +1,1 @@
-"""The commands of `flashsloth`, a file each; `cli.py` has the table."""
+"""The commands of `flashsloth`, a file each; `app.py` has the table."""
