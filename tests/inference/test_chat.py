@@ -1,4 +1,4 @@
-"""A conversation remembers, runs only what is new, and answers as if all of it had been run anew."""
+"""A conversation remembers, runs only what is new, and answers as if all of it had been run again."""
 
 from __future__ import annotations
 

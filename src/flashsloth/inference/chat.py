@@ -39,7 +39,7 @@ class Conversation:
         self._options = options
         self.attention: tuple[Attention, ...] = ()
         self._weights = flashsloth.image_encoder.weights_state()
-        self._waiting = self._prepare(image)
+        self._waiting = self._sloth.prepare(image, self._options)
         self._pictures = PreparedPictures()
         self._messages: Messages = []
         self._turns: list[tuple[str, str]] = []
@@ -69,15 +69,11 @@ class Conversation:
             raise PromptError("the model's weights have changed since this conversation began: start another")
         writer = self._sloth.writer
         writer.check_question(question)
-        added = join_prepared([self._waiting, self._prepare(image)])
+        added = join_prepared([self._waiting, self._sloth.prepare(image, self._options)])
         message = writer.user_message(question, len(added))
         prompt = writer.write([*self._messages, message], self._options.system, self._options.resolution)
         self._sloth.engine.token_limit(prompt, self._options.params)
         return self._run(question, message, prompt, join_prepared([self._pictures, added]))
-
-    def _prepare(self, image: Picture) -> PreparedPictures:
-        encoder = self._sloth.image_encoder
-        return encoder.prepare(encoder.open(image, self._options.image_policy), self._options.resolution)
 
     def _run(self, question: str, message: Message, prompt: Prompt, pictures: PreparedPictures) -> Iterator[str]:
         """Answer, and remember the turn when the answer is done or stopped."""

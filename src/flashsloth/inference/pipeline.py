@@ -257,7 +257,8 @@ class FlashSloth:
         pictures = self.image_encoder.prepare(opened, options.resolution)
         return self._asked(message, prompt, pictures, options, streams)
 
-    def _prepare(self, image: Picture, options: Options) -> PreparedPictures:
+    def prepare(self, image: Picture, options: Options) -> PreparedPictures:
+        """Pictures, opened and with their views made, for a request with these options."""
         return self.image_encoder.prepare(self.image_encoder.open(image, options.image_policy), options.resolution)
 
     def _write(self, pictures: PreparedPictures, question: str, options: Options) -> Request:
@@ -288,7 +289,7 @@ class FlashSloth:
 
     def _answer_pairs(self, pairs: Iterable[Any], options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
         errors: dict[int, Exception] = {}
-        batch = Batch(self.engine_thread, self._prepare, self._write, self.collector, options)
+        batch = Batch(self.engine_thread, self.prepare, self._write, self.collector, options)
         for place, answers in batch.run(pairs):
             if not isinstance(answers, Exception):
                 yield place, _returned(answers, options)

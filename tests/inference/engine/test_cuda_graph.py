@@ -1,4 +1,4 @@
-"""Recordings by key, numbers that are staged, and what is told of those that could not be made."""
+"""Recordings by key, numbers that are staged, and what is reported of those that could not be made."""
 
 from __future__ import annotations
 
