@@ -11,7 +11,7 @@ from flashsloth.cli import arguments, terminal
 
 if TYPE_CHECKING:
     from flashsloth.evaluation.tasks.qa_file import PicturesReport
-    from flashsloth.evaluation.tasks.world import WorldReport
+    from flashsloth.evaluation.tasks.world_qa import WorldReport
 
 WORLD_EXAMPLES = (
     "flashsloth eval world --count 200",
@@ -41,7 +41,7 @@ def world(
     giving the commonest answer would reach.
     """
     sloth = terminal.load_quietly(model, device, dtype, quantize)
-    from flashsloth.evaluation.tasks.world import evaluate_world
+    from flashsloth.evaluation.tasks.world_qa import evaluate_world
 
     with terminal.progress("asking", count) as advance:
         report = evaluate_world(sloth, count=count, seed=seed, level=level, unknown=unknown, progress=advance)

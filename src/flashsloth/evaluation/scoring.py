@@ -104,7 +104,7 @@ class Tallies:
 
 
 @dataclass(kw_only=True)
-class Report:
+class EvaluationReport:
     """What was found.
 
     Attributes:

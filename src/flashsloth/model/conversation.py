@@ -5,7 +5,8 @@ In: messages, each `{"role": ..., "content": text or parts}`, a part being `{"ty
 written down by a chat template; and the pictures, opened, in order.
 
 In: a written prompt, in which structural tokens stand for themselves and everything of the user's is escaped; or one
-that somebody wrote by hand. Out: a :class:`Prompt`: text to tokenize, structural tokens, and where questions begin.
+that somebody wrote by hand. Out: a :class:`ParsedPrompt`: text to tokenize, structural tokens, and where questions
+begin.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class Piece(NamedTuple):
     origin: list[int]
 
 
-class Prompt(NamedTuple):
+class ParsedPrompt(NamedTuple):
     """A prompt taken apart: its pieces, the characters where questions begin, the (start, end) of its answers."""
 
     pieces: list[Piece]
@@ -169,7 +170,7 @@ class PromptText:
         """
         return self._opening.sub(lambda match: ESCAPE + match.group(), text)
 
-    def take_apart(self, prompt: str, answers: list[tuple[int, int]]) -> Prompt:
+    def take_apart(self, prompt: str, answers: list[tuple[int, int]]) -> ParsedPrompt:
         """Split a written prompt at its structural tokens, undo escapes, and note where questions begin."""
         pieces: list[Piece] = []
         starts: list[int] = []
@@ -197,7 +198,7 @@ class PromptText:
         add_text(prompt[place:], place)
         if text:
             pieces.append(Piece(text, None, origin))
-        return Prompt(pieces, starts, answers)
+        return ParsedPrompt(pieces, starts, answers)
 
 
 class QuestionFinder:

@@ -22,7 +22,7 @@ from torch import nn
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 
 
-class Reached:
+class EmbqReached:
     """Whether a pass has reached EmbQ; one and the same for all copies of its inputs."""
 
     def __init__(self) -> None:
@@ -55,12 +55,12 @@ class EmbeddedQueryInputs:
     feature_row: torch.Tensor
     feature_mask: torch.Tensor | None = None
     picture_rows: int | None = None
-    reached: Reached = None  # type: ignore[assignment]  # each gets its own, below
+    reached: EmbqReached = None  # type: ignore[assignment]  # each gets its own, below
     keep: AttentionKeeper | None = None
 
     def __post_init__(self) -> None:
         if self.reached is None:  # not a `default_factory`: torch cannot compile one
-            self.reached = Reached()
+            self.reached = EmbqReached()
 
     def to(self, device: torch.device | str | int, **options: Any) -> EmbeddedQueryInputs:
         """Move every tensor, in place: what splits a model over devices calls this before each part."""

@@ -22,7 +22,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.conversation import (
-    Prompt,
+    ParsedPrompt,
     PromptText,
     QuestionFinder,
     check_conversation,
@@ -175,7 +175,7 @@ class FlashSlothProcessor(ProcessorMixin):
         except jinja2.TemplateError as error:
             raise ValueError(f"the conversation does not fit the chat template: {error}") from error
 
-    def _encode(self, prompts: list[Prompt], images: Any, options: dict[str, Any]) -> BatchFeature:
+    def _encode(self, prompts: list[ParsedPrompt], images: Any, options: dict[str, Any]) -> BatchFeature:
         """Prompts and pictures to padded tensors."""
         settings, image_options = read_options(self, options)
         wanted = [sum(p.token_id == self.image_token_id for p in prompt.pieces) for prompt in prompts]
@@ -211,7 +211,7 @@ class FlashSlothProcessor(ProcessorMixin):
         """Visual tokens of a picture with so many views."""
         return self.num_image_tokens // self.image_processor.num_views * views
 
-    def _replacements(self, prompt: Prompt, image_tokens: Iterator[int]) -> list[dict[str, Any]]:
+    def _replacements(self, prompt: ParsedPrompt, image_tokens: Iterator[int]) -> list[dict[str, Any]]:
         """Where each picture stands, in characters of the prompt (`span`) and of the expanded prompt (`new_span`)."""
         found: list[dict[str, Any]] = []
         place = 0
@@ -238,7 +238,7 @@ class FlashSlothProcessor(ProcessorMixin):
         return list(zip(encoded["input_ids"], ends, strict=True))
 
     def _row(
-        self, prompt: Prompt, tokenized: Any, image_tokens: Iterator[int], settings: TextOptions
+        self, prompt: ParsedPrompt, tokenized: Any, image_tokens: Iterator[int], settings: TextOptions
     ) -> dict[str, list[int]]:
         """One prompt's ids and marks, placeholders written out; `image_tokens` of each picture of the batch in turn."""
         layout, labels = PromptLayout(self), list[int]()

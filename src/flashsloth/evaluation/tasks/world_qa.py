@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flashsloth.evaluation.scoring import READING_ANY_CASE, PictureQuestions, Report, ask_all
+from flashsloth.evaluation.scoring import READING_ANY_CASE, EvaluationReport, PictureQuestions, ask_all
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, World
 
 
 @dataclass(kw_only=True)
-class WorldReport(Report):
+class WorldReport(EvaluationReport):
     """What was found in a world of this seed and level, and of this share of what can't be told."""
 
     seed: int
