@@ -48,20 +48,14 @@ COCO_NAMES = "{subtype}/COCO_{subtype}_{number:012d}.jpg", "{subtype}/{number:01
 """How COCO calls its pictures, before 2017 and since; with the folder of their split and without it."""
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+def parse_record(text: bytes) -> Any:
+    """The value of a record's JSON.
 
     Raises:
-        ValueError: if it is no JSON, or a key of a group is there twice.
-        RecursionError: if it is nested too deeply.
+        BadSampleError: if it is none, is nested too deeply, or a key of a group stands in it twice.
     """
-    return json.loads(text, object_pairs_hook=_group)
-
-
-def parse_record(text: bytes) -> Any:
-    """The value of a record's JSON; raises BadSampleError where it is none."""
     try:
-        return parse_json(text)
+        return json.loads(text, object_pairs_hook=_group)
     except (ValueError, RecursionError) as error:
         raise BadSampleError(f"cannot be read as JSON: {error}", "unreadable_record") from error
 
