@@ -53,7 +53,7 @@ def lacking() -> frozenset[str]:
     """What tests may need of a processor, or of an accelerator, and this machine does not have."""
     import torch
 
-    from flashsloth.kernels.abilities import missing
+    from flashsloth.kernels.capabilities import missing
 
     return frozenset([*map(str, missing()), *(() if torch.cuda.is_available() else ("cuda",))])
 
@@ -71,11 +71,11 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what `@pytest.mark.needs(...)` says that this machine cannot do."""
-    from flashsloth.kernels.abilities import Ability
+    from flashsloth.kernels.capabilities import Capability
 
     for marker in item.iter_markers("needs"):
-        unknown = set(marker.args) - {*Ability, "cuda"}
-        assert not unknown, f"needs({unknown}): expected some of {[*Ability, 'cuda']}"
+        unknown = set(marker.args) - {*Capability, "cuda"}
+        assert not unknown, f"needs({unknown}): expected some of {[*Capability, 'cuda']}"
         if found := [name for name in marker.args if name in lacking()]:
             pytest.skip(LACKS + ", ".join(found))
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.training.lora import add_adapter, find_base
-from flashsloth.training.recipe_groups import AdapterSettings
+from flashsloth.training.recipe_fields import AdapterSettings
 
 TRAINS = ("projector", "sap", "query_tokens", "embq", "language_model")
 CHATS = [

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerFast
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN, chat_template
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-from flashsloth.model.layout import prompt_ids
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.model.prompt_layout import prompt_ids
 
 TinyModelMaker = Callable[..., FlashSlothForConditionalGeneration]
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic_core import PydanticUndefined
 
 from flashsloth.training.recipe import ModelSource, Recipe
-from flashsloth.training.recipe_groups import AdapterSettings, DataSource, Engine, FeatureCache, RecipeModel
+from flashsloth.training.recipe_fields import AdapterSettings, DataSource, Engine, FeatureCache, RecipeModel
 from flashsloth.training.stages import Stage, StageRun
 from flashsloth.yaml_file import expectation
 

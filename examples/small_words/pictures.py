@@ -16,12 +16,12 @@ from flashsloth.world.background import sample_background
 from flashsloth.world.colors import sample_legible
 from flashsloth.world.compose import place_things
 from flashsloth.world.fonts import font
+from flashsloth.world.question_templates import say
 from flashsloth.world.questions import Question
 from flashsloth.world.questions_about_things import ask_color, ask_count, ask_presence, ask_shape
 from flashsloth.world.scene import Box, Scene, Writing
 from flashsloth.world.text import MODEL_SIDE, font_size, sample_face, under_of, write_at
 from flashsloth.world.vocabulary import COMMON, sample_number
-from flashsloth.world.wordings import say
 from flashsloth.world.world import render
 
 SIDES = (240, 288, 320, 360)

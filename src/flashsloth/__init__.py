@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from flashsloth.inference.sampling_params import SamplingParams
     from flashsloth.model.configuration_flashsloth import FlashSlothConfig
     from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-    from flashsloth.model.layout import layout_from_ids, prompt_ids
     from flashsloth.model.loading import CheckpointError
     from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration, FlashSlothModel
     from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+    from flashsloth.model.prompt_layout import layout_from_ids, prompt_ids
 
 _HOMES = {
     "Answer": "flashsloth.inference.answer",
@@ -48,9 +48,9 @@ _HOMES = {
     "convert": "flashsloth.checkpoint.convert",
     "inspect_checkpoint": "flashsloth.checkpoint.inspect",
     "create": "flashsloth.checkpoint.create",
-    "layout_from_ids": "flashsloth.model.layout",
+    "layout_from_ids": "flashsloth.model.prompt_layout",
     "load": "flashsloth.inference.load",
-    "prompt_ids": "flashsloth.model.layout",
+    "prompt_ids": "flashsloth.model.prompt_layout",
 }
 """Public name -> the module it lives in."""
 

@@ -94,7 +94,7 @@ def test_from_the_file_to_the_table(tmp_path: Path) -> None:
     result = experiment.run_folder(experiment.variants[1], 2) / "result.json"
     before = json.loads(result.read_text(encoding="utf-8"))["shares"]
     result.unlink()
-    assert main(["experiment", str(tmp_path / "small.yaml")]) == 0  # the others are done
+    assert main(["ablation", str(tmp_path / "small.yaml")]) == 0  # the others are done
     assert (experiment.output / "small.md").is_file()
     assert json.loads(result.read_text(encoding="utf-8"))["shares"] == before
 

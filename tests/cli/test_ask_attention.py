@@ -14,7 +14,7 @@ from talkative import save_talkative
 from flashsloth.cli.app import main
 from flashsloth.cli.ask import check_attention_file, write_attention
 from flashsloth.cli.terminal import CommandError
-from flashsloth.inference.attention import Attention
+from flashsloth.inference.visual_attention import Attention
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:

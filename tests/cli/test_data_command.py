@@ -188,7 +188,7 @@ def test_on_a_terminal_colours_tell(
 ) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, color_system="truecolor", width=200, highlight=False)
-    monkeypatch.setattr("flashsloth.cli.sample_print.stdout", lambda: console)
+    monkeypatch.setattr("flashsloth.cli.print_sample.stdout", lambda: console)
     assert main(["data", "show", str(clean / "conversations.json"), "--number", "0"]) == 0
     written = screen.getvalue()
     assert "[picture 1 ×" in written

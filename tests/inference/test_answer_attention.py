@@ -12,10 +12,10 @@ from PIL import Image
 
 from flashsloth.ablation.variants import QueriesThatDoNotLook
 from flashsloth.errors import PromptError
-from flashsloth.inference.attention import Attention
 from flashsloth.inference.engine.model_runner import SingleRunner
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason
+from flashsloth.inference.visual_attention import Attention
 from flashsloth.model.attention_maps import recording_attention
 
 FEW = {"max_tokens": 3}

@@ -17,7 +17,7 @@ from torch import nn
 
 import flashsloth
 from flashsloth.inference.pipeline import FlashSloth
-from flashsloth.kernels.abilities import can_pack
+from flashsloth.kernels.capabilities import can_pack
 from flashsloth.kernels.cpu_linear import Activation, PackedLinear
 
 QUESTION = "What is in the picture?"

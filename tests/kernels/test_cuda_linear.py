@@ -11,7 +11,7 @@ from tiny import TinyModelMaker
 from torch import nn
 
 from flashsloth.kernels import SpeedError
-from flashsloth.kernels.abilities import can_multiply_int4_on
+from flashsloth.kernels.capabilities import can_multiply_int4_on
 from flashsloth.kernels.cpu_linear import Int8Linear, int4_levels
 from flashsloth.kernels.cuda_linear import DEVICE_GROUP_SIZE, DeviceInt4Linear, two_a_byte
 from flashsloth.kernels.optimize import quantize_weights, speed_up

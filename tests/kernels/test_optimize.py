@@ -15,8 +15,8 @@ from tiny import TinyModelMaker
 from torch import nn
 
 from flashsloth.kernels import SpeedError
-from flashsloth.kernels.abilities import WITHOUT, can_pack
 from flashsloth.kernels.attention import ONE_QUERY, PLAIN, one_query_attention, plain_attention
+from flashsloth.kernels.capabilities import WITHOUT, can_pack
 from flashsloth.kernels.cpu_linear import (
     GROUP_SIZE,
     READ_FROM_MEMORY,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny import TinyModelMaker, assistant, encode, make_processor, picture, user
 
-from flashsloth.model.layout import POSITION_TENSORS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.model.prompt_layout import POSITION_TENSORS
 
 LOGITS = 1e-5
 """The largest difference allowed, relative to the largest logit."""

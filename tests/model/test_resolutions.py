@@ -12,10 +12,10 @@ from tiny import TinyModelMaker, assistant, encode, picture, user
 
 from flashsloth.model.attention_maps import recording_attention
 from flashsloth.model.configuration_flashsloth import HD, RESOLUTIONS, STANDARD, views_of
-from flashsloth.model.layout import POSITION_TENSORS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.outputs import FlashSlothImageFeatures
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.model.prompt_layout import POSITION_TENSORS
 
 MIXED = [STANDARD, HD, STANDARD]
 CHATS = [[user("What is this?", picture(1))], [user("Where is it, and why?", picture(2))], [user("Is it?", picture(3))]]

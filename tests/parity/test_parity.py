@@ -11,7 +11,7 @@ from reference import ANCHOR, FOLDER, IMAGE_TOKEN, LEARNABLE, PAD, load_case
 
 from flashsloth.model.configuration_flashsloth import HD_GRID, STANDARD_GRID
 from flashsloth.model.embedded_query import EmbeddedQueryInputs
-from flashsloth.model.loading.published_config import to_ours
+from flashsloth.model.loading.weight_names import to_ours
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 
 STATES, LOSS, GRADIENT = 2e-5, 1e-5, 1e-3

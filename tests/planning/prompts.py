@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.layout import PromptLayout
+from flashsloth.model.prompt_layout import PromptLayout
 from flashsloth.planning.flops import Workload
 
 ANY_TOKEN = 7

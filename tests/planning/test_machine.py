@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from flashsloth.errors import BenchmarkError
-from flashsloth.kernels.abilities import can_pack
+from flashsloth.kernels.capabilities import can_pack
 from flashsloth.planning import machine
 from flashsloth.planning.machine import (
     PROC_CLEAR,

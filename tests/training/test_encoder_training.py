@@ -13,7 +13,7 @@ from flashsloth.training.dataloader import ConversationCollator
 from flashsloth.training.encoder_training import PATCHES_KEY, patch_loss
 from flashsloth.training.init_model import start_model
 from flashsloth.training.recipe import load_recipe
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 from flashsloth.training.run import train
 from flashsloth.training.stages import STAGES
 from flashsloth.training.trainer import StageTrainer

@@ -21,7 +21,7 @@ from flashsloth.training.feature_cache import (
     reading_features,
 )
 from flashsloth.training.recipe import RecipeError, load_recipe
-from flashsloth.training.recipe_groups import FeatureCache
+from flashsloth.training.recipe_fields import FeatureCache
 from tests.training import tiny_runs
 
 CHATS = [

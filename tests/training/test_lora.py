@@ -20,7 +20,7 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.lora import add_adapter, find_base, target_names
 from flashsloth.training.recipe import RecipeError, load_recipe
-from flashsloth.training.recipe_groups import AdapterSettings
+from flashsloth.training.recipe_fields import AdapterSettings
 from flashsloth.training.run import train
 from flashsloth.training.trainer import StageTrainer
 

@@ -15,8 +15,8 @@ from flashsloth.checkpoint.adapter import AdapterError, read_adapter
 from flashsloth.checkpoint.merge_adapter import merge
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.training.lora import BLOCK_SIZE, quantize_layers, target_names
-from flashsloth.training.parts_report import PartsReport
 from flashsloth.training.stages import freeze_all_but
+from flashsloth.training.trained_parts import PartsReport
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
 NF4_LEVELS = 16

@@ -20,7 +20,7 @@ from flashsloth.training.parallelism import (
     release_engine,
 )
 from flashsloth.training.recipe import RecipeError, load_recipe
-from flashsloth.training.recipe_groups import KINDS, ZERO2, ZERO3, Engine
+from flashsloth.training.recipe_fields import KINDS, ZERO2, ZERO3, Engine
 from tests.training import tiny_runs
 
 

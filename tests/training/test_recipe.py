@@ -11,7 +11,7 @@ from recipe_table import GROUPS, fields_table
 
 from flashsloth.cli.app import main
 from flashsloth.training.recipe import RecipeError, load_recipe
-from flashsloth.training.recipe_groups import RecipeModel
+from flashsloth.training.recipe_fields import RecipeModel
 from flashsloth.training.stages import STAGES
 
 RECIPES = sorted(

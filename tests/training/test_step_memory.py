@@ -9,9 +9,9 @@ import tiny
 import torch
 from tiny import TinyModelMaker
 
-from flashsloth.model.layout import PromptLayout
+from flashsloth.model.prompt_layout import PromptLayout
 from flashsloth.planning.memory import LiveMemory
-from flashsloth.training.recipe_groups import AdapterSettings
+from flashsloth.training.recipe_fields import AdapterSettings
 from flashsloth.training.stages import STAGES, freeze_all_but
 from flashsloth.training.step_memory import FULL, HALF, MIXED, MicroBatch, step_bytes
 

@@ -9,7 +9,7 @@ import pytest
 
 from flashsloth.world import KINDS, World, WorldError, closed_vocabulary
 from flashsloth.world.compose import LEVELS, LONGEST_SIDE, SHORTEST_SIDE
-from flashsloth.world.labels import all_writings
+from flashsloth.world.patch_labels import all_writings
 from flashsloth.world.vocabulary import COMMON, OPTION_LETTERS, words_of
 
 FINGERPRINT = """

@@ -32,9 +32,9 @@ from flashsloth.benchmark.worker_process import WorkerProcess
 from flashsloth.errors import BenchmarkError
 from flashsloth.inference.load import DTYPES
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.layout import PromptLayout
 from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.prompt_layout import PromptLayout
 from flashsloth.planning.flops import COLOR_CHANNELS, check_counts
 from flashsloth.planning.machine import cpu_name, peak_bytes, reset_peak
 from flashsloth.planning.memory import LiveMemory

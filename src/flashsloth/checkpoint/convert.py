@@ -22,20 +22,14 @@ from safetensors.torch import save_file
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.loading.companions import (
+from flashsloth.model.loading.folders import CONFIG, appearing_folder, is_adapter, local_folder, split_hub_options
+from flashsloth.model.loading.preflight import check_json_files, config_of, refuse_differences, tensor_differences
+from flashsloth.model.loading.published_config import flat_config, is_published_dict, published_config
+from flashsloth.model.loading.published_processor import (
     generation_settings,
     has_tokenizer,
     published_processor,
     write_published_companions,
-)
-from flashsloth.model.loading.folders import CONFIG, appearing_folder, is_adapter, local_folder, split_hub_options
-from flashsloth.model.loading.preflight import check_json_files, config_of, refuse_differences, tensor_differences
-from flashsloth.model.loading.published_config import (
-    by_our_names,
-    flat_config,
-    is_published_dict,
-    published_config,
-    to_published,
 )
 from flashsloth.model.loading.safetensors_files import (
     INDEX,
@@ -49,6 +43,7 @@ from flashsloth.model.loading.safetensors_files import (
     stored_tensors,
     weight_map,
 )
+from flashsloth.model.loading.weight_names import by_our_names, to_published
 
 if TYPE_CHECKING:
     import torch

@@ -31,10 +31,10 @@ from flashsloth.checkpoint.pretrained_backbones import (
 )
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.configuration_flashsloth import HD_GRID, STANDARD_GRID, FlashSlothConfig
-from flashsloth.model.layout import prompt_ids
 from flashsloth.model.loading.folders import appearing_folder, offline_options
 from flashsloth.model.loading.loading import without_report
 from flashsloth.model.loading.preflight import expected_shapes
+from flashsloth.model.prompt_layout import prompt_ids
 
 END_TOKEN, PAD_TOKEN = "</s>", "<pad>"
 ANCHORS = (" .", ".")

@@ -24,11 +24,7 @@ from flashsloth.model.generation import plain_cache
 from flashsloth.model.loading.folders import CONFIG, local_folder, split_hub_options
 from flashsloth.model.loading.non_finite import needless_quantization, non_finite_tensors, wrong_dtypes
 from flashsloth.model.loading.preflight import check_sizes, config_of, joined, tensor_differences
-from flashsloth.model.loading.published_config import (
-    by_our_names,
-    is_published_dict,
-    published_config,
-)
+from flashsloth.model.loading.published_config import is_published_dict, published_config
 from flashsloth.model.loading.safetensors_files import (
     CheckpointError,
     StoredTensor,
@@ -37,6 +33,7 @@ from flashsloth.model.loading.safetensors_files import (
     stored_tensors,
 )
 from flashsloth.model.loading.token_ids import tokenizer_ids
+from flashsloth.model.loading.weight_names import by_our_names
 
 PARTS = {
     "vision encoder": "model.vision_tower.",

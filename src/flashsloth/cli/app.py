@@ -16,13 +16,13 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from flashsloth.cli import (
+    ablation,
     ask,
     bench,
     chat,
     checkpoints,
     data,
     evaluate,
-    experiment,
     merge,
     plan,
     train,
@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     STUDY: (
         Command(train.train, train.EXAMPLES),
         Command(world.world, world.EXAMPLES),
-        Command(experiment.experiment, experiment.EXAMPLES),
+        Command(ablation.ablation, ablation.EXAMPLES),
         Command(bench.bench, bench.EXAMPLES),
         Command(plan.plan, plan.EXAMPLES),
     ),

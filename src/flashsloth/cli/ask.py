@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from flashsloth.inference.answer import Answer
-    from flashsloth.inference.attention import Attention
     from flashsloth.inference.options import AnswerOptions
     from flashsloth.inference.pipeline import FlashSloth
+    from flashsloth.inference.visual_attention import Attention
 
 EXAMPLES = (
     'flashsloth ask photo.jpg "What color is the car?"',
@@ -233,7 +233,7 @@ def write_attention(
 ) -> None:
     """Paint what the model attended to, into a checked file; arguments as of `attention.paint`."""
     from flashsloth.files import whole_file
-    from flashsloth.inference.attention import paint
+    from flashsloth.inference.visual_attention import paint
 
     painting = paint(pictures, attentions, question, answer)
     with whole_file(path) as unfinished:

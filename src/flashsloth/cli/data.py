@@ -259,7 +259,7 @@ def _verdict(found: CheckReport) -> str:
 
 def _show(data: RecordData, encoder: SampleEncoder, number: int, template: bool, as_json: bool) -> None:
     """Print one sample, or why it is bad."""
-    from flashsloth.cli import sample_print
+    from flashsloth.cli import print_sample
     from flashsloth.media import PictureError
     from flashsloth.model.conversation import pictures_of
     from flashsloth.training.data import BadSampleError
@@ -281,4 +281,4 @@ def _show(data: RecordData, encoder: SampleEncoder, number: int, template: bool,
     elif template:
         terminal.print_line(terminal.harmless(written(runs)))
     else:
-        sample_print.print_sample(str(sample.where), layout, sizes, runs)
+        print_sample.print_sample(str(sample.where), layout, sizes, runs)

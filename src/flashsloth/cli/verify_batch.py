@@ -31,7 +31,7 @@ def verify_batch(
     Exits with 1 where a token differs by more than rounding, where a request that went wrong reached another, and where
     too few ran side by side to prove anything.
     """
-    from flashsloth.inference.engine.verification import LEAST_ROWS, SHOWN, verify_batch
+    from flashsloth.inference.engine.batch_verification import LEAST_ROWS, SHOWN, verify_batch
 
     sloth = terminal.load_quietly(model, device, dtype, quantize)
     report = verify_batch(sloth, requests, seed)

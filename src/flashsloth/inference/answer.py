@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashsloth.errors import PromptError
-from flashsloth.inference.attention import Attention
 from flashsloth.inference.detokenizer import Detokenizer, text_of
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.inference.sampling import Sampled
+from flashsloth.inference.visual_attention import Attention
 from flashsloth.model.attention_maps import AttentionWeights
 
 

@@ -1,7 +1,7 @@
 """Many questions at once: made ready by threads, answered by the engine, handed out as they get done.
 
 In: (picture, question) pairs, read as they are needed. Out: each pair's place, and its answers or what went wrong. A
-pair whose answer is not sure may be asked once more, in another way (`resolution.py`).
+pair whose answer is not sure may be asked once more, in another way (`picture_resolution.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from flashsloth.inference.answer import Answer, Collector
 from flashsloth.inference.engine.engine_thread import EngineThread, Reply
 from flashsloth.inference.engine.preprocessing import Prepare, Preprocessing, Write
 from flashsloth.inference.options import Options
+from flashsloth.inference.picture_resolution import AUTO, hd_options, standard_options
 from flashsloth.inference.request import Request, RequestOutput
-from flashsloth.inference.resolution import AUTO, hd_options, standard_options
 
 AHEAD = 16
 """Requests that are made before there is a row for them, where others' work does not slow the engine down."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from flashsloth.errors import PromptError
 from flashsloth.inference.answer import TextStream
-from flashsloth.inference.attention import Attention
 from flashsloth.inference.kv_cache import LayerStates
 from flashsloth.inference.options import Options
 from flashsloth.inference.prompt import Message, Messages, Prompt
 from flashsloth.inference.request import FinishReason, Request
 from flashsloth.inference.vision import Picture, PreparedPictures, join_prepared
+from flashsloth.inference.visual_attention import Attention
 
 if TYPE_CHECKING:
     from flashsloth.inference.pipeline import FlashSloth

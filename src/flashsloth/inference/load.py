@@ -26,17 +26,17 @@ from flashsloth.inference.picture_cache import DEFAULT_BYTES, PictureCache
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.prompt import PromptWriter
 from flashsloth.kernels import SpeedError, check_quantization
-from flashsloth.kernels.abilities import multiplies_bfloat16
+from flashsloth.kernels.capabilities import multiplies_bfloat16
 from flashsloth.kernels.optimize import speed_up
 from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.layout import prompt_ids
 from flashsloth.model.loading import CheckpointError, is_published, load_processor
 from flashsloth.model.loading.folders import CONFIG, SHIPPED, find_folder, shipped_folder
 from flashsloth.model.loading.non_finite import ADVICE, non_finite_weights
 from flashsloth.model.loading.preflight import check_processor
 from flashsloth.model.loading.safetensors_files import read_json
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.prompt_layout import prompt_ids
 
 AUTO = "auto"
 DTYPES: dict[str, torch.dtype] = {

@@ -12,8 +12,8 @@ from typing import Any, TypedDict, get_args
 
 from flashsloth.errors import PromptError
 from flashsloth.inference import RESOLUTION_THRESHOLD
+from flashsloth.inference.picture_resolution import AUTO, Resolution
 from flashsloth.inference.prompt import check_text
-from flashsloth.inference.resolution import AUTO, Resolution
 from flashsloth.inference.sampling_params import SamplingParams, TokenMask
 from flashsloth.media import ImagePolicy
 
@@ -37,7 +37,7 @@ class AnswerOptions(TypedDict, total=False):
         system: what opens the prompt in place of the model's own system text; "" for nothing.
         resolution: of an HD model, "standard" shows it the whole view alone, "hd" all views (the default); "auto" the
             whole view, and all views where that answer is less sure than the threshold. Of other models, "standard".
-        resolution_threshold: 0 to 1, for "auto" (see `resolution.py`).
+        resolution_threshold: 0 to 1, for "auto" (see `picture_resolution.py`).
     """
 
     max_tokens: int

@@ -25,7 +25,6 @@ from PIL import Image
 
 from flashsloth.errors import AnswerError, PromptError
 from flashsloth.inference.answer import Answer, Collector, TextStream
-from flashsloth.inference.attention import Attention, attention_of
 from flashsloth.inference.batch import Batch
 from flashsloth.inference.chat import Conversation
 from flashsloth.inference.engine.config import EngineConfig
@@ -33,10 +32,17 @@ from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.engine_thread import EngineThread
 from flashsloth.inference.options import AnswerOptions, Options
 from flashsloth.inference.picture_cache import PictureCache
+from flashsloth.inference.picture_resolution import (
+    AUTO,
+    check_resolution,
+    hd_options,
+    shown_resolution,
+    standard_options,
+)
 from flashsloth.inference.prompt import Message, Prompt, PromptWriter
 from flashsloth.inference.request import Request
-from flashsloth.inference.resolution import AUTO, check_resolution, hd_options, shown_resolution, standard_options
 from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
+from flashsloth.inference.visual_attention import Attention, attention_of
 from flashsloth.model.attention_maps import AttentionWeights
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from flashsloth.errors import PromptError
-from flashsloth.model.layout import POSITION_TENSORS
+from flashsloth.model.prompt_layout import POSITION_TENSORS
 
 Message = dict[str, Any]
 Messages = list[Message]

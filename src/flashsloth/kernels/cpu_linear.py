@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flashsloth.errors import SpeedError
-from flashsloth.kernels.abilities import can_multiply
+from flashsloth.kernels.capabilities import can_multiply
 
 READING_ROWS = 5
 """Fewer rows than these are filled up, by repeating one, where a weight is read from memory: with five the kernel waits

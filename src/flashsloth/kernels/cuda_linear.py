@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from flashsloth.kernels.abilities import can_multiply_int4_on
+from flashsloth.kernels.capabilities import can_multiply_int4_on
 from flashsloth.kernels.cpu_linear import QuantizedLinear, int4_levels
 
 DEVICE_GROUP_SIZE = 64

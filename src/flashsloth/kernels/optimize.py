@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from flashsloth.errors import SpeedError
-from flashsloth.kernels.abilities import can_multiply, can_multiply_int4_on, can_pack
 from flashsloth.kernels.attention import ONE_QUERY, PLAIN
+from flashsloth.kernels.capabilities import can_multiply, can_multiply_int4_on, can_pack
 from flashsloth.kernels.cpu_linear import NO_ACTIVATION, Activation, Int4Linear, Int8Linear, PackedLinear
 from flashsloth.kernels.cuda_linear import DeviceInt4Linear
 from flashsloth.model.loss import LanguageModelHead

@@ -23,9 +23,9 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from flashsloth.model.layout import POSITION_TENSORS, holds_placeholders, layout_from_ids, views_of_pictures
 from flashsloth.model.loading.non_finite import NonFinitePass, all_finite, explained
 from flashsloth.model.positions import rows_of_pictures
+from flashsloth.model.prompt_layout import POSITION_TENSORS, holds_placeholders, layout_from_ids, views_of_pictures
 
 CACHE_NAMES = ("cache", "past_key_values")
 """Newest first."""

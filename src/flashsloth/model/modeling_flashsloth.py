@@ -35,7 +35,6 @@ from flashsloth.model.embedded_query import (
     ZeroLinear,
 )
 from flashsloth.model.generation import CACHE_NAME, CACHE_NAMES, FlashSlothGenerationMixin, cache_argument, one_cache
-from flashsloth.model.layout import holds_placeholders, layout_from_ids, views_of_pictures
 from flashsloth.model.loss import LanguageModelHead, next_tokens, token_losses
 from flashsloth.model.outputs import FlashSlothCausalLMOutput, FlashSlothImageFeatures, FlashSlothModelOutput
 from flashsloth.model.positions import (
@@ -47,6 +46,7 @@ from flashsloth.model.positions import (
     rows_of_pictures,
     visual_slots,
 )
+from flashsloth.model.prompt_layout import holds_placeholders, layout_from_ids, views_of_pictures
 from flashsloth.model.spatial_attention_pooling import FlashSlothProjector, SpatialAttentionPooling
 from flashsloth.version import warn_of_untested_versions
 

@@ -31,10 +31,10 @@ from flashsloth.model.conversation import (
     with_texts,
 )
 from flashsloth.model.image_processing_flashsloth import BATCH_DIMENSIONS, views_of_all
-from flashsloth.model.layout import POSITION_TENSORS, PromptLayout
 from flashsloth.model.loss import IGNORED_LABEL
+from flashsloth.model.padding import cut_rows, pad_rows
 from flashsloth.model.processor_options import OPTION_NAMES, FlashSlothProcessorKwargs, TextOptions, read_options
-from flashsloth.model.rows import cut_rows, pad_rows
+from flashsloth.model.prompt_layout import POSITION_TENSORS, PromptLayout
 
 _COUNTS = f"the number of {IMAGE_TOKEN} tokens in the prompts should be the same as the number of pictures"
 

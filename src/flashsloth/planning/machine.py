@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from flashsloth.errors import BenchmarkError
-from flashsloth.kernels.abilities import can_pack
+from flashsloth.kernels.capabilities import can_pack
 from flashsloth.kernels.cpu_linear import PackedLinear
 
 DEVICE_TYPES = ("cpu", "cuda")

@@ -26,8 +26,9 @@ from flashsloth.inference.load import DTYPES
 from flashsloth.model.configuration_flashsloth import HD_GRID, FlashSlothConfig
 from flashsloth.model.loading.folders import CONFIG, HUB_NAME, SHIPPED, local_folder, shipped_folder
 from flashsloth.model.loading.preflight import check_sizes, config_of
-from flashsloth.model.loading.published_config import by_our_names, is_published_dict, published_config
+from flashsloth.model.loading.published_config import is_published_dict, published_config
 from flashsloth.model.loading.safetensors_files import CheckpointError, StoredTensor, read_json, stored_tensors
+from flashsloth.model.loading.weight_names import by_our_names
 
 PUBLISHED_SIZES: dict[str, dict[str, Any]] = {"flashsloth": {}, "flashsloth-hd": {"image_grid": HD_GRID}}
 """Name of a published size -> where its configuration is not the default one."""

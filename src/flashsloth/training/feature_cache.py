@@ -38,7 +38,7 @@ from flashsloth.model.outputs import FlashSlothImageFeatures
 from flashsloth.planning.machine import readable
 from flashsloth.training import distributed
 from flashsloth.training.recipe import StageRun
-from flashsloth.training.recipe_groups import FeatureCache
+from flashsloth.training.recipe_fields import FeatureCache
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from flashsloth.checkpoint.adapter import is_adapter, read_adapter
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN, chat_template
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-from flashsloth.model.layout import prompt_ids
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.model.prompt_layout import prompt_ids
 from flashsloth.training.recipe import ModelSource, RecipeError
-from flashsloth.training.recipe_groups import check_model_fields
+from flashsloth.training.recipe_fields import check_model_fields
 
 logger = logging.getLogger(__name__)
 

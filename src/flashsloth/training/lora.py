@@ -42,10 +42,10 @@ from flashsloth.checkpoint.merge_adapter import check_base, require_peft
 from flashsloth.model.backbones import decoder_layers
 from flashsloth.model.loading import by_our_names, is_published
 from flashsloth.model.loading.folders import find_folder
-from flashsloth.model.loading.published_config import is_stage_2_only
 from flashsloth.model.loading.safetensors_files import stored_tensors
+from flashsloth.model.loading.weight_names import is_stage_2_only
 from flashsloth.training.recipe import StageRun
-from flashsloth.training.recipe_groups import AUTO, HEAD, NF4, TARGETED_PART, AdapterSettings
+from flashsloth.training.recipe_fields import AUTO, HEAD, NF4, TARGETED_PART, AdapterSettings
 from flashsloth.training.stages import PARTS
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.training import distributed as ranks
-from flashsloth.training.recipe_groups import DDP, DEEPSPEED_STAGES, FSDP2, ZERO3, Engine
+from flashsloth.training.recipe_fields import DDP, DEEPSPEED_STAGES, FSDP2, ZERO3, Engine
 
 DEEPSPEED_EXTRA = "pip install deepspeed"
 _LEFT_BY_ACCELERATE = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")

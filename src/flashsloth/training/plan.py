@@ -24,7 +24,7 @@ from flashsloth.model.loss import ROWS_AT_A_TIME
 from flashsloth.planning.flops import ENCODER, Cost
 from flashsloth.training.metrics import BatchFacts, TrainingCost
 from flashsloth.training.recipe import RecipeError, StageRun
-from flashsloth.training.recipe_groups import DDP, FSDP2, NF4, ZERO2, Engine
+from flashsloth.training.recipe_fields import DDP, FSDP2, NF4, ZERO2, Engine
 from flashsloth.training.step_memory import FULL, HALF, MIXED, MicroBatch, StepBytes, meta_learner, step_bytes
 
 TEXT_TOKENS = {"plain": 32, "chat": 310, "published_chat": 310}

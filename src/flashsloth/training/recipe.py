@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from flashsloth.errors import FlashSlothError
-from flashsloth.training.recipe_groups import FREE, RecipeError, RecipeModel, Seed, fixed
+from flashsloth.training.recipe_fields import FREE, RecipeError, RecipeModel, Seed, fixed
 from flashsloth.training.stages import STAGES, StageRun, arranged_stage
 from flashsloth.yaml_file import Place, Problem, dotted, listed, parse_yaml, read_model, read_yaml
 

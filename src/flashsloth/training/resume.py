@@ -27,7 +27,7 @@ from flashsloth.files import write_whole
 from flashsloth.training import distributed as ranks
 from flashsloth.training.checkpoints import SaveError
 from flashsloth.training.recipe import Recipe, RecipeError, place_in
-from flashsloth.training.recipe_groups import DDP, FREE, FSDP2, Engine, OnResume, RecipeModel
+from flashsloth.training.recipe_fields import DDP, FREE, FSDP2, Engine, OnResume, RecipeModel
 from flashsloth.yaml_file import Place, StrictModel, found
 
 logger = logging.getLogger(__name__)

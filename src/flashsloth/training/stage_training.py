@@ -25,10 +25,10 @@ from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGenerat
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
 from flashsloth.planning.machine import available_bytes, readable
 from flashsloth.training import distributed
+from flashsloth.training.base_trainer import BEST_NAME
 from flashsloth.training.checkpoints import last_whole, new_files, step_of
 from flashsloth.training.data import conversations, patches
 from flashsloth.training.data.overlap import overlap_of
-from flashsloth.training.data_trainer import BEST_NAME
 from flashsloth.training.dataloader import (
     ConversationCollator,
     PatchCollator,
@@ -51,7 +51,7 @@ from flashsloth.training.metrics import (
 from flashsloth.training.parallelism import whole_weights
 from flashsloth.training.plan import USABLE, plan_stage
 from flashsloth.training.recipe import Recipe, StageRun
-from flashsloth.training.recipe_groups import AUTO
+from flashsloth.training.recipe_fields import AUTO
 from flashsloth.training.run_folder import CONFIG_NAME, CURVE_NAME, LOG_NAME, PARTS_NAME, stage_folder
 from flashsloth.training.run_log import Watcher, draw_curve, reporters
 from flashsloth.training.stages import freeze_all_but

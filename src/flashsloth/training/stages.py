@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
-from flashsloth.training.recipe_groups import (
+from flashsloth.training.recipe_fields import (
     DDP,
     FREE,
     FROM_HERE,

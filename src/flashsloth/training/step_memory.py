@@ -26,7 +26,7 @@ from flashsloth.model.loss import sum_by_chunks
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.planning.flops import COLOR_CHANNELS
 from flashsloth.planning.memory import LiveMemory
-from flashsloth.training.recipe_groups import UNQUANTIZED, AdapterSettings
+from flashsloth.training.recipe_fields import UNQUANTIZED, AdapterSettings
 from flashsloth.training.stages import freeze_all_but
 
 MIXED, HALF, FULL = "mixed", "half", "full"

@@ -1,7 +1,7 @@
 """transformers' Trainer, with what a run that can be trusted needs beside it.
 
 In: a stage, its model and its data. Out: a model that learned; whole checkpoints; a log. The loop is Trainer's. What
-differs: data comes from workers that may die and is drawn apart from what the model draws (`data_trainer.py`), a step
+differs: data comes from workers that may die and is drawn apart from what the model draws (`base_trainer.py`), a step
 is looked at before it is taken and weights before they are kept (`guards.py`), a signal ends the run with a checkpoint
 (`interruptions.py`), checkpoints are written aside (`checkpoints.py`), and where Trainer's resumption is not exact, it
 is made so:
@@ -27,9 +27,9 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 
 from flashsloth.planning.machine import peak_bytes
 from flashsloth.training import distributed
+from flashsloth.training.base_trainer import Best, EvaluatingTrainer
 from flashsloth.training.checkpoints import PREFIX, SaveError, new_checkpoint, read_manifest, shares_read, step_of
 from flashsloth.training.data import GoodSamples
-from flashsloth.training.data_trainer import Best, EvaluatingTrainer
 from flashsloth.training.guards import (
     TrainingStoppedError,
     agree_on_step,
@@ -41,11 +41,11 @@ from flashsloth.training.lora import check_packages
 from flashsloth.training.metrics import StepSums, TrainingCost, measure_matrix_rate
 from flashsloth.training.optimizer import make_optimizer
 from flashsloth.training.parallelism import check_engine, make_arguments
-from flashsloth.training.parts_report import HEADER, PartsReport
 from flashsloth.training.recipe import RecipeError, StageRun
 from flashsloth.training.resume import Shares, check_fits, parameter_names, settings_of, take_recipes_settings
 from flashsloth.training.run_log import Progress, Watcher
 from flashsloth.training.stages import DECAY_SHARE
+from flashsloth.training.trained_parts import HEADER, PartsReport
 
 logger = logging.getLogger(__name__)
 

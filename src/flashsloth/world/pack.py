@@ -38,9 +38,9 @@ from safetensors.numpy import save_file
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.files import whole_file, whole_folder, write_whole
-from flashsloth.world.labels import PatchLabels
+from flashsloth.world.patch_labels import PatchLabels
+from flashsloth.world.question_templates import WORDINGS
 from flashsloth.world.questions import Question
-from flashsloth.world.wordings import WORDINGS
 from flashsloth.world.world import World, WorldSample
 
 FORMAT = 1

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from random import Random
 
 from flashsloth.world import questions_about_charts, questions_about_things, questions_about_writing
-from flashsloth.world.references import Draft, called
+from flashsloth.world.question_templates import say
+from flashsloth.world.referring_expressions import Draft, called
 from flashsloth.world.scene import Scene
 from flashsloth.world.vocabulary import CAPITALS, COLORS, KINDS, NO, OPTION_LETTERS, SHAPES, UNKNOWN, article, plural
-from flashsloth.world.wordings import say
 
 FEWEST, MOST = 6, 8
 TOPICS = ("color", "where", "side", "height", "neighbour", "neighbour color", "shape of color", "bigger")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from random import Random
 
-from flashsloth.world.references import Draft
+from flashsloth.world.question_templates import say
+from flashsloth.world.referring_expressions import Draft
 from flashsloth.world.scene import Bar, Chart, Scene
 from flashsloth.world.vocabulary import CAPITALS, COLORS, NO, YES, article
-from flashsloth.world.wordings import say
 
 LOOK_SHARE = 0.15  # of the questions of presence are about how all bars look
 KIND_SHARE = 0.04  # of the charts are asked what they are

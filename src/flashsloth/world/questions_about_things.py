@@ -9,7 +9,8 @@ from __future__ import annotations
 from random import Random
 
 from flashsloth.world.captions import cell
-from flashsloth.world.references import (
+from flashsloth.world.question_templates import say
+from flashsloth.world.referring_expressions import (
     BIGGER,
     EXTREME_SHARE,
     PLURAL_NOUNS,
@@ -22,7 +23,6 @@ from flashsloth.world.references import (
 )
 from flashsloth.world.scene import Scene, Thing
 from flashsloth.world.vocabulary import COLORS, LOOSE_NAMES, NO, POSITIONS, SHAPES, YES, altered, article, plural
-from flashsloth.world.wordings import say
 
 GROUND_SHARE = 0.12  # of the questions of colour are about the background
 ABSENT_TRIES = 12  # near misses tried before a question is given up

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from random import Random
 
-from flashsloth.world.references import Draft
+from flashsloth.world.question_templates import say
+from flashsloth.world.referring_expressions import Draft
 from flashsloth.world.scene import Scene, Writing
 from flashsloth.world.vocabulary import COLORS, NO, YES, altered
-from flashsloth.world.wordings import say
 
 NAMED_LINES = {2: (("top", "first", "upper"), ("bottom", "second", "lower")),
                3: (("top", "first"), ("middle", "second"), ("bottom", "third", "last"))}  # fmt: skip

@@ -15,7 +15,7 @@ from flashsloth.world.captions import caption
 from flashsloth.world.chart import draw_chart
 from flashsloth.world.compose import LEVELS, compose, compose_nothing
 from flashsloth.world.draw import RENDERER_WEIGHTS, RENDERERS, apply_effects, draw_thing
-from flashsloth.world.labels import PatchLabels, patch_labels
+from flashsloth.world.patch_labels import PatchLabels, patch_labels
 from flashsloth.world.questions import Question, questions_of_nothing, sample_questions, with_unknown
 from flashsloth.world.scene import Scene
 from flashsloth.world.text import draw_writing

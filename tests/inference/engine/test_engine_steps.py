@@ -11,10 +11,10 @@ import torch
 
 from flashsloth.errors import PromptError
 from flashsloth.inference.detokenizer import text_of
+from flashsloth.inference.engine.batch_verification import ManualClock
 from flashsloth.inference.engine.config import EngineConfig
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.model_runner import SingleRunner
-from flashsloth.inference.engine.verification import ManualClock
 from flashsloth.inference.kv_cache import round_columns
 from flashsloth.inference.picture_cache import PictureCache
 from flashsloth.inference.pipeline import FlashSloth

@@ -19,9 +19,9 @@ from torch.nn.functional import kl_div
 
 from flashsloth.errors import EngineError
 from flashsloth.inference.engine import graph_prompts, graph_runner
+from flashsloth.inference.engine.batch_verification import RecordingSampler
 from flashsloth.inference.engine.engine import Engine
 from flashsloth.inference.engine.graph_runner import GraphRunner
-from flashsloth.inference.engine.verification import RecordingSampler
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason, Request
 from flashsloth.inference.sampling import Sampler

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flashsloth.training.data import conversations
 from flashsloth.training.data.answer_table import TableError, read_table, write_training_data
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 
 HEADER = "image,question,answer\n"
 

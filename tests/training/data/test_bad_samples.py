@@ -23,7 +23,7 @@ from flashsloth.training.data import (
 )
 from flashsloth.training.dataloader import SampleEncoder, training_conversations
 from flashsloth.training.recipe import StageRun
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 from flashsloth.training.stages import STAGES
 
 

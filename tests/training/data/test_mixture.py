@@ -10,7 +10,7 @@ from PIL import Image
 
 from flashsloth.media import open_picture
 from flashsloth.training.data import DataError, JsonData, WorldData, conversations, patches
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 
 
 def llava(folder: Path, records: object) -> JsonData:

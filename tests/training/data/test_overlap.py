@@ -13,7 +13,7 @@ from PIL import Image
 from flashsloth.training.data import conversations
 from flashsloth.training.data.overlap import overlap_of
 from flashsloth.training.recipe import load_recipe
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 from flashsloth.training.run import train
 from tests.training import tiny_runs
 

@@ -11,7 +11,7 @@ from llava_files import encoded, picture, pictures_in, texts_of
 from flashsloth.media import open_picture
 from flashsloth.training.data import BadSampleError, DataError, conversations
 from flashsloth.training.data.tables import CsvData
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 
 
 @pytest.fixture

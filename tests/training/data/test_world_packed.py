@@ -9,7 +9,7 @@ import pytest
 
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 from flashsloth.training.data import DataError, conversations, patches
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 from flashsloth.world.pack import PackPlan, draw_pack
 
 SIDE, GRID, COUNT = 24, 4, 4

@@ -39,10 +39,10 @@ from flashsloth.kernels.optimize import speed_up
 from flashsloth.media import ImagePolicy
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-from flashsloth.model.layout import PromptLayout
 from flashsloth.model.loading import load_processor
 from flashsloth.model.loading.folders import shipped_folder
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
+from flashsloth.model.prompt_layout import PromptLayout
 from flashsloth.planning.flops import Cost, Precision
 
 POLICY: ImagePolicy = "careful"

@@ -17,7 +17,6 @@ from typing import Any
 
 from flashsloth.media.limits import cause
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
-from flashsloth.model.loading.companions import published_processor
 from flashsloth.model.loading.folders import CONFIG, local_folder, read_config_dict, split_hub_options
 from flashsloth.model.loading.non_finite import ADVICE, needless_quantization, non_finite_weights, wrong_dtypes
 from flashsloth.model.loading.preflight import (
@@ -27,15 +26,10 @@ from flashsloth.model.loading.preflight import (
     config_of,
     joined,
 )
-from flashsloth.model.loading.published_config import (
-    allowed_missing_keys,
-    by_our_names,
-    is_published,
-    is_published_dict,
-    published_config,
-    to_published,
-)
+from flashsloth.model.loading.published_config import is_published, is_published_dict, published_config
+from flashsloth.model.loading.published_processor import published_processor
 from flashsloth.model.loading.safetensors_files import CheckpointError, StoredTensor, load_tensors, stored_tensors
+from flashsloth.model.loading.weight_names import allowed_missing_keys, by_our_names, to_published
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from flashsloth.media.limits import cause
 from flashsloth.model.chat_template import IMAGE_TOKEN, QUERY_TOKEN
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.loading.folders import CONFIG
-from flashsloth.model.loading.published_config import allowed_missing_keys
 from flashsloth.model.loading.safetensors_files import TORCH_DTYPES, CheckpointError, StoredTensor, read_json
+from flashsloth.model.loading.weight_names import allowed_missing_keys
 
 JSON_FILES = (
     *(CONFIG, "generation_config.json", "processor_config.json", "preprocessor_config.json", "vision_config.json"),

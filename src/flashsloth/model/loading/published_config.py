@@ -1,9 +1,9 @@
-"""The published layout: its tensors' names and its flat configuration, read and written.
+"""The published layout's flat configuration, read and written; `weight_names.py` has its tensors' names.
 
 In: a published folder, whose flat `config.json` speaks of the language model and hardly of anything else. Out: a
 :class:`FlashSlothConfig`. What the flat file leaves out is read off the tensors' shapes, or is a constant of the
 published code; each is named here. On the way back: the flat file the checkpoint came with, with what has changed
-since, or a new one. Values, shapes and types of tensors are the same in both layouts; names are mapped by one table.
+since, or a new one.
 
 Legend: P patches a view, V vision width, E query width.
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from flashsloth.model.configuration_flashsloth import HD_GRID, STANDARD_GRID, FlashSlothConfig
 from flashsloth.model.loading.folders import CONFIG, read_config_dict
@@ -27,33 +27,8 @@ from flashsloth.model.loading.safetensors_files import (
     stored_tensors,
 )
 from flashsloth.model.loading.token_ids import Vocabulary, prompt_ids_of, read_vocabulary
+from flashsloth.model.loading.weight_names import is_stage_2_only, to_ours
 
-Held = TypeVar("Held")
-
-NAMES: tuple[tuple[str, str], ...] = (
-    ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower."),
-    ("model.pooling.mlp.0.", "model.spatial_attention_pooling.score_in."),
-    ("model.pooling.mlp.3.", "model.spatial_attention_pooling.score_out."),
-    ("model.mm_projector.0.", "model.projector.linear_1."),
-    ("model.mm_projector.2.", "model.projector.linear_2."),
-    ("model.learnable_tokens.token", "model.query_tokens.weight"),
-    ("model.lqformer.down_projector_learnable_text.", "model.embedded_query.down_text."),
-    ("model.lqformer.down_projector_image.", "model.embedded_query.down_image."),
-    ("model.lqformer.layers.0.ln_q.", "model.embedded_query.norm_query."),
-    ("model.lqformer.layers.0.ln_text.", "model.embedded_query.norm_text."),
-    ("model.lqformer.layers.0.ln_kv.", "model.embedded_query.norm_image."),
-    ("model.lqformer.layers.0.t2q_attn.", "model.embedded_query.text_attention."),
-    ("model.lqformer.layers.0.i2q_attn.", "model.embedded_query.image_attention."),
-    ("model.lqformer.up_projector.", "model.embedded_query.up."),
-    ("model.embed_tokens.", "model.language_model.embed_tokens."),
-    ("model.layers.", "model.language_model.layers."),
-    ("model.final_layernorm.", "model.language_model.final_layernorm."),
-    ("lm_head.", "lm_head."),
-)
-"""How names begin: published, ours."""
-
-STAGE_2_PARTS = ("model.query_tokens.", "model.embedded_query.")
-"""How our names of what stage 1 does not train begin; a stage-1 checkpoint may lack them, all or none."""
 logger = logging.getLogger(__name__)
 ARCHITECTURE = "FlashSlothForCausalLM"
 TEXT_MODEL_TYPE = "phi"
@@ -94,46 +69,6 @@ _ALWAYS: dict[str, Any] = {
     "use_mm_proj": True,
 }
 """What every published configuration says."""
-
-
-def to_ours(name: str) -> str | None:
-    """Our name of a published tensor; None if the published layout has no such tensor."""
-    return _renamed(name, NAMES)
-
-
-def by_our_names(tensors: Mapping[str, Held], *, published: bool = True) -> dict[str, Held]:
-    """What is held of a checkpoint's tensors, under our names; a name that the published layout has not stays."""
-    return {(to_ours(name) or name) if published else name: held for name, held in tensors.items()}
-
-
-def to_published(name: str) -> str | None:
-    """The published name of a tensor of ours; None if the published layout cannot hold it."""
-    return _renamed(name, tuple((ours, published) for published, ours in NAMES))
-
-
-def is_stage_2_only(name: str) -> bool:
-    """Whether our name `name` is of a part that only stage 2 trains: the query tokens and EmbQ."""
-    return name.startswith(STAGE_2_PARTS)
-
-
-def allowed_missing_keys(config: Any, missing: Iterable[str], expected: Iterable[str]) -> set[str]:
-    """Which missing tensors are no fault: what stage 2 trains, in a checkpoint of stage 1, where all of it is missing.
-
-    Args:
-        config: the checkpoint's configuration; `training_stage` 1 says that it is one of stage 1.
-        missing: our names of what is missing.
-        expected: our names of every tensor of the model.
-    """
-    stage_2 = {name for name in expected if is_stage_2_only(name)}
-    is_stage_1 = getattr(config, "training_stage", None) == 1
-    return stage_2 if is_stage_1 and stage_2 <= set(missing) else set()
-
-
-def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    for old, new in table:
-        if name.startswith(old):
-            return new + name[len(old) :]
-    return None
 
 
 def is_published(name_or_path: Any, **hub: Any) -> bool:

@@ -3,7 +3,7 @@
 sample.py        one conversation, its place, and what makes one bad
 conversation.py  turns and pictures, checked -> messages, or why not; the file that a picture's name means
 layouts.py       a record as it is in the wild -> turns and pictures; turn_content.py: what stands in a turn
-foreign.py       files that are something else; video, sound and other models' marks, which are refused
+refused_files.py files that are something else; video, sound and other models' marks, which are refused
 records.py       what all formats share; a folder, a pattern or a range -> files
 json_data.py     JSON and JSONL, COCO and VQAv2; json_spans.py: where their samples stand, without keeping them
 tables.py        CSV and Parquet; shards.py: WebDataset's tar files

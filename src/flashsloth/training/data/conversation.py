@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from flashsloth.media import PictureError, data_url_bytes
 from flashsloth.media.limits import shown
-from flashsloth.training.data.foreign import check_words, named_inside
+from flashsloth.training.data.refused_files import check_words, named_inside
 from flashsloth.training.data.sample import BadSampleError
 
 PLACEHOLDER = "<image>"

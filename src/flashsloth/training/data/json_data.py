@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from flashsloth.training.data.foreign import refuse_foreign
 from flashsloth.training.data.json_spans import (
     Shape,
     json_elements,
@@ -40,6 +39,7 @@ from flashsloth.training.data.json_spans import (
 )
 from flashsloth.training.data.layouts import check_record
 from flashsloth.training.data.records import PrivateFiles, RecordData, text_size
+from flashsloth.training.data.refused_files import refuse_foreign
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 
 SUBTYPE = "data_subtype"

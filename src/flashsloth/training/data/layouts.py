@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from flashsloth.media.limits import shown
 from flashsloth.training.data.conversation import Conversation, conversation_of
-from flashsloth.training.data.foreign import UNSEEN_FIELDS, check_fields
+from flashsloth.training.data.refused_files import UNSEEN_FIELDS, check_fields
 from flashsloth.training.data.sample import BadSampleError
 from flashsloth.training.data.turn_content import NumberedPictures, PartsReader, is_numbered, text_of
 

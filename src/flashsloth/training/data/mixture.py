@@ -21,7 +21,7 @@ from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 from flashsloth.training.data.shards import ShardData
 from flashsloth.training.data.tables import CsvData, ParquetData
 from flashsloth.training.data.world import DrawnPatches, PackedWorldData, WorldData
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 
 LOOKED_AT = 256
 """Records, at most."""

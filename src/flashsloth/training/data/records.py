@@ -20,10 +20,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from flashsloth.training.data.conversation import Conversation, find_picture, messages_of
-from flashsloth.training.data.foreign import refuse_arrow
 from flashsloth.training.data.layouts import check_record, identity, read_record
+from flashsloth.training.data.refused_files import refuse_arrow
 from flashsloth.training.data.sample import BadSampleError, DataError, Sample, Sizes, Where
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 
 SPLITS = ("train", "test", "validation", "val", "dev")
 MOST_IN_A_RANGE = 1_000_000

@@ -22,11 +22,11 @@ import numpy as np
 
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 from flashsloth.training.data.conversation import ENDINGS, Conversation
-from flashsloth.training.data.foreign import UNSEEN_ENDINGS
 from flashsloth.training.data.json_data import parse_record
 from flashsloth.training.data.json_spans import table_of
 from flashsloth.training.data.layouts import PICTURE_FIELDS, check_record, identity, is_spoken, pictures_named
 from flashsloth.training.data.records import PrivateFiles, RecordData, several_files, text_size
+from flashsloth.training.data.refused_files import UNSEEN_ENDINGS
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes, Where
 
 RECORD_ENDING, TEXT_ENDING = ".json", ".txt"

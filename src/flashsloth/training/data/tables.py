@@ -23,11 +23,11 @@ import numpy as np
 
 from flashsloth.media.limits import cause
 from flashsloth.training.data.conversation import Conversation
-from flashsloth.training.data.foreign import refuse_foreign
 from flashsloth.training.data.json_data import SpanData
 from flashsloth.training.data.json_spans import BYTE_ORDER_MARK, table_of
 from flashsloth.training.data.layouts import FIELDS, could_be
 from flashsloth.training.data.records import RecordData, several_files, text_size
+from flashsloth.training.data.refused_files import refuse_foreign
 from flashsloth.training.data.sample import BadSampleError, DataError, Sizes
 
 SHOWN_COLUMNS = 20

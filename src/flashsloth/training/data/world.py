@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from flashsloth.training.data.sample import DataError, Sample, Sizes, Where
-from flashsloth.training.recipe_groups import DataSource
+from flashsloth.training.recipe_fields import DataSource
 from flashsloth.world.pack import PROPERTIES, Pack, PackError
 
 

@@ -15,10 +15,10 @@ import flashsloth
 from flashsloth.model.chat_template import IMAGE_TOKEN, PLAIN_TEMPLATE, QUERY_TOKEN, chat_template
 from flashsloth.model.generation import CACHE_NAME
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
-from flashsloth.model.layout import layout_from_ids, prompt_ids, views_of_pictures
 from flashsloth.model.loading.token_ids import PUBLISHED_PROMPT_IDS
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
 from flashsloth.model.processing_flashsloth import FlashSlothProcessor
+from flashsloth.model.prompt_layout import layout_from_ids, prompt_ids, views_of_pictures
 from flashsloth.training.packing import join_samples, pad_rows
 
 POSITION_TENSORS = ("image_index", "query_turn", "question_turn")

@@ -14,9 +14,9 @@ import flashsloth
 from flashsloth.errors import PromptError
 from flashsloth.inference.answer import Answer
 from flashsloth.inference.options import Options
+from flashsloth.inference.picture_resolution import hd_options
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.request import FinishReason
-from flashsloth.inference.resolution import hd_options
 from flashsloth.inference.sampling_params import SamplingParams
 
 QUESTIONS = ["What is this?", "Where is the red dog?", "Is it?", "Why?"]

@@ -1,4 +1,4 @@
-"""`flashsloth experiment`: trains models that differ in one thing, and lays what they can do side by side."""
+"""`flashsloth ablation`: trains models that differ in one thing, and lays what they can do side by side."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 from flashsloth.cli import terminal
 
 EXAMPLES = (
-    "flashsloth experiment recipes/experiments/claim.yaml",
-    "flashsloth experiment recipes/experiments/claim.yaml --report docs/results",
+    "flashsloth ablation recipes/experiments/claim.yaml",
+    "flashsloth ablation recipes/experiments/claim.yaml --report docs/results",
 )
 
 
-def experiment(
+def ablation(
     file: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="Which models, seeds and stages.")],
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FOLDER", help="Where table and plots go; default: its output.")

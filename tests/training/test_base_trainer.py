@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from flashsloth.training.base_trainer import Best, ScoreError
 from flashsloth.training.checkpoints import SaveError, whole
-from flashsloth.training.data_trainer import Best, ScoreError
 from flashsloth.training.guards import TrainingStoppedError
 from flashsloth.training.interruptions import TrainingInterrupted
 from flashsloth.training.recipe import RecipeError, StageRun, load_recipe

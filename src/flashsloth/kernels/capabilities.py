@@ -6,8 +6,8 @@ In: the processor, torch's operators, and what lowers them, so that every machin
     ATEN_CPU_CAPABILITY   torch's ceiling, avx2 or default: its own kernels
     FLASHSLOTH_WITHOUT    names of abilities, with commas between: what is taken to be missing
 
-Out: yes or no, for each :class:`Ability`. An operator is tried before it is used, since many are private to torch: it
-must exist, run in that precision, and give the right numbers.
+Out: yes or no, for each :class:`Capability`. An operator is tried before it is used, since many are private to torch:
+it must exist, run in that precision, and give the right numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FAILURES = (AttributeError, RuntimeError, NotImplementedError)
 """What an operator raises that is missing, or lacks a precision."""
 
 
-class Ability(StrEnum):
+class Capability(StrEnum):
     """What a path needs of a processor, by the names that `FLASHSLOTH_WITHOUT` takes."""
 
     PACKED_FLOAT32 = "packed-float32"  # weights in oneDNN's own order
@@ -44,14 +44,16 @@ class Ability(StrEnum):
     BFLOAT16 = "bfloat16"  # multiplied by the processor itself, and not as float32
 
 
-_PACKED = {torch.float32: Ability.PACKED_FLOAT32, torch.bfloat16: Ability.PACKED_BFLOAT16}
+_PACKED = {torch.float32: Capability.PACKED_FLOAT32, torch.bfloat16: Capability.PACKED_BFLOAT16}
 
 
-def missing() -> list[Ability]:
+def missing() -> list[Capability]:
     """What this processor lacks; of quantized weights, where it lacks them in float32 or in bfloat16."""
     packed = {name: can_pack(dtype) for dtype, name in _PACKED.items()}
-    quantized = {name: all(can_multiply(name, dtype) for dtype in _PACKED) for name in (Ability.INT8, Ability.INT4)}
-    found = {**packed, **quantized, Ability.BFLOAT16: multiplies_bfloat16()}
+    quantized = {
+        name: all(can_multiply(name, dtype) for dtype in _PACKED) for name in (Capability.INT8, Capability.INT4)
+    }
+    found = {**packed, **quantized, Capability.BFLOAT16: multiplies_bfloat16()}
     return [ability for ability, is_there in found.items() if not is_there]
 
 
@@ -62,14 +64,14 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 def can_multiply(quantize: str, dtype: torch.dtype) -> bool:
     """Whether torch multiplies numbers of this precision by weights of `int8` or `int4` on this processor."""
-    product = _int8_product if quantize == Ability.INT8 else _int4_product
-    return Ability(quantize) not in without() and _is_right(product, dtype)
+    product = _int8_product if quantize == Capability.INT8 else _int4_product
+    return Capability(quantize) not in without() and _is_right(product, dtype)
 
 
 def multiplies_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself, and is let: else it takes longer than float32."""
     ceiling = os.environ.get(ONEDNN_CEILING, "DEFAULT").upper()
-    if Ability.BFLOAT16 in without() or not any(part in ceiling for part in ONEDNN_BFLOAT16):
+    if Capability.BFLOAT16 in without() or not any(part in ceiling for part in ONEDNN_BFLOAT16):
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in CPU_BFLOAT16)
@@ -85,17 +87,19 @@ def can_multiply_int4_on(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
-def without() -> set[Ability]:
+def without() -> set[Capability]:
     """What the environment says is missing.
 
     Raises:
         SpeedError: where it names something else.
     """
     names = [name.strip().lower() for name in os.environ.get(WITHOUT, "").split(",") if name.strip()]
-    unknown = [name for name in names if name not in list(Ability)]
+    unknown = [name for name in names if name not in list(Capability)]
     if unknown:
-        raise SpeedError(f"{WITHOUT} names {unknown[0]!r}; expected some of {', '.join(Ability)}, with commas between")
-    return {Ability(name) for name in names}
+        raise SpeedError(
+            f"{WITHOUT} names {unknown[0]!r}; expected some of {', '.join(Capability)}, with commas between"
+        )
+    return {Capability(name) for name in names}
 
 
 @cache

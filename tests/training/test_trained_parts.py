@@ -12,10 +12,10 @@ import torch
 from tiny import TinyModelMaker
 
 from flashsloth.training.optimizer import make_optimizer
-from flashsloth.training.parts_report import OTHERS, FrozenPartMovedError, PartsReport, part_of
 from flashsloth.training.recipe import load_recipe
 from flashsloth.training.run import train
 from flashsloth.training.stages import PARTS, STAGES, freeze_all_but
+from flashsloth.training.trained_parts import OTHERS, FrozenPartMovedError, PartsReport, part_of
 from tests.training import tiny_runs
 
 

@@ -9,8 +9,15 @@ import sys
 import pytest
 import torch
 
-from flashsloth.kernels import SpeedError, abilities
-from flashsloth.kernels.abilities import ONEDNN_CEILING, WITHOUT, Ability, can_multiply, can_pack, multiplies_bfloat16
+from flashsloth.kernels import SpeedError, capabilities
+from flashsloth.kernels.capabilities import (
+    ONEDNN_CEILING,
+    WITHOUT,
+    Capability,
+    can_multiply,
+    can_pack,
+    multiplies_bfloat16,
+)
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -21,11 +28,11 @@ def _as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("ability", list(Ability))
-def test_each_can_be_taken_away(ability: Ability, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = abilities.missing()
+@pytest.mark.parametrize("ability", list(Capability))
+def test_each_can_be_taken_away(ability: Capability, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = capabilities.missing()
     monkeypatch.setenv(WITHOUT, f" {ability.upper()},")
-    assert set(abilities.missing()) == {*before, ability}
+    assert set(capabilities.missing()) == {*before, ability}
 
 
 def test_names_that_are_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,14 +62,14 @@ def test_an_operator_that_is_missing_or_wrong_is_not_used(failing: str, monkeypa
     monkeypatch.setattr(torch.ops.aten, "_weight_int8pack_mm", replaced)
     monkeypatch.setattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu", replaced)
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", replaced)
-    abilities._is_right.cache_clear()
-    abilities._packs.cache_clear()
+    capabilities._is_right.cache_clear()
+    capabilities._packs.cache_clear()
     try:
         assert not any(can_multiply(quantize, dtype) for quantize in ("int8", "int4") for dtype in DTYPES)
         assert not any(can_pack(dtype) for dtype in DTYPES)
     finally:
-        abilities._is_right.cache_clear()
-        abilities._packs.cache_clear()
+        capabilities._is_right.cache_clear()
+        capabilities._packs.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_bfloat16_is_multiplied_where_the_processor_can_and_is_let(
 
 def test_a_lowered_processor_is_asked_as_lowered() -> None:
     """Ceilings are read once a process, so they are tried in one of its own."""
-    code = "from flashsloth.kernels.abilities import missing; print(*missing())"
+    code = "from flashsloth.kernels.capabilities import missing; print(*missing())"
     lowered = {**os.environ, ONEDNN_CEILING: "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=lowered, capture_output=True, text=True, check=True)
-    assert {"bfloat16", *abilities.missing()} <= set(done.stdout.split())
+    assert {"bfloat16", *capabilities.missing()} <= set(done.stdout.split())

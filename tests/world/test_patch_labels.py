@@ -5,7 +5,7 @@ import pytest
 
 from flashsloth.world import CHARACTER_CLASSES, COLOR_CLASSES, SHAPE_CLASSES, World
 from flashsloth.world.fonts import faces
-from flashsloth.world.labels import patch_labels
+from flashsloth.world.patch_labels import patch_labels
 from flashsloth.world.text import write_at
 
 GRID = 10  # a 200 x 100 scene pads to 200 x 200: patches of 20 px, five rows of picture from row 2.5 on

@@ -8,7 +8,7 @@ import re
 from random import Random
 
 from flashsloth.world.captions import CAPTION_PHRASES
-from flashsloth.world.references import NAME_PHRASES
+from flashsloth.world.referring_expressions import NAME_PHRASES
 from flashsloth.world.vocabulary import COLORS, NO, OPTION_LETTERS, POSITIONS, SHAPES, UNKNOWN, YES, plural, words_of
 
 LOWER_SHARE, BRITISH_SHARE, GREY_SHARE = 0.12, 0.2, 0.2

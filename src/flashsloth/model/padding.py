@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from flashsloth.model.layout import POSITION_TENSORS
 from flashsloth.model.loss import IGNORED_LABEL
 from flashsloth.model.processor_options import TextOptions
+from flashsloth.model.prompt_layout import POSITION_TENSORS
 
 Row = dict[str, list[int]]
 

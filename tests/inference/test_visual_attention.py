@@ -12,7 +12,17 @@ import torch
 from PIL import Image, ImageDraw
 from tiny import TinyModelMaker
 
-from flashsloth.inference.attention import COLOURS, LINE, MARGIN, PANEL, Attention, _heat, _inside, attention_of, paint
+from flashsloth.inference.visual_attention import (
+    COLOURS,
+    LINE,
+    MARGIN,
+    PANEL,
+    Attention,
+    _heat,
+    _inside,
+    attention_of,
+    paint,
+)
 from flashsloth.model.attention_maps import AttentionWeights, recording_attention
 from flashsloth.model.configuration_flashsloth import FlashSlothConfig
 from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil

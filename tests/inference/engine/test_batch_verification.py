@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from flashsloth.cli.app import main
-from flashsloth.inference.engine import model_runner, verification
-from flashsloth.inference.engine.verification import verify_batch
+from flashsloth.inference.engine import batch_verification, model_runner
+from flashsloth.inference.engine.batch_verification import verify_batch
 from flashsloth.inference.pipeline import FlashSloth
 
 REQUESTS = 20
@@ -15,8 +15,8 @@ REQUESTS = 20
 
 @pytest.fixture(autouse=True)
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "LONGEST", 24)
-    monkeypatch.setattr(verification, "LEAST_ROWS", 2)
+    monkeypatch.setattr(batch_verification, "LONGEST", 24)
+    monkeypatch.setattr(batch_verification, "LEAST_ROWS", 2)
 
 
 def test_it_holds(sloth: FlashSloth) -> None:
