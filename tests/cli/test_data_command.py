@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -283,6 +284,7 @@ def test_a_worker_that_is_killed_ends_the_check_in_one_line(
     clean: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Examiner, "chunk", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(logging.getLogger(terminal.PACKAGE_LOGGER), "handlers", [])  # an earlier command's log
     assert main(["data", "check", str(clean / "conversations.json"), "--workers", "1"]) == 1
     out, err = capsys.readouterr()
     assert (out, err) == (

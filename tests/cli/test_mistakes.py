@@ -43,7 +43,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["convert", "CHECKPOINT", "out", "--set", "pool_size=: :"], "is not YAML"),
     (["merge", "CHECKPOINT", "out"], "expected an adapter"),
     (["train", "FILE"], "FILE"),
-    (["experiment", "FILE"], "FILE"),
+    (["ablation", "FILE"], "FILE"),
     (["eval", "pictures", "FILE"], "FILE"),
     (["eval", "world", "-m", "CHECKPOINT", "--unknown", "nan"], "unknown is nan"),
     (["world", "out", "--count", "-1"], "count is -1"),

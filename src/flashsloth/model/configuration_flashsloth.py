@@ -91,7 +91,7 @@ class FlashSlothConfig(PreTrainedConfig):
         image_grid: 1 for one view a picture, g > 1 for the whole picture and g x g tiles of it (2 is FlashSloth-HD).
         lm_head_bias: whether the language model's head has a bias (Phi's has).
         initializer_range: standard deviation of freshly drawn weights.
-        prompt_ids: how the tokenizer writes a prompt's fixed words (`prompt_layout.py`), for callers that have ids alone.
+        prompt_ids: how the tokenizer writes a prompt's fixed words (`prompt_layout.py`), for who has ids alone.
 
     Raises:
         ValueError: where sizes do not fit together; the message names both sizes and what would fit.
