@@ -1,1 +1,1 @@
-"""How fast it is, beside others and beside what the machine can do: `flashsloth bench` and `flashsloth plan`."""
+"""How fast it is, beside others and beside what the machine can do, by `flashsloth bench`."""

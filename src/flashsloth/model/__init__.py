@@ -1,1 +1,1 @@
-"""The paper, and nothing but the paper: configuration, modules, model and processors."""
+"""The paper, and nothing but the paper: configuration, modules, model, processors, and loading its weights."""
