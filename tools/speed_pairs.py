@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speed_result import LOAD, NEW, OLD, TITLES, WALL, Comparison
+from speed_result import LOAD, NEW, OLD, TITLES, WALL, Comparison, table
 
 from flashsloth.benchmark.timing import CpuContention, Patience, own_seconds
 from flashsloth.benchmark.worker_process import WorkerProcess
@@ -93,6 +93,7 @@ class Comparer:
                     if not patience.discards(share):
                         comparison.add(pair, share)
                 comparison.discarded = patience.discarded
+                self._say(table([comparison]).splitlines()[-1])  # a run that is stopped has shown what it measured
 
     def _pair(
         self, workers: dict[str, WorkerProcess], name: str, number: int, watch: CpuContention
