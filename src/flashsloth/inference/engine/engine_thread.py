@@ -23,6 +23,7 @@ import ctypes
 import os
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -178,6 +179,8 @@ class EngineThread:
             for one in self.engine.scheduler:
                 if one.request_id not in self._mailbox.receivers:
                     self.engine.abort(one.request_id)
+        if outputs:
+            time.sleep(0)  # who waits for them reads now: the next pass rarely lets go of the interpreter's lock
         return self.engine.has_work and not self._mailbox.closed
 
     def _add(self, request: Request, deliveries: Deliveries) -> Reply:
