@@ -1,4 +1,4 @@
-"""Many questions at once: made ready by threads, answered by the engine, handed out as they get done.
+"""Many questions at once: pictures made ready by threads, answered by the engine, handed out as they get done.
 
 In: (picture, question) pairs, read as they are needed. Out: each pair's place, and its answers or what went wrong. A
 pair whose answer is not sure may be asked once more, in another way (`picture_resolution.py`).
@@ -16,28 +16,30 @@ from typing import Any
 from flashsloth.errors import EngineError
 from flashsloth.inference.answer import Answer, Collector
 from flashsloth.inference.engine.engine_thread import EngineThread, Reply
-from flashsloth.inference.engine.preprocessing import Prepare, Preprocessing, Write
+from flashsloth.inference.engine.preprocessing import Prepare, Preprocessing
 from flashsloth.inference.options import Options
-from flashsloth.inference.picture_resolution import AUTO, hd_options, standard_options
+from flashsloth.inference.picture_resolution import HD, hd_options, standard_options
 from flashsloth.inference.request import Request, RequestOutput
+from flashsloth.inference.vision import PreparedPictures
 
 AHEAD = 16
 """Requests that are made before there is a row for them, where others' work does not slow the engine down."""
 SLOW_PAIR = 0.02
 """Seconds after which a pair that is waited for does not keep others waiting."""
 
-Ready = tuple[int, "Future[Request]"]
-"""The place of a pair, and its request."""
+Write = Callable[[PreparedPictures, Any, Options], Request]
+Ready = tuple[int, Request | Exception]
+"""The place of a pair, and its request or why there is none."""
 Outcome = list[Answer] | Exception
 
 
 @dataclass
 class Pending:
-    """A pair that is being answered: how it is asked, since when, and the pair where it may be asked once more."""
+    """A pair that is being answered: how it is asked, and since when."""
 
+    pair: Any
     options: Options
     since: float
-    pair: Any = None
 
 
 class Batch:
@@ -45,7 +47,8 @@ class Batch:
 
     Args:
         thread: that answers.
-        prepare, write: see :class:`Preprocessing`.
+        prepare: see :class:`Preprocessing`.
+        write: makes the request of a question about prepared pictures.
         collector: makes what gathers a request's outputs.
         options: how pairs are asked.
     """
@@ -58,8 +61,8 @@ class Batch:
         collector: Callable[[Request, Options], Collector],
         options: Options,
     ) -> None:
-        self._thread, self._collector, self._options = thread, collector, options
-        self._making = Preprocessing(prepare, write, self._made, thread.engine.config.workers)
+        self._thread, self._write, self._collector, self._options = thread, write, collector, options
+        self._preparing = Preprocessing(prepare, self._prepared, thread.engine.config.workers)
         self._asked: dict[int, Pending] = {}  # place -> what is being answered
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what threads have made, and what the engine brings
         self._running: dict[int, tuple[int, Collector, Reply]] = {}  # request id -> place, answers so far
@@ -76,7 +79,7 @@ class Batch:
         numbered = enumerate(pairs)
         more = True
         try:
-            with self._making:
+            with self._preparing:
                 while True:
                     slow = False
                     while more and len(self._asked) < most and not (slow and not self._events.empty()):
@@ -84,9 +87,7 @@ class Batch:
                         place, pair = next(numbered, (-1, None))
                         more, slow = place >= 0, slow or time.monotonic() - since > SLOW_PAIR
                         if more:
-                            kept = pair if self._options.resolution == AUTO else None
-                            first = standard_options(self._options)
-                            self._ask(place, pair, Pending(first, time.monotonic(), kept))
+                            self._ask(place, Pending(pair, standard_options(self._options), time.monotonic()))
                     if not self._asked:
                         return
                     pending = len(self._asked) - len(self._running)  # whose requests are being made
@@ -99,12 +100,12 @@ class Batch:
             for _, _, reply in self._running.values():
                 reply.abort()
 
-    def _ask(self, place: int, pair: Any, asked: Pending) -> None:
+    def _ask(self, place: int, asked: Pending) -> None:
         self._asked[place] = asked
-        self._making.start(place, pair, asked.options)
+        self._preparing.start(place, asked.pair, asked.options)
 
-    def _made(self, place: int, request: Future[Request]) -> None:
-        self._events.put((place, request))
+    def _prepared(self, place: int, pictures: Future[PreparedPictures]) -> None:
+        self._events.put((place, pictures))
 
     def _wait(self, least: int) -> tuple[list[Ready], list[RequestOutput]]:
         """What has come: outputs, or so many requests that are ready; and what has come beside them."""
@@ -117,22 +118,26 @@ class Batch:
             if isinstance(event, RequestOutput):
                 outputs.append(event)
             else:
-                ready.append(event)
+                ready.append(self._written(*event))
         return ready, outputs
+
+    def _written(self, place: int, pictures: Future[PreparedPictures]) -> Ready:
+        """The request of a pair whose picture is ready: here, since threads that write prompts wait for each other."""
+        asked = self._asked[place]
+        try:
+            return place, self._write(pictures.result(), asked.pair[1], asked.options)
+        except Exception as error:  # a BaseException: the thread was made to end, and no answer can be given
+            return place, error
 
     def _submit(self, ready: list[Ready]) -> Iterator[tuple[int, Outcome]]:
         """Let the engine answer what is ready; what could not be made comes back at once."""
         requests: list[tuple[int, Request]] = []
-        for place, future in ready:
-            error = future.exception()
-            if error is None:
-                requests.append((place, future.result()))
-                continue
-            del self._asked[place]
-            if isinstance(error, Exception):
-                yield place, error
+        for place, request in ready:
+            if isinstance(request, Request):
+                requests.append((place, request))
             else:
-                raise error  # the thread was made to end: no answer can be given for it
+                del self._asked[place]
+                yield place, request
         if not requests:
             return
         replies = self._thread.submit_all([request for _, request in requests], self._events)
@@ -157,9 +162,9 @@ class Batch:
             outcome: Outcome = collector.answers()
         except Exception as error:  # what ended one of them: whoever reads the batch decides what to do
             outcome = error
-        if asked.pair is not None and not isinstance(outcome, Exception):
+        if asked.options.resolution != HD and not isinstance(outcome, Exception):
             options = hd_options(self._options, outcome[0], time.monotonic() - asked.since)
             if options is not None:
-                self._ask(place, asked.pair, Pending(options, asked.since))
+                self._ask(place, Pending(asked.pair, options, asked.since))
                 return
         yield place, outcome

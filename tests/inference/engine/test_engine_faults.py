@@ -225,7 +225,7 @@ def test_an_answer_among_pictures_of_a_step_that_cannot_be_seen(
 
 def test_pairs_that_come_slowly_keep_no_answer_waiting(sloth: FlashSloth, monkeypatch: pytest.MonkeyPatch) -> None:
     mailbox = sloth.engine_thread._mailbox
-    tell, hand_out = Batch._made, mailbox.hand_out
+    tell, hand_out = Batch._prepared, mailbox.hand_out
     made, answered = threading.Event(), threading.Event()
 
     def told(batch: Batch, *ready: Any) -> None:
@@ -237,7 +237,7 @@ def test_pairs_that_come_slowly_keep_no_answer_waiting(sloth: FlashSloth, monkey
         answered.set()
 
     monkeypatch.setattr("flashsloth.inference.batch.SLOW_PAIR", 0)
-    monkeypatch.setattr(Batch, "_made", told)
+    monkeypatch.setattr(Batch, "_prepared", told)
     monkeypatch.setattr(mailbox, "hand_out", handed)
     read: list[int] = []
 

@@ -1,8 +1,7 @@
-"""Requests of many questions, made by threads while earlier ones are answered.
+"""Pictures of many questions, opened and resized by threads while earlier ones are answered.
 
-In: (picture, question) pairs, and how each is to be answered. Out: a :class:`Request` for each, or why there is none.
-Opening and resizing pictures and writing prompts happen here, outside the engine's thread; a picture that is asked
-about again soon is opened once.
+In: (picture, question) pairs, and how each is to be answered. Out: the prepared pictures of each, or why there are
+none. A picture that is asked about again soon is opened once.
 """
 
 from __future__ import annotations
@@ -16,29 +15,26 @@ from typing import Any
 from flashsloth.errors import PromptError
 from flashsloth.inference.engine.engine_thread import compute_alone
 from flashsloth.inference.options import Options
-from flashsloth.inference.request import Request
 from flashsloth.inference.vision import PreparedPictures, picture_key
 
 PICTURES_HELD = 32
 """Different pictures whose pixels, or features, are held for further questions."""
 
 Prepare = Callable[[Any, Options], PreparedPictures]
-Write = Callable[[PreparedPictures, str, Options], Request]
-Made = Callable[[int, "Future[Request]"], None]
+Made = Callable[[int, "Future[PreparedPictures]"], None]
 
 
 class Preprocessing:
-    """Makes requests ahead; a context that ends its threads.
+    """Prepares pictures ahead; a context that ends its threads.
 
     Args:
         prepare: opens a picture and makes its views.
-        write: makes the request of a question about prepared pictures.
-        made: called, by any thread, with the place of a pair and what became of it.
+        made: called, by any thread, with the place of a pair and what became of its picture.
         workers: threads.
     """
 
-    def __init__(self, prepare: Prepare, write: Write, made: Made, workers: int) -> None:
-        self._prepare, self._write, self._made = prepare, write, made
+    def __init__(self, prepare: Prepare, made: Made, workers: int) -> None:
+        self._prepare, self._made = prepare, made
         self._threads = ThreadPoolExecutor(workers, "flashsloth preprocessing", compute_alone)
         self._pictures: OrderedDict[Hashable, tuple[Any, Future[PreparedPictures]]] = OrderedDict()
 
@@ -49,15 +45,15 @@ class Preprocessing:
         self._threads.shutdown(cancel_futures=True)
 
     def start(self, place: int, pair: Any, options: Options) -> None:
-        """Let a pair of a picture and a question be worked on, under its place."""
+        """Let the picture of a pair be worked on, under the pair's place."""
         try:
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise PromptError(f"pair {place} is {type(pair).__name__}; expected (picture, question)")
-            request = self._threads.submit(self._request, self._picture(pair[0], options), pair[1], options)
+            picture = self._picture(pair[0], options)
         except (ValueError, TypeError, OSError, RecursionError) as error:  # of anything but a pair, or a picture
-            request = Future()
-            request.set_exception(error)
-        request.add_done_callback(partial(self._made, place))
+            picture = Future()
+            picture.set_exception(error)
+        picture.add_done_callback(partial(self._made, place))
 
     def _picture(self, picture: Any, options: Options) -> Future[PreparedPictures]:
         """A picture on its way, the same for all who ask about it; it is held, so that no other gets its `id`."""
@@ -69,6 +65,3 @@ class Preprocessing:
             if len(self._pictures) > PICTURES_HELD:
                 self._pictures.popitem(last=False)
         return self._pictures[key][1]
-
-    def _request(self, picture: Future[PreparedPictures], question: str, options: Options) -> Request:
-        return self._write(picture.result(), question, options)  # no deadlock: the picture came first
