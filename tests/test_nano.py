@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import flashsloth
-from flashsloth.evaluation.tasks.world_qa import evaluate_world
+from flashsloth.evaluation.world_qa import evaluate_world
 from flashsloth.model.loading.folders import shipped_folder
 from flashsloth.world import World
 

@@ -10,8 +10,8 @@ import typer
 from flashsloth.cli import arguments, terminal
 
 if TYPE_CHECKING:
-    from flashsloth.evaluation.tasks.qa_file import PicturesReport
-    from flashsloth.evaluation.tasks.world_qa import WorldReport
+    from flashsloth.evaluation.qa_file import PicturesReport
+    from flashsloth.evaluation.world_qa import WorldReport
 
 WORLD_EXAMPLES = (
     "flashsloth eval world --count 200",
@@ -41,7 +41,7 @@ def world(
     giving the commonest answer would reach.
     """
     sloth = terminal.load_quietly(model, device, dtype, quantize)
-    from flashsloth.evaluation.tasks.world_qa import evaluate_world
+    from flashsloth.evaluation.world_qa import evaluate_world
 
     with terminal.progress("asking", count) as advance:
         report = evaluate_world(sloth, count=count, seed=seed, level=level, unknown=unknown, progress=advance)
@@ -61,7 +61,7 @@ def pictures(
     QUESTIONS names pictures beside it, each with a list of {kind, question, answer}; tests/foreign/questions.yaml is
     one, of pictures that a browser, matplotlib and ImageMagick drew. Counted by kind and by folder.
     """
-    from flashsloth.evaluation.tasks.qa_file import evaluate_pictures, read_questions
+    from flashsloth.evaluation.qa_file import evaluate_pictures, read_questions
 
     count = len(read_questions(file))
     sloth = terminal.load_quietly(model, device, dtype, quantize)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flashsloth.evaluation.scoring import READING_ANY_CASE, EvaluationReport, PictureQuestions, ask_all
+from flashsloth.evaluation.tallies import READING_ANY_CASE, EvaluationReport, PictureQuestions, ask_all
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, World
 

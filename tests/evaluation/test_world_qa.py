@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import tiny
 
-from flashsloth.evaluation.scoring import READING_ANY_CASE, is_right, normalised, wilson_interval
-from flashsloth.evaluation.tasks.world_qa import evaluate_world
+from flashsloth.evaluation.tallies import READING_ANY_CASE, is_right, normalised, wilson_interval
+from flashsloth.evaluation.world_qa import evaluate_world
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, Question, World
 from flashsloth.world.vocabulary import UNKNOWN

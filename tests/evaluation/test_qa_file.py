@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flashsloth.evaluation.tasks.qa_file import QuestionsError, evaluate_pictures, read_questions
+from flashsloth.evaluation.qa_file import QuestionsError, evaluate_pictures, read_questions
 
 FOREIGN = Path(__file__).parents[2] / "foreign" / "questions.yaml"
 EXAMPLES = Path(__file__).parents[3] / "examples" / "questions.yaml"

@@ -20,7 +20,7 @@ from typing import Annotated
 from pydantic import Field
 
 from flashsloth.errors import FlashSlothError
-from flashsloth.evaluation.scoring import READING_ANY_CASE, EvaluationReport, PictureQuestions, ask_all
+from flashsloth.evaluation.tallies import READING_ANY_CASE, EvaluationReport, PictureQuestions, ask_all
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.world import KINDS, Question
 from flashsloth.yaml_file import Expected, StrictModel, checked, dotted, listed, read_yaml
