@@ -1,0 +1,150 @@
+"""The files of benchmarks: the publishers' own by their names, and any Parquet file with the hub's columns.
+
+In: a folder. Out: rows, and pictures that are read when they are needed. Parquet is read by pyarrow, which is an extra.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flashsloth.evaluation.item import Picture
+from flashsloth.evaluation.task import EvaluationError, Task
+from flashsloth.files import LFS_POINTER, is_lfs_pointer
+
+BATCH_ROWS = 64
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
+
+
+def read_json_file(path: Path) -> Any:
+    """A JSON file, or JSON lines as a list.
+
+    Raises:
+        EvaluationError: for anything else, naming the file and the line.
+    """
+    if is_lfs_pointer(path):
+        raise EvaluationError(f"{path} is {LFS_POINTER}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return [_line(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    except (UnicodeDecodeError, OSError) as error:
+        raise EvaluationError(f"{path} cannot be read ({error}): copy or download it again") from error
+
+
+def _line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise EvaluationError(f"{path}, line {number}, is not JSON ({error.msg}): download the file again") from error
+
+
+def rows_with(rows: Any, keys: Sequence[str], path: Path) -> list[dict[str, Any]]:
+    """Rows that all have some keys.
+
+    Raises:
+        EvaluationError: for what is not a list of objects, and the first row without one of the keys.
+    """
+    if not isinstance(rows, list):
+        raise EvaluationError(f"{path} holds {type(rows).__name__}, expected a list of objects: is it the right file?")
+    for number, row in enumerate(rows):
+        found = set(row) if isinstance(row, dict) else set()
+        if missing := [key for key in keys if key not in found]:
+            raise EvaluationError(
+                f"{path}: row {number + 1} has no {', '.join(missing)}; expected {', '.join(keys)} in each"
+            )
+    return rows
+
+
+def parquet_files(folder: Path, columns: Sequence[str]) -> list[Path]:
+    """Parquet files below a folder that have all of some columns, in the order of their names.
+
+    Raises:
+        EvaluationError: where there are Parquet files and pyarrow is missing, or one is cut.
+    """
+    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    return [path for path in files if set(columns) <= set(_parquet(path).schema_arrow.names)]
+
+
+def parquet_rows(
+    files: Sequence[Path], pictures: Sequence[str], columns: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], dict[str, Picture]]]:
+    """(values, pictures) of each row; values have no pictures' bytes, which are read when they are asked for.
+
+    Args:
+        files: Parquet files.
+        pictures: columns of pictures, structs of `bytes` and `path` as the hub stores them; others are values.
+        columns: that are needed beside them, if they are there.
+    """
+    for path in files:
+        file = _parquet(path)
+        names = set(file.schema_arrow.names)
+        wanted = [name for name in columns if name in names]
+        shown = [name for name in pictures if name in names]
+        for group in range(file.num_row_groups):
+            values = file.read_row_group(group, columns=wanted).to_pylist()
+            for number, row in enumerate(values):
+                yield row, {name: _reader(path, group, number, name) for name in shown}
+
+
+def _reader(path: Path, group: int, number: int, name: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        found = _pictures_of(path, group, name)[number]
+        content = found.get("bytes") if isinstance(found, dict) else found
+        if not isinstance(content, bytes):
+            raise EvaluationError(f"{path}: {name} of row {number + 1} of group {group + 1} holds no encoded picture")
+        return content
+
+    return read
+
+
+_last: dict[tuple[Path, int, str], list[Any]] = {}
+
+
+def _pictures_of(path: Path, group: int, name: str) -> list[Any]:
+    """A column of a row group; the last one of each column is kept, since rows come in their order."""
+    key = path, group, name
+    if key not in _last:
+        for other in [one for one in _last if one[2] == name]:
+            _last.pop(other, None)
+        _last[key] = _parquet(path).read_row_group(group, columns=[name]).column(0).to_pylist()
+    return _last[key]
+
+
+def _parquet(path: Path) -> Any:
+    if is_lfs_pointer(path):
+        raise EvaluationError(f"{path} is {LFS_POINTER}")
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise EvaluationError(
+            f"{path} is Parquet, which pyarrow reads, and that is not installed: pip install flashsloth[parquet]"
+        ) from error
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise EvaluationError(f"{path} is not a whole Parquet file ({error}): download it again") from error
+
+
+def find_picture(folder: Path, name: str) -> Path:
+    """A picture by its name, with or without its ending.
+
+    Raises:
+        EvaluationError: where there is none.
+    """
+    for ending in ("", *PICTURE_ENDINGS):
+        if (path := folder / f"{name}{ending}").is_file():
+            return path
+    raise EvaluationError(f"{folder} has no picture {name}: put the benchmark's pictures there")
+
+
+def no_data(task: Task, folder: Path) -> EvaluationError:
+    """The error of a folder with neither layout."""
+    return EvaluationError(
+        f"{folder} has no data of {task.settings.title}: expected {task.files}; or Parquet files with the columns "
+        f"{', '.join(task.columns)}"
+    )

@@ -1,0 +1,188 @@
+"""Every setting of the paper's 14 benchmarks, in one table, from which everything else is made.
+
+In: a task's name and a preset. Out: :class:`TaskSettings`. The runner, the prompts, `eval drift` and the docs read them
+here and nowhere else.
+
+    paper        the published copy of lmms-eval (codefanw/FlashSloth 881445a, `lmms_eval/tasks`)
+    lmms-0.7.3   lmms-eval 0.7.3, from PyPI
+    llava        LLaVA's own scripts (haotian-liu/LLaVA c121f04), for the five tasks that the published code runs so
+
+The paper does not say which of the two harnesses gave which figure. Figures are the paper's, table 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from flashsloth.errors import FlashSlothError
+
+Preset = Literal["paper", "lmms-0.7.3", "llava"]
+PRESETS: tuple[str, ...] = get_args(Preset)
+PAPER, LMMS, LLAVA = PRESETS
+
+WORD_OR_PHRASE = "\nAnswer the question using a single word or phrase."
+LETTER = "\nAnswer with the option's letter from the given choices directly."
+SINGLE_WORD = "\nAnswer the question with a single word."
+STEP_BY_STEP = (
+    "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
+)
+NOT_SET = 2000
+"""What the published adapter took where a task sets no limit."""
+
+
+class SettingsError(FlashSlothError, ValueError):
+    """There is no such task, or not in such a preset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """A row of the table.
+
+    Attributes:
+        task, title: what is typed, and what the paper calls it.
+        preset: whose settings these are.
+        lmms_task: its name in lmms-eval.
+        dataset, config, split: where the hub has it.
+        size: questions of that split that count.
+        before, after: what stands before and after the question in the prompt.
+        after_open: the same after, for questions without options; None where all have, or none.
+        max_tokens, temperature: of an answer.
+        pictures_first: whether a prompt's pictures all come before its text, or each where `<image 1>` names it.
+        scorer: which rules say what is right.
+        judge: the model that the publishers had judge; None where rules do.
+        metric: which of the task's figures is its score.
+        paper, paper_hd: that figure of FlashSloth and FlashSloth-HD in the paper.
+    """
+
+    task: str
+    title: str
+    preset: str = PAPER
+    lmms_task: str
+    dataset: str
+    config: str | None = None
+    split: str
+    size: int
+    before: str = ""
+    after: str = ""
+    after_open: str | None = None
+    max_tokens: int
+    temperature: float = 0.0
+    pictures_first: bool = True
+    scorer: str
+    judge: str | None = None
+    metric: str
+    paper: float
+    paper_hd: float
+
+
+TABLE: tuple[TaskSettings, ...] = (
+    TaskSettings(
+        task="pope", title="POPE", lmms_task="pope", dataset="lmms-lab/POPE", split="test", size=9000,
+        after=WORD_OR_PHRASE, max_tokens=128, scorer="is yes or no", metric="accuracy", paper=86.3, paper_hd=87.2,
+    ),
+    TaskSettings(
+        task="mme", title="MME", lmms_task="mme", dataset="lmms-lab/MME", split="test", size=2374,
+        after=WORD_OR_PHRASE, max_tokens=16, scorer="yes or no in its first word", metric="total",
+        paper=1702.0, paper_hd=1745.0,
+    ),
+    TaskSettings(
+        task="mmbench", title="MMBench", lmms_task="mmbench_en_dev", dataset="lmms-lab/MMBench", config="en",
+        split="dev", size=4377, after=LETTER, max_tokens=1024, scorer="circular", judge="gpt-3.5-turbo",
+        metric="circular", paper=73.0, paper_hd=75.7,
+    ),
+    TaskSettings(
+        task="mmvet", title="MM-Vet", lmms_task="mmvet", dataset="lmms-lab/MMVet", split="test", size=218,
+        before=STEP_BY_STEP, max_tokens=1024, temperature=0.2, scorer="graded 0 to 1", judge="gpt-4",
+        metric="total", paper=41.9, paper_hd=49.0,
+    ),
+    TaskSettings(
+        task="seedbench", title="SEED-Bench, images", lmms_task="seedbench", dataset="lmms-lab/SEED-Bench",
+        split="test", size=14233, after=LETTER, max_tokens=NOT_SET, scorer="first character", metric="image",
+        paper=68.0, paper_hd=71.2,
+    ),
+    TaskSettings(
+        task="mmmu", title="MMMU", lmms_task="mmmu_val", dataset="lmms-lab/MMMU", split="validation", size=900,
+        after="\n" + LETTER, after_open="\n" + WORD_OR_PHRASE, max_tokens=16, scorer="MMMU's parser",
+        metric="accuracy", paper=39.7, paper_hd=37.8,
+    ),
+    TaskSettings(
+        task="mathvista", title="MathVista", lmms_task="mathvista_testmini_format", dataset="AI4Math/MathVista",
+        split="testmini", size=1000, max_tokens=1024, scorer="extracted, then equal", judge="gpt-3.5-turbo",
+        metric="accuracy", paper=42.5, paper_hd=40.6,
+    ),
+    TaskSettings(
+        task="gqa", title="GQA", lmms_task="gqa", dataset="lmms-lab/GQA", config="testdev_balanced_instructions",
+        split="testdev", size=12578, after=WORD_OR_PHRASE, max_tokens=16, scorer="exact match",
+        metric="exact_match", paper=61.1, paper_hd=62.5,
+    ),
+    TaskSettings(
+        task="scienceqa", title="ScienceQA, pictures", lmms_task="scienceqa_img", dataset="lmms-lab/ScienceQA",
+        config="ScienceQA-IMG", split="test", size=2017, after=LETTER, max_tokens=16, scorer="is the letter",
+        metric="image", paper=88.6, paper_hd=91.1,
+    ),
+    TaskSettings(
+        task="textvqa", title="TextVQA", lmms_task="textvqa_val", dataset="lmms-lab/textvqa", split="validation",
+        size=5000, after=WORD_OR_PHRASE, max_tokens=NOT_SET, scorer="VQA accuracy", metric="accuracy",
+        paper=64.6, paper_hd=71.0,
+    ),
+    TaskSettings(
+        task="ai2d", title="AI2D", lmms_task="ai2d", dataset="lmms-lab/ai2d", split="test", size=3088,
+        after=LETTER, max_tokens=16, scorer="letter and a dot", metric="accuracy", paper=72.5, paper_hd=75.3,
+    ),
+    TaskSettings(
+        task="chartqa", title="ChartQA", lmms_task="chartqa", dataset="lmms-lab/ChartQA", split="test", size=2500,
+        after=SINGLE_WORD, max_tokens=16, scorer="relaxed, 5 %", metric="relaxed", paper=51.0, paper_hd=69.8,
+    ),
+    TaskSettings(
+        task="docvqa", title="DocVQA", lmms_task="docvqa_val", dataset="lmms-lab/DocVQA", config="DocVQA",
+        split="validation", size=5349, after=WORD_OR_PHRASE, max_tokens=32, scorer="ANLS 0.5", metric="anls",
+        paper=48.6, paper_hd=74.8,
+    ),
+    TaskSettings(
+        task="realworldqa", title="RealWorldQA", lmms_task="realworldqa", dataset="lmms-lab/RealWorldQA",
+        split="test", size=765, max_tokens=16, scorer="number words and option texts", metric="exact_match",
+        paper=54.8, paper_hd=59.9,
+    ),
+)  # fmt: skip
+"""The paper's benchmarks in its order, as the published copy of lmms-eval has them."""
+TASKS: dict[str, TaskSettings] = {row.task: row for row in TABLE}
+
+IN_LMMS: dict[str, dict[str, Any]] = {
+    "mmmu": {"max_tokens": 128, "pictures_first": False},
+    "mathvista": {"max_tokens": 16384},
+    "scienceqa": {"scorer": "begins with the letter"},
+    "realworldqa": {"scorer": "letter or equal"},
+}
+"""What lmms-eval 0.7.3 has otherwise, beside the owner of most data sets."""
+LMMS_OWNER = "lmms-lab-encoder/"
+"""Owner in 0.7.3 of what was `lmms-lab/`."""
+IN_LLAVA: dict[str, dict[str, Any]] = {
+    "pope": {"size": 8910, "max_tokens": 1024, "scorer": "yes or no somewhere", "metric": "f1"},
+    "mme": {"max_tokens": 1024},
+    "mmbench": {"scorer": "circular, letter"},
+    "gqa": {"max_tokens": 1024, "scorer": "GQA's own"},
+    "textvqa": {"max_tokens": 1024, "scorer": "VQA accuracy, with OCR tokens"},
+}
+"""What LLaVA's scripts have otherwise, for the tasks that they have."""
+
+
+def settings_of(task: str, preset: str = PAPER) -> TaskSettings:
+    """A task's row, as a preset has it.
+
+    Raises:
+        SettingsError: where there is none.
+    """
+    if task not in TASKS:
+        raise SettingsError(f"there is no task {task!r}; expected one of {', '.join(TASKS)}")
+    row = TASKS[task]
+    if preset == PAPER:
+        return row
+    if preset == LMMS:
+        dataset = row.dataset.replace("lmms-lab/", LMMS_OWNER)
+        return replace(row, preset=preset, dataset=dataset, **IN_LMMS.get(task, {}))
+    if preset != LLAVA:
+        raise SettingsError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+    if task not in IN_LLAVA:
+        raise SettingsError(f"LLaVA's scripts have no {task}; preset llava is for {', '.join(IN_LLAVA)}")
+    return replace(row, preset=preset, **IN_LLAVA[task])

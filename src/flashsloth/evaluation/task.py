@@ -1,0 +1,67 @@
+"""What a benchmark is: files that become items, answers that become counts, and sums that become a score.
+
+    read(folder)  ->  Item ...            the files that people have, or the hub's Parquet
+    score(group)  ->  Scored              the answers of items that count together
+    total(sums)   ->  {name: figure}      of the counts, added up over all groups
+
+`total` is plain arithmetic and works on numbers as on arrays [R]: an interval is the same sums over pictures drawn again
+and again. A task is a file in `tasks/`; its settings stand in `settings.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from flashsloth.errors import FlashSlothError
+from flashsloth.evaluation.item import Item, Prediction, Scored
+from flashsloth.evaluation.settings import TaskSettings
+
+
+class EvaluationError(FlashSlothError, ValueError):
+    """Data, predictions or settings that no score can be made of."""
+
+
+class Task(ABC):
+    """A benchmark.
+
+    Args:
+        settings: its row of the table, for a preset.
+
+    Attributes:
+        files: the layout of its publishers, for an error that names it.
+        columns: of the hub's Parquet files; any Parquet file that has them is taken.
+    """
+
+    files: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def read(self, folder: Path) -> Iterator[Item]:
+        """The items of a folder, in the data's order.
+
+        Raises:
+            EvaluationError: where neither layout is there, or a file is not what its name says.
+        """
+
+    @abstractmethod
+    def score(self, group: Sequence[Prediction]) -> Scored:
+        """What the answers of a group add."""
+
+    @abstractmethod
+    def total(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+        """Figures, in the task's own unit, of counts added up; the one of `settings.metric` is the score."""
+
+    def score_all(self, groups: Sequence[Sequence[Prediction]]) -> list[Scored]:
+        """Every group's counts; a task that draws where nothing was understood overrides this."""
+        return [self.score(group) for group in groups]
+
+
+def share(part: Any, whole: Any) -> Any:
+    """Percent; 0 of nothing."""
+    return 100 * part / (whole + (whole == 0))
