@@ -1,7 +1,7 @@
 """Who answers a benchmark: a FlashSloth here, any server with OpenAI's interface, a model of transformers.
 
-In: what is asked, read as it is needed. Out: each one's place and its reply, as they get done. What could not be answered
-comes as an error in its place, and is never scored.
+In: what is asked, read as it is needed. Out: each one's place and its reply, as they get done. What could not be
+answered comes as an error in its place, and is never scored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One thing that a benchmark asks, and what a model said to it.
 
-In: what a task reads of the files that people have. Out: :class:`Item`, and with an answer :class:`Prediction`, which is
-a line of `predictions.jsonl`: scoring needs nothing else.
+In: what a task reads of the files that people have. Out: :class:`Item`, and with an answer :class:`Prediction`, which
+is a line of `predictions.jsonl`: scoring needs nothing else.
 """
 
 from __future__ import annotations

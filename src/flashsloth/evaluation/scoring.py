@@ -1,6 +1,6 @@
 """From predictions to a task's figures, with 95 % intervals.
 
-In: predictions, and the task. Out: a :class:`Summary`. An interval is a bootstrap over pictures: pictures are drawn with
+In: predictions, and the task. Out: a :class:`Summary`. An interval is a bootstrap over pictures: they are drawn with
 replacement, as many as there are, a thousand times, and the 2.5th and 97.5th percentile of each figure are taken.
 
 Legend: P pictures, C counts, R draws.

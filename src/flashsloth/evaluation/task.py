@@ -4,8 +4,8 @@
     score(group)  ->  Scored              the answers of items that count together
     total(sums)   ->  {name: figure}      of the counts, added up over all groups
 
-`total` is plain arithmetic and works on numbers as on arrays [R]: an interval is the same sums over pictures drawn again
-and again. A task is a file in `tasks/`; its settings stand in `settings.py`.
+`total` is plain arithmetic and works on numbers as on arrays [R]: an interval is the same sums over pictures drawn
+again and again. A task is a file in `tasks/`; its settings stand in `settings.py`.
 """
 
 from __future__ import annotations
