@@ -47,6 +47,7 @@ class Prediction:
         answer: the model's text, not stripped.
         tokens: it was made of; None where a server did not say.
         finish_reason: why it ended.
+        judgements: what a judge said of it, as the task reads it; several where it was asked several times.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Prediction:
     answer: str
     tokens: int | None = None
     finish_reason: str = "stop"
+    judgements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ PREDICTIONS = "predictions.jsonl"
 FORMAT = 1
 """Of the header."""
 FIELDS = tuple(one.name for one in fields(Prediction))
+JUDGE, JUDGEMENTS = "judge", "judgements"
+"""Who judged, in the header, which is known after the answers; and what was said, in a line."""
 SHOWN = 3
 """Differences and ids that an error names."""
 
@@ -81,6 +83,10 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _prediction(path: Path, number: int, row: dict[str, Any]) -> Prediction:
     known = {name: row[name] for name in FIELDS if name in row}
+    judgements = known.get(JUDGEMENTS, [])
+    if not isinstance(judgements, list) or not all(isinstance(one, str) for one in judgements):
+        raise EvaluationError(f"{path}, line {number}: judgements is {judgements!r}, expected a list of texts")
+    known[JUDGEMENTS] = tuple(judgements)
     try:
         prediction = Prediction(**known)
     except TypeError as error:
@@ -106,7 +112,7 @@ def check_same_header(path: Path, found: dict[str, Any], expected: dict[str, Any
         EvaluationError: naming what differs.
     """
     expected = {"format": FORMAT, **expected}
-    different = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]
+    different = [key for key in sorted({*found, *expected} - {JUDGE}) if found.get(key) != expected.get(key)]
     if different:
         shown = "; ".join(f"{key}: {found.get(key)!r} there, {expected.get(key)!r} here" for key in different[:SHOWN])
         raise EvaluationError(f"{path} was begun otherwise ({shown}): choose another folder by --out, or remove it")

@@ -48,7 +48,7 @@ class Summary:
         items, groups, pictures: how many were counted.
         figures: all of them; the first is the score.
         unjudged: groups that nobody has judged.
-        judged: groups that a judge was asked about.
+        judged: groups that a judge said something of.
     """
 
     task: str
@@ -91,7 +91,9 @@ def score(task: Task, predictions: Sequence[Prediction]) -> tuple[Summary, list[
     figures = tuple(Figure(name, worst[name][0], worst[name][1], best[name][2]) for name in names)
     pictures = len({one.predictions[0].picture for one in scored})
     settings = task.settings
-    return Summary(settings.task, settings.preset, len(predictions), len(scored), pictures, figures, unjudged), scored
+    judged = sum(any(one.judgements for one in group.predictions) for group in scored)
+    counted = len(predictions), len(scored), pictures
+    return Summary(settings.task, settings.preset, *counted, figures, unjudged, judged), scored
 
 
 def _figures(

@@ -11,7 +11,8 @@ again and again. A task is a file in `tasks/`; its settings stand in `settings.p
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,22 @@ from flashsloth.evaluation.settings import TaskSettings
 
 class EvaluationError(FlashSlothError, ValueError):
     """Data, predictions or settings that no score can be made of."""
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """What a judge is asked about one answer, where rules cannot decide.
+
+    Attributes:
+        text: the whole question, word for word.
+        max_tokens, temperature: of its reply.
+        read: a judgement of a reply, which `Prediction.judgements` keeps; None where the reply is none.
+    """
+
+    text: str
+    max_tokens: int
+    temperature: float
+    read: Callable[[str], str | None]
 
 
 class Task(ABC):
@@ -56,6 +73,11 @@ class Task(ABC):
     @abstractmethod
     def total(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """Figures, in the task's own unit, of counts added up; the one of `settings.metric` is the score."""
+
+    def judge_request(self, prediction: Prediction) -> JudgeRequest | None:
+        """What to ask a judge, whether or not it was asked before; None where rules decide."""
+        del prediction
+        return None
 
     def score_all(self, groups: Sequence[Sequence[Prediction]]) -> list[Scored]:
         """Every group's counts; a task that draws where nothing was understood overrides this."""
