@@ -23,6 +23,7 @@ from flashsloth.cli import (
     checkpoints,
     data,
     evaluate,
+    evaluate_score,
     merge,
     plan,
     train,
@@ -76,6 +77,7 @@ FIRST_STEPS = (
 EVALUATIONS: tuple[Command, ...] = (
     Command(evaluate.world, evaluate.WORLD_EXAMPLES),
     Command(evaluate.pictures, evaluate.PICTURES_EXAMPLES),
+    Command(evaluate_score.score, evaluate_score.EXAMPLES),
 )
 """What `flashsloth eval` can measure with."""
 DATA: tuple[Command, ...] = (

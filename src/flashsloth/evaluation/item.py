@@ -48,6 +48,7 @@ class Prediction:
         tokens: it was made of; None where a server did not say.
         finish_reason: why it ended.
         judgements: what a judge said of it, as the task reads it; several where it was asked several times.
+        place: among the items that were asked, in the data's order.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Prediction:
     tokens: int | None = None
     finish_reason: str = "stop"
     judgements: tuple[str, ...] = ()
+    place: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,11 +27,15 @@ FORMAT = 1
 FIELDS = tuple(one.name for one in fields(Prediction))
 JUDGE, JUDGEMENTS = "judge", "judgements"
 """Who judged, in the header, which is known after the answers; and what was said, in a line."""
+ESCAPED = "backslashreplace"
+"""Half characters, which no file can hold, are written as JSON escapes them."""
+DATA = "data"
+"""What was asked, in the header: {"items": how many, "digest": of them}."""
 SHOWN = 3
 """Differences and ids that an error names."""
 
 
-def data_digest(items: Iterable[Item]) -> str:
+def data_digest(items: Iterable[Item | Prediction]) -> str:
     """Of what is asked and what is right, in any order; pictures are known by their names."""
     lines = sorted(json.dumps([item.id, item.prompt, item.truth, item.group, item.picture]) for item in items)
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
@@ -68,6 +72,10 @@ def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
     header = rows[0].get("header") if rows else None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise EvaluationError(f"{path} does not begin with a header of format {FORMAT}: it is not a {PREDICTIONS}")
+    data = header.get(DATA, {"items": 0, "digest": ""})
+    is_good = isinstance(data, dict) and isinstance(data.get("items"), int) and isinstance(data.get("digest"), str)
+    if not is_good or not all(isinstance(header.get(name), str) for name in ("task", "preset")):
+        raise EvaluationError(f"{path}: the header does not say which task, preset and data its answers are of")
     return header, [_prediction(path, number, row) for number, row in enumerate(rows[1:], 2)]
 
 
@@ -105,41 +113,95 @@ def drop_torn_line(path: Path) -> None:
         file.truncate(content.rfind(b"\n") + 1)
 
 
-def check_same_header(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Refuse to go on with a file that was begun otherwise.
+def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """What two headers do not have in common, "" for nothing; who judged, which comes later, is no part of it."""
+    return "; ".join(_differences({"format": FORMAT, **found}, {"format": FORMAT, **expected})[:SHOWN])
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> list[str]:
+    differences = []
+    for key in sorted({*found, *expected} - (set() if prefix else {JUDGE})):
+        one, other = found.get(key), expected.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            differences += _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            differences.append(f"{prefix}{key} is {one!r} there and {other!r} here")
+    return differences
+
+
+def read_files(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Prediction], int]:
+    """One file, or all parts of one run: (header, predictions in the data's order, lines that were there twice).
+
+    Files that this package has written say how many answers there are, and of what. In others, whose headers say
+    nothing of `data`, a line may be there twice, as publishers' files have it, and then counts once.
 
     Raises:
-        EvaluationError: naming what differs.
+        EvaluationError: where headers differ, an answer is missing, or is there twice.
     """
-    expected = {"format": FORMAT, **expected}
-    different = [key for key in sorted({*found, *expected} - {JUDGE}) if found.get(key) != expected.get(key)]
-    if different:
-        shown = "; ".join(f"{key}: {found.get(key)!r} there, {expected.get(key)!r} here" for key in different[:SHOWN])
-        raise EvaluationError(f"{path} was begun otherwise ({shown}): choose another folder by --out, or remove it")
-
-
-def in_order(predictions: Iterable[Prediction], items: Sequence[Item], where: str) -> list[Prediction]:
-    """Predictions in the data's order, every item's exactly once.
-
-    Raises:
-        EvaluationError: where an id is missing, there twice, or not of this data; where a prompt differs.
-    """
-    found: dict[str, Prediction] = {}
+    header, predictions = read_predictions(paths[0])
+    for path in paths[1:]:
+        other, more = read_predictions(path)
+        if said := difference(other, header):
+            raise EvaluationError(f"{path} is not of the same run as {paths[0]}: {said}")
+        predictions += more
+    where = " and ".join(str(path) for path in paths)
+    data = header.get(DATA)
+    once: dict[str, Prediction] = {}
     for one in predictions:
-        if one.id in found:
-            raise EvaluationError(f"{where} has {one.id!r} twice, expected each id once")
-        found[one.id] = one
-    missing = [item.id for item in items if item.id not in found]
-    foreign = [name for name in found if name not in {item.id for item in items}]
-    for ids, what in ((missing, "lacks"), (foreign, "has, but the data does not,")):
+        before = once.setdefault(one.id, one)
+        if before is not one and (data is not None or before != one):
+            raise EvaluationError(f"{where} has {one.id!r} twice{'' if data else ', and differing'}: expected it once")
+    found = sorted(once.values(), key=lambda one: one.place)
+    if data is not None:
+        _check_whole(found, data, where)
+    return header, found, len(predictions) - len(found)
+
+
+def _check_whole(predictions: Sequence[Prediction], data: dict[str, Any], where: str) -> None:
+    missing = sorted({*range(data["items"])} - {one.place for one in predictions})
+    if missing:
+        shown = ", ".join(str(place + 1) for place in missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        raise EvaluationError(
+            f"{where} lacks {len(missing):,} of {data['items']:,} answers (number {shown} of the data): give all "
+            "parts of the run, or run `flashsloth eval` again, which asks what is missing"
+        )
+    if data_digest(predictions) != data["digest"]:
+        raise EvaluationError(f"{where} holds other questions or truths than its header says: it was changed")
+
+
+def join_truths(
+    predictions: Sequence[Prediction], items: Sequence[Item], where: str, *, some: bool = False
+) -> list[Prediction]:
+    """Predictions with the truths of data that may be a newer version, joined by their ids.
+
+    Args:
+        predictions: all there are.
+        items: of the data.
+        where: the predictions are from, for errors.
+        some: whether the data may have more.
+
+    Raises:
+        EvaluationError: where the data lacks an id, has others, or asks something else.
+    """
+    known = {item.id: item for item in items}
+    answered = {one.id for one in predictions}
+    foreign = [one.id for one in predictions if one.id not in known]
+    missing = [] if some else [item.id for item in items if item.id not in answered]
+    for ids, what, count in (
+        (foreign, "answers to questions that the data does not have", len(predictions)),
+        (missing, "no answers to questions of the data", len(items)),
+    ):
         if ids:
-            named = ", ".join(repr(one) for one in ids[:SHOWN])
-            raise EvaluationError(f"{where} {what} {len(ids):,} of {len(items):,} ids: {named}, ...")
-    return [found[item.id] for item in items]
+            raise EvaluationError(f"{where} has {what}: {len(ids):,} of {count:,}, such as {ids[0]!r}")
+    for one in predictions:
+        if one.prompt and one.prompt != known[one.id].prompt:
+            raise EvaluationError(f"{where} was asked {one.prompt!r}, but the data asks {known[one.id].prompt!r}")
+    joined = [(one, known[one.id]) for one in predictions]
+    return [replace(one, truth=item.truth, group=item.group, picture=item.picture) for one, item in joined]
 
 
 def write_predictions(path: Path, header: dict[str, Any], predictions: Iterable[Prediction]) -> None:
     """A whole file, at once or not at all."""
-    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", errors=ESCAPED) as file:
         for row in ({"header": {"format": FORMAT, **header}}, *map(asdict, predictions)):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -105,7 +105,8 @@ def _figures(
         for name, number in added.items():
             by_picture[one.predictions[0].picture][name] += number
     names = sorted({name for added in by_picture.values() for name in added})
-    table = np.array([[added.get(name, 0.0) for name in names] for added in by_picture.values()])  # [P, C]
+    rows = [by_picture[picture] for picture in sorted(by_picture)]  # the same draws in whatever order answers came
+    table = np.array([[added.get(name, 0.0) for name in names] for added in rows])  # [P, C]
     sums = table.sum(axis=0)
     values = task.total(defaultdict(float, zip(names, sums.tolist(), strict=True)))
     generator = np.random.default_rng(SEED)

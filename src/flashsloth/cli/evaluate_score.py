@@ -1,0 +1,158 @@
+"""`flashsloth eval score`, and how the score of a benchmark is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flashsloth.cli import arguments, terminal
+from flashsloth.cli.terminal import CommandError
+
+if TYPE_CHECKING:
+    from flashsloth.evaluation.report import Report
+    from flashsloth.evaluation.task import Task
+
+EXAMPLES = (
+    "flashsloth eval score eval/pope-nano/predictions.jsonl",
+    "flashsloth eval score a/predictions.part-1-of-2.jsonl b/predictions.part-2-of-2.jsonl",
+    "flashsloth eval score predictions.jsonl --data data/mmmu --preset lmms-0.7.3",
+)
+INCOMPLETE = 1
+"""Exit code where some questions were not answered, or some answers not judged."""
+FAILURES_SHOWN = 3
+"""Reasons."""
+
+
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option("--judge-url", metavar="URL", help="Ask a judge about what no rule decides: any OpenAI interface."),
+]
+JudgeModel = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="The judge's name there.")]
+JudgeTimes = Annotated[int, typer.Option("--judge-times", metavar="N", help="Judgements of each answer.")]
+
+
+def score(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="predictions.jsonl, or all parts of one run.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FOLDER", help="Take what is right from these files, by id.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Count by these rules; without it, by those that were asked with.")
+    ] = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_times: JudgeTimes = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write what was counted as one predictions.jsonl.")
+    ] = None,
+    as_json: arguments.Json = False,
+) -> None:
+    """Score answers again, without a model.
+
+    Several files are taken for parts of one run, and counted only where every answer is there once. A judge is asked
+    about answers that have no judgement yet, and its words are kept in the file. Exits with 1 where some answers are
+    not judged.
+    """
+    from flashsloth.evaluation.predictions import DATA, data_digest, join_truths, read_files, write_predictions
+    from flashsloth.evaluation.report import make_report
+    from flashsloth.evaluation.scoring import score as score_predictions
+    from flashsloth.evaluation.tasks import make_task
+
+    header, predictions, twice = read_files(files)
+    task = make_task(header["task"], preset or header["preset"])
+    where = " and ".join(map(str, files))
+    if data is not None:
+        items = list(make_task(header["task"], header["preset"]).read(data))
+        predictions = join_truths(predictions, items, where, some=header.get("limit") is not None)
+    if twice:
+        terminal.print_warning(f"{where}: {twice:,} answers are there twice, and were counted once")
+    if out is not None:
+        whole = {DATA: {"items": len(predictions), "digest": data_digest(predictions)}} if DATA in header else {}
+        write_predictions(out, {**header, **whole}, predictions)
+    if judge_url is not None:
+        file = out or files[0]
+        if out is None and (len(files) > 1 or data is not None):
+            raise CommandError("what the judge says is kept in one file: say by --out which one is to be written")
+        judge(file, task, judge_url, judge_model, judge_times)
+        header, predictions, _ = read_files([file])
+    summary, _ = score_predictions(task, predictions)
+    show_reports([make_report(header, task.settings, summary, predictions)], as_json)
+
+
+def judge(file: Path, task: Task, url: str, model: str | None, times: int = 1) -> None:
+    """Ask a judge about what is not judged in a file.
+
+    Raises:
+        CommandError: without a model's name.
+    """
+    from flashsloth.evaluation.chat_client import ChatClient
+    from flashsloth.evaluation.judge import KEY_VARIABLE, judge_file, unjudged
+    from flashsloth.evaluation.predictions import read_predictions
+
+    if model is None:
+        raise CommandError("--judge-url needs --judge-model: the judge's name at that address")
+    if times < 1:
+        raise CommandError(f"--judge-times is {times}; expected at least 1")
+    count = len(unjudged(task, read_predictions(file)[1], times))
+    with terminal.progress("asking the judge", count * times) as advance:
+        report = judge_file(file, task, ChatClient(url, model, KEY_VARIABLE), times, lambda: advance(1))
+    for reason, failed in report.failures.most_common(FAILURES_SHOWN):
+        terminal.print_warning(f"the judge failed {failed:,} times: {reason}")
+
+
+def show_reports(reports: Sequence[Report], as_json: bool) -> None:
+    """Print scores.
+
+    Raises:
+        typer.Exit: with 1 where one is not whole.
+    """
+    if as_json:
+        found = [one.to_dict() for one in reports]
+        terminal.print_json(found[0] if len(found) == 1 else found)
+    else:
+        _print_table(reports)
+    if not all(one.is_whole for one in reports):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _print_table(reports: Sequence[Report]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2))
+    table.add_column("benchmark")
+    table.add_column("figure")
+    for title in ("ours", "95 % interval", "paper", "questions", "s an answer", "tokens", "judged"):
+        table.add_column(title, justify="right")
+    for one in reports:
+        summary = one.summary
+        for figure in summary.figures:
+            is_score = figure is summary.score
+            value = f"{figure.value:.2f}"
+            if summary.unjudged:
+                value = f"at least {value}"
+            cells = [figure.name, value, f"{figure.low:.2f} - {figure.high:.2f}"]
+            if is_score:
+                judged = f"{100 * summary.judged / summary.groups:.0f} %" if summary.judged or summary.unjudged else ""
+                cells += [
+                    f"{one.paper:g}",
+                    f"{summary.items:,}",
+                    "" if one.seconds is None else f"{one.seconds:.2f}",
+                    "" if one.tokens is None else f"{one.tokens:.1f}",
+                    judged,
+                ]
+            table.add_row(one.title if is_score else "", *cells, style="bold" if is_score else "dim")
+    terminal.stdout().print(table)
+    for one in reports:
+        terminal.print_line(f"{one.title}: {one.model}, beside the paper's {one.paper_model}")
+        if one.differs:
+            terminal.print_line(f"  differs from the paper: {'; '.join(one.differs)}")
+        if missing := one.asked - one.summary.items:
+            terminal.print_warning(f"{one.title}: {missing:,} of {one.asked:,} questions have no answer, nor count")
+        if one.summary.unjudged:
+            terminal.print_warning(
+                f"{one.title}: nobody has judged {one.summary.unjudged:,} of {one.summary.groups:,} answers; the "
+                "interval is from all of them wrong to all of them right"
+            )
