@@ -122,31 +122,21 @@ def _print_table(reports: Sequence[Report]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2))
-    table.add_column("benchmark")
-    table.add_column("figure")
-    for title in ("ours", "95 % interval", "paper", "questions", "s an answer", "tokens", "judged"):
-        table.add_column(title, justify="right")
+    for title in ("benchmark", "figure"):
+        table.add_column(title, no_wrap=True)
+    for title in ("ours", "95 % interval", "paper"):
+        table.add_column(title, justify="right", no_wrap=True)
     for one in reports:
         summary = one.summary
         for figure in summary.figures:
             is_score = figure is summary.score
-            value = f"{figure.value:.2f}"
-            if summary.unjudged:
-                value = f"at least {value}"
-            cells = [figure.name, value, f"{figure.low:.2f} - {figure.high:.2f}"]
-            if is_score:
-                judged = f"{100 * summary.judged / summary.groups:.0f} %" if summary.judged or summary.unjudged else ""
-                cells += [
-                    f"{one.paper:g}",
-                    f"{summary.items:,}",
-                    "" if one.seconds is None else f"{one.seconds:.2f}",
-                    "" if one.tokens is None else f"{one.tokens:.1f}",
-                    judged,
-                ]
+            value = f"{'at least ' if summary.unjudged else ''}{figure.value:.2f}"
+            paper = f"{one.paper:g}" if is_score else ""
+            cells = (figure.name, value, f"{figure.low:.2f} - {figure.high:.2f}", paper)
             table.add_row(one.title if is_score else "", *cells, style="bold" if is_score else "dim")
     terminal.stdout().print(table)
     for one in reports:
-        terminal.print_line(f"{one.title}: {one.model}, beside the paper's {one.paper_model}")
+        terminal.print_line(f"{one.title}: {'; '.join(_facts(one))}")
         if one.differs:
             terminal.print_line(f"  differs from the paper: {'; '.join(one.differs)}")
         if missing := one.asked - one.summary.items:
@@ -156,3 +146,19 @@ def _print_table(reports: Sequence[Report]) -> None:
                 f"{one.title}: nobody has judged {one.summary.unjudged:,} of {one.summary.groups:,} answers; the "
                 "interval is from all of them wrong to all of them right"
             )
+
+
+def _facts(report: Report) -> list[str]:
+    """What a line below the table says."""
+    summary = report.summary
+    found = [
+        f"{report.model}, beside the paper's {report.paper_model}",
+        f"{summary.items:,} questions about {summary.pictures:,} pictures",
+    ]
+    if report.seconds is not None:
+        found.append(f"{report.seconds:.3g} s an answer")
+    if report.tokens is not None:
+        found.append(f"{report.tokens:.1f} tokens an answer")
+    if summary.judged or summary.unjudged:
+        found.append(f"{100 * summary.judged / summary.groups:.1f} % judged by a model")
+    return found

@@ -145,12 +145,15 @@ def read_files(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Prediction],
             raise EvaluationError(f"{path} is not of the same run as {paths[0]}: {said}")
         predictions += more
     where = " and ".join(str(path) for path in paths)
+    has = "have" if len(paths) > 1 else "has"
     data = header.get(DATA)
     once: dict[str, Prediction] = {}
     for one in predictions:
         before = once.setdefault(one.id, one)
         if before is not one and (data is not None or before != one):
-            raise EvaluationError(f"{where} has {one.id!r} twice{'' if data else ', and differing'}: expected it once")
+            raise EvaluationError(
+                f"{where} {has} {one.id!r} twice{'' if data else ', and differing'}: expected it once"
+            )
     found = sorted(once.values(), key=lambda one: one.place)
     if data is not None:
         _check_whole(found, data, where)
