@@ -14,7 +14,8 @@ from flashsloth.evaluation.item import Picture
 from flashsloth.evaluation.task import EvaluationError, Task
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 
-BATCH_ROWS = 64
+SHOWN = 120
+"""Characters of a row that an error quotes."""
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
 
 
@@ -31,8 +32,8 @@ def read_json_file(path: Path) -> Any:
         try:
             return json.loads(text)
         except json.JSONDecodeError:
-            return [_line(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    except (UnicodeDecodeError, OSError) as error:
+            return [_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    except (UnicodeDecodeError, OSError, RecursionError) as error:
         raise EvaluationError(f"{path} cannot be read ({error}): copy or download it again") from error
 
 
@@ -60,14 +61,51 @@ def rows_with(rows: Any, keys: Sequence[str], path: Path) -> list[dict[str, Any]
     return rows
 
 
-def parquet_files(folder: Path, columns: Sequence[str]) -> list[Path]:
+def texts(row: dict[str, Any], keys: Sequence[str], where: Path) -> list[str]:
+    """Values of a row that must be texts.
+
+    Raises:
+        EvaluationError: for the first that is not.
+    """
+    for key in keys:
+        if not isinstance(row.get(key), str):
+            shown = repr(row)[:SHOWN]
+            raise EvaluationError(f"{where}: {key} is {row.get(key)!r:.80}, expected a text, in the row {shown}")
+    return [row[key] for key in keys]
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """A file or folder by its name: in a folder, or up to two folders below.
+
+    Raises:
+        EvaluationError: where two are equally near.
+    """
+    for pattern in (name, f"*/{name}", f"*/*/{name}"):
+        if found := sorted(folder.glob(pattern)):
+            if len(found) > 1:
+                raise EvaluationError(f"{folder} has {found[0]} and {found[1]}: name the folder of the one to take")
+            return found[0]
+    return None
+
+
+def parquet_files(
+    folder: Path, columns: Sequence[str], split: str | None = None, config: str | None = None
+) -> list[Path]:
     """Parquet files below a folder that have all of some columns, in the order of their names.
+
+    Args:
+        folder: is searched, with all below it.
+        columns: that a file needs.
+        split, config: of the hub's names, `config/split-00000-of-00001.parquet`; files named otherwise are taken only
+            where none is named so.
 
     Raises:
         EvaluationError: where there are Parquet files and pyarrow is missing, or one is cut.
     """
     files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
-    return [path for path in files if set(columns) <= set(_parquet(path).schema_arrow.names)]
+    files = [path for path in files if set(columns) <= set(_parquet(path).schema_arrow.names)]
+    files = [path for path in files if config in path.relative_to(folder).parts] or files
+    return [path for path in files if path.name.startswith(f"{split}-")] or files
 
 
 def parquet_rows(
@@ -94,6 +132,8 @@ def parquet_rows(
 def _reader(path: Path, group: int, number: int, name: str) -> Callable[[], bytes]:
     def read() -> bytes:
         found = _pictures_of(path, group, name)[number]
+        if isinstance(found, list) and len(found) == 1:
+            [found] = found
         content = found.get("bytes") if isinstance(found, dict) else found
         if not isinstance(content, bytes):
             raise EvaluationError(f"{path}: {name} of row {number + 1} of group {group + 1} holds no encoded picture")

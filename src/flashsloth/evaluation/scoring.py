@@ -74,12 +74,13 @@ def score(task: Task, predictions: Sequence[Prediction]) -> tuple[Summary, list[
     """Score predictions.
 
     Raises:
-        EvaluationError: without any.
+        EvaluationError: without any; where one lacks what the task needs.
     """
     if not predictions:
         raise EvaluationError(f"there are no answers to {task.settings.title}: nothing can be scored")
     grouped: dict[str, list[Prediction]] = defaultdict(list)
     for one in predictions:
+        _check_truth(task, one)
         grouped[one.group].append(one)
     scored = task.score_all(list(grouped.values()))
     unjudged = sum(one.value is None for one in scored)
@@ -94,6 +95,15 @@ def score(task: Task, predictions: Sequence[Prediction]) -> tuple[Summary, list[
     judged = sum(any(one.judgements for one in group.predictions) for group in scored)
     counted = len(predictions), len(scored), pictures
     return Summary(settings.task, settings.preset, *counted, figures, unjudged, judged), scored
+
+
+def _check_truth(task: Task, one: Prediction) -> None:
+    for name, kind in task.truths:
+        if not isinstance(one.truth.get(name), kind):
+            raise EvaluationError(
+                f"the truth of {one.id!r} has {name} {one.truth.get(name)!r}, expected {kind.__name__}: are these "
+                f"answers to {task.settings.title}?"
+            )
 
 
 def _figures(

@@ -45,6 +45,7 @@ class TaskSettings:
         lmms_task: its name in lmms-eval.
         dataset, config, split: where the hub has it.
         size: questions of that split that count.
+        style: how the parts of a question become its text, where there are several ways; the task knows them.
         before, after: what stands before and after the question in the prompt.
         after_open: the same after, for questions without options; None where all have, or none.
         max_tokens, temperature: of an answer.
@@ -63,6 +64,7 @@ class TaskSettings:
     config: str | None = None
     split: str
     size: int
+    style: str = ""
     before: str = ""
     after: str = ""
     after_open: str | None = None
@@ -83,13 +85,13 @@ TABLE: tuple[TaskSettings, ...] = (
     ),
     TaskSettings(
         task="mme", title="MME", lmms_task="mme", dataset="lmms-lab/MME", split="test", size=2374,
-        after=WORD_OR_PHRASE, max_tokens=16, scorer="yes or no in its first word", metric="total",
+        style="as stored", after=WORD_OR_PHRASE, max_tokens=16, scorer="yes or no in four characters", metric="total",
         paper=1702.0, paper_hd=1745.0,
     ),
     TaskSettings(
         task="mmbench", title="MMBench", lmms_task="mmbench_en_dev", dataset="lmms-lab/MMBench", config="en",
-        split="dev", size=4377, after=LETTER, max_tokens=1024, scorer="circular", judge="gpt-3.5-turbo",
-        metric="circular", paper=73.0, paper_hd=75.7,
+        split="dev", size=4329, style="several options", after=LETTER, max_tokens=1024, scorer="circular",
+        judge="gpt-3.5-turbo", metric="circular", paper=73.0, paper_hd=75.7,
     ),
     TaskSettings(
         task="mmvet", title="MM-Vet", lmms_task="mmvet", dataset="lmms-lab/MMVet", split="test", size=218,
@@ -123,8 +125,8 @@ TABLE: tuple[TaskSettings, ...] = (
     ),
     TaskSettings(
         task="textvqa", title="TextVQA", lmms_task="textvqa_val", dataset="lmms-lab/textvqa", split="validation",
-        size=5000, after=WORD_OR_PHRASE, max_tokens=NOT_SET, scorer="VQA accuracy", metric="accuracy",
-        paper=64.6, paper_hd=71.0,
+        size=5000, style="question", after=WORD_OR_PHRASE, max_tokens=NOT_SET, scorer="VQA accuracy",
+        metric="accuracy", paper=64.6, paper_hd=71.0,
     ),
     TaskSettings(
         task="ai2d", title="AI2D", lmms_task="ai2d", dataset="lmms-lab/ai2d", split="test", size=3088,
@@ -158,11 +160,11 @@ IN_LMMS: dict[str, dict[str, Any]] = {
 LMMS_OWNER = "lmms-lab-encoder/"
 """Owner in 0.7.3 of what was `lmms-lab/`."""
 IN_LLAVA: dict[str, dict[str, Any]] = {
-    "pope": {"size": 8910, "max_tokens": 1024, "scorer": "yes or no somewhere", "metric": "f1"},
-    "mme": {"max_tokens": 1024},
-    "mmbench": {"scorer": "circular, letter"},
+    "pope": {"size": 8910, "max_tokens": 1024, "scorer": "yes or no somewhere", "metric": "mean f1"},
+    "mme": {"max_tokens": 1024, "style": "stripped", "scorer": "MME's own"},
+    "mmbench": {"size": 4377, "style": "a line each"},
     "gqa": {"max_tokens": 1024, "scorer": "GQA's own"},
-    "textvqa": {"max_tokens": 1024, "scorer": "VQA accuracy, with OCR tokens"},
+    "textvqa": {"max_tokens": 1024, "style": "question and OCR tokens"},
 }
 """What LLaVA's scripts have otherwise, for the tasks that they have."""
 

@@ -50,10 +50,12 @@ class Task(ABC):
     Attributes:
         files: the layout of its publishers, for an error that names it.
         columns: of the hub's Parquet files; any Parquet file that has them is taken.
+        truths: what a prediction's truth must hold to be scored.
     """
 
     files: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
+    truths: ClassVar[tuple[tuple[str, type], ...]] = ()
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -82,6 +84,17 @@ class Task(ABC):
     def score_all(self, groups: Sequence[Sequence[Prediction]]) -> list[Scored]:
         """Every group's counts; a task that draws where nothing was understood overrides this."""
         return [self.score(group) for group in groups]
+
+
+def only(group: Sequence[Prediction]) -> Prediction:
+    """The prediction of a group that holds just one.
+
+    Raises:
+        EvaluationError: where there are more.
+    """
+    if len(group) != 1:
+        raise EvaluationError(f"{group[0].id!r} has {len(group)} answers, expected one: the predictions are mixed up")
+    return group[0]
 
 
 def share(part: Any, whole: Any) -> Any:
