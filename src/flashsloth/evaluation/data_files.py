@@ -5,15 +5,17 @@ In: a folder. Out: rows, and pictures that are read when they are needed. Parque
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flashsloth.evaluation.item import Picture
 from flashsloth.evaluation.task import EvaluationError, Task
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 
+T = TypeVar("T")
 SHOWN = 120
 """Characters of a row that an error quotes."""
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
@@ -86,6 +88,25 @@ def find_file(folder: Path, name: str) -> Path | None:
                 raise EvaluationError(f"{folder} has {found[0]} and {found[1]}: name the folder of the one to take")
             return found[0]
     return None
+
+
+def value_of(row: Mapping[str, Any], name: str, kind: type[T], where: object) -> T:
+    """A row's value, of the type that it must have.
+
+    Raises:
+        EvaluationError: naming what was found, and `where`.
+    """
+    value = row.get(name)
+    if not isinstance(value, kind):
+        shown = repr(row)[:SHOWN]
+        raise EvaluationError(f"{where}: {name} is {value!r:.80}, expected {kind.__name__}, in the row {shown}")
+    return value
+
+
+def picture_digest(picture: Picture) -> str:
+    """A name for a picture that has none: of its encoded bytes."""
+    content = picture() if callable(picture) else picture.read_bytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def parquet_files(
@@ -184,7 +205,8 @@ def find_picture(folder: Path, name: str) -> Path:
 
 def no_data(task: Task, folder: Path) -> EvaluationError:
     """The error of a folder with neither layout."""
+    own = f"{task.files}; or " if task.files else ""
+    columns = ", ".join(task.columns)
     return EvaluationError(
-        f"{folder} has no data of {task.settings.title}: expected {task.files}; or Parquet files with the columns "
-        f"{', '.join(task.columns)}"
+        f"{folder} has no data of {task.settings.title}: expected {own}Parquet files with the columns {columns}"
     )

@@ -28,6 +28,8 @@ class Item:
         truth: what scoring needs, as JSON holds it.
         group: items that only count together share it (MMBench's turned questions, MME's pairs).
         picture: items about one picture share it: they go to one process, and are drawn together for intervals.
+        parts: where pictures stand between texts, those texts, and None for the next picture; empty where all pictures
+            stand before `prompt`.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Item:
     truth: dict[str, Any]
     group: str
     picture: str
+    parts: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)

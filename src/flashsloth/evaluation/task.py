@@ -48,16 +48,24 @@ class Task(ABC):
         settings: its row of the table, for a preset.
 
     Attributes:
-        files: the layout of its publishers, for an error that names it.
+        files: the layout of its publishers, for an error that names it; empty where they publish Parquet alone.
         columns: of the hub's Parquet files; any Parquet file that has them is taken.
         truths: what a prediction's truth must hold to be scored.
+        scorers: the rules that it knows, by the names that `settings.scorer` has; empty where they are not checked.
+
+    Raises:
+        EvaluationError: for rules that it does not know.
     """
 
     files: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     truths: ClassVar[tuple[tuple[str, type], ...]] = ()
+    scorers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: TaskSettings) -> None:
+        if self.scorers and settings.scorer not in self.scorers:
+            expected = ", ".join(map(repr, self.scorers))
+            raise EvaluationError(f"{settings.title} cannot be scored by {settings.scorer!r}; expected {expected}")
         self.settings = settings
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flashsloth.evaluation.settings import PAPER, SettingsError, settings_of
 from flashsloth.evaluation.task import Task
 from flashsloth.evaluation.tasks.pope import Pope
@@ -11,13 +13,21 @@ CLASSES: dict[str, type[Task]] = {
 }
 
 
-def make_task(name: str, preset: str = PAPER) -> Task:
+def make_task(name: str, preset: str = PAPER, scorer: str | None = None) -> Task:
     """A benchmark by its name.
+
+    Args:
+        name: of its row in the table.
+        preset: see `settings_of`.
+        scorer: other rules than the preset's; see `Task.scorers`.
 
     Raises:
         SettingsError: where there is none, or not in this preset.
+        EvaluationError: where it does not know the rules.
     """
     settings = settings_of(name, preset)
+    if scorer is not None:
+        settings = replace(settings, scorer=scorer)
     if name not in CLASSES:
         raise SettingsError(f"{name} has no reader")
     return CLASSES[name](settings)
