@@ -42,6 +42,9 @@ def score(
     preset: Annotated[
         str | None, typer.Option("--preset", help="Count by these rules; without it, by those that were asked with.")
     ] = None,
+    scorer: Annotated[
+        str | None, typer.Option("--scorer", metavar="RULES", help="Count by other rules than the preset's.")
+    ] = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
     judge_times: JudgeTimes = 1,
@@ -62,7 +65,7 @@ def score(
     from flashsloth.evaluation.tasks import make_task
 
     header, predictions, twice = read_files(files)
-    task = make_task(header["task"], preset or header["preset"])
+    task = make_task(header["task"], preset or header["preset"], scorer)
     where = " and ".join(map(str, files))
     if data is not None:
         items = list(make_task(header["task"], header["preset"]).read(data))
@@ -154,6 +157,7 @@ def _facts(report: Report) -> list[str]:
     found = [
         f"{report.model}, beside the paper's {report.paper_model}",
         f"{summary.items:,} questions about {summary.pictures:,} pictures",
+        f"counted by: {summary.scorer}",
     ]
     if report.seconds is not None:
         found.append(f"{report.seconds:.3g} s an answer")

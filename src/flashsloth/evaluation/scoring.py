@@ -49,6 +49,7 @@ class Summary:
         figures: all of them; the first is the score.
         unjudged: groups that nobody has judged.
         judged: groups that a judge said something of.
+        scorer: by which rules.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Summary:
     figures: tuple[Figure, ...]
     unjudged: int
     judged: int = 0
+    scorer: str = ""
 
     @property
     def score(self) -> Figure:
@@ -94,7 +96,7 @@ def score(task: Task, predictions: Sequence[Prediction]) -> tuple[Summary, list[
     settings = task.settings
     judged = sum(any(one.judgements for one in group.predictions) for group in scored)
     counted = len(predictions), len(scored), pictures
-    return Summary(settings.task, settings.preset, *counted, figures, unjudged, judged), scored
+    return Summary(settings.task, settings.preset, *counted, figures, unjudged, judged, settings.scorer), scored
 
 
 def _check_truth(task: Task, one: Prediction) -> None:
