@@ -16,6 +16,8 @@ from flashsloth.evaluation.task import EvaluationError, Task
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 
 T = TypeVar("T")
+DEFAULT_CONFIG = "data"
+"""The folder where the hub has the files of a data set without configs."""
 SHOWN = 120
 """Characters of a row that an error quotes."""
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
@@ -63,17 +65,13 @@ def rows_with(rows: Any, keys: Sequence[str], path: Path) -> list[dict[str, Any]
     return rows
 
 
-def texts(row: dict[str, Any], keys: Sequence[str], where: Path) -> list[str]:
+def texts(row: Mapping[str, Any], keys: Sequence[str], where: Path) -> list[str]:
     """Values of a row that must be texts.
 
     Raises:
         EvaluationError: for the first that is not.
     """
-    for key in keys:
-        if not isinstance(row.get(key), str):
-            shown = repr(row)[:SHOWN]
-            raise EvaluationError(f"{where}: {key} is {row.get(key)!r:.80}, expected a text, in the row {shown}")
-    return [row[key] for key in keys]
+    return [value_of(row, key, str, where) for key in keys]
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -125,14 +123,23 @@ def parquet_files(
     """
     files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
     files = [path for path in files if set(columns) <= set(_parquet(path).schema_arrow.names)]
-    files = [path for path in files if config in path.relative_to(folder).parts] or files
+    files = [path for path in files if (config or DEFAULT_CONFIG) in path.relative_to(folder).parts] or files
     return [path for path in files if path.name.startswith(f"{split}-")] or files
+
+
+class Pictures(dict[str, Picture]):
+    """A row's pictures by their columns; asking for one that is not there is an error in plain words."""
+
+    def __missing__(self, name: str) -> Picture:
+        raise EvaluationError(f"a row has no picture in its column {name}, only in {', '.join(self) or 'none'}")
 
 
 def parquet_rows(
     files: Sequence[Path], pictures: Sequence[str], columns: Sequence[str]
-) -> Iterator[tuple[dict[str, Any], dict[str, Picture]]]:
+) -> Iterator[tuple[dict[str, Any], Pictures]]:
     """(values, pictures) of each row; values have no pictures' bytes, which are read when they are asked for.
+
+    A row's pictures are those that it has: a column that is empty there is not among them.
 
     Args:
         files: Parquet files.
@@ -146,8 +153,18 @@ def parquet_rows(
         shown = [name for name in pictures if name in names]
         for group in range(file.num_row_groups):
             values = file.read_row_group(group, columns=wanted).to_pylist()
+            there = {name: _has_picture(file, group, name) for name in shown}
             for number, row in enumerate(values):
-                yield row, {name: _reader(path, group, number, name) for name in shown}
+                yield row, Pictures({name: _reader(path, group, number, name) for name in shown if there[name][number]})
+
+
+def _has_picture(file: Any, group: int, name: str) -> list[bool]:
+    """Of each row, without reading the pictures: by what lies beside their bytes."""
+    leaves = [file.schema.column(number).path for number in range(len(file.schema.names))]
+    beside = [path for path in leaves if path.startswith(f"{name}.") and not path.endswith(".bytes")]
+    if not beside:
+        return [True] * file.metadata.row_group(group).num_rows
+    return [one is not None for one in file.read_row_group(group, columns=beside[:1]).column(0).to_pylist()]
 
 
 def _reader(path: Path, group: int, number: int, name: str) -> Callable[[], bytes]:

@@ -6,10 +6,22 @@ from dataclasses import replace
 
 from flashsloth.evaluation.settings import PAPER, SettingsError, settings_of
 from flashsloth.evaluation.task import Task
+from flashsloth.evaluation.tasks.gqa import Gqa
+from flashsloth.evaluation.tasks.mmbench import MmBench
+from flashsloth.evaluation.tasks.mme import Mme
 from flashsloth.evaluation.tasks.pope import Pope
+from flashsloth.evaluation.tasks.scienceqa import ScienceQa
+from flashsloth.evaluation.tasks.seedbench import SeedBench
+from flashsloth.evaluation.tasks.textvqa import TextVqa
 
 CLASSES: dict[str, type[Task]] = {
     "pope": Pope,
+    "mme": Mme,
+    "mmbench": MmBench,
+    "seedbench": SeedBench,
+    "gqa": Gqa,
+    "scienceqa": ScienceQa,
+    "textvqa": TextVqa,
 }
 
 

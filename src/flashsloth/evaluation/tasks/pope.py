@@ -54,6 +54,7 @@ class Pope(Task):
     files = "coco_pope_random.json, coco_pope_popular.json and coco_pope_adversarial.json beside val2014/"
     columns = ("question", "answer", "image_source", "image", "category")
     truths = (("category", str), ("label", str))
+    scorers = tuple(RULES)
 
     def read(self, folder: Path) -> Iterator[Item]:
         """See :class:`Task`."""
