@@ -279,7 +279,7 @@ def _check_features(model: Any, encoder: VisionBackbone) -> None:
     if states.ndim != 3 or states.shape[1] < wanted[0] or states.shape[2] != wanted[1]:
         raise CreateError(
             f"{encoder.name}: a picture becomes {list(states.shape)}, expected [1, {wanted[0]} or more, {wanted[1]}]: "
-            f"it is no ViT-like encoder"
+            f"it is not a ViT-like encoder"
         )
 
 

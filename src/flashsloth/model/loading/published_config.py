@@ -176,7 +176,7 @@ def _vision_config(folder: Path, flat: dict[str, Any], shapes: Shapes) -> dict[s
     heads = _KNOWN_VISION_HEADS.get(width)
     if grid * grid != patches or heads is None:
         raise CheckpointError(
-            f"{folder}: an encoder of width {width} with {patches} positions is no SigLIP known here: put its "
+            f"{folder}: an encoder of width {width} with {patches} positions is not a SigLIP known here: put its "
             f"configuration beside the weights as {VISION_CONFIG}, or pass vision_config"
         )
     layers = {int(match[1]) for name in shapes if (match := _STORED_LAYER.match(name))}
