@@ -110,8 +110,8 @@ TABLE: tuple[TaskSettings, ...] = (
     ),
     TaskSettings(
         task="mathvista", title="MathVista", lmms_task="mathvista_testmini_format", dataset="AI4Math/MathVista",
-        split="testmini", size=1000, max_tokens=1024, scorer="extracted, then equal", judge="gpt-3.5-turbo",
-        metric="accuracy", paper=42.5, paper_hd=40.6,
+        split="testmini", size=1000, style="format", max_tokens=1024, scorer="extracted, then equal",
+        judge="gpt-3.5-turbo", metric="accuracy", paper=42.5, paper_hd=40.6,
     ),
     TaskSettings(
         task="gqa", title="GQA", lmms_task="gqa", dataset="lmms-lab/GQA", config="testdev_balanced_instructions",

@@ -6,10 +6,17 @@ from dataclasses import replace
 
 from flashsloth.evaluation.settings import PAPER, SettingsError, settings_of
 from flashsloth.evaluation.task import Task
+from flashsloth.evaluation.tasks.ai2d import Ai2d
+from flashsloth.evaluation.tasks.chartqa import ChartQa
+from flashsloth.evaluation.tasks.docvqa import DocVqa
 from flashsloth.evaluation.tasks.gqa import Gqa
+from flashsloth.evaluation.tasks.mathvista import MathVista
 from flashsloth.evaluation.tasks.mmbench import MmBench
 from flashsloth.evaluation.tasks.mme import Mme
+from flashsloth.evaluation.tasks.mmmu import Mmmu
+from flashsloth.evaluation.tasks.mmvet import MmVet
 from flashsloth.evaluation.tasks.pope import Pope
+from flashsloth.evaluation.tasks.realworldqa import RealWorldQa
 from flashsloth.evaluation.tasks.scienceqa import ScienceQa
 from flashsloth.evaluation.tasks.seedbench import SeedBench
 from flashsloth.evaluation.tasks.textvqa import TextVqa
@@ -18,10 +25,17 @@ CLASSES: dict[str, type[Task]] = {
     "pope": Pope,
     "mme": Mme,
     "mmbench": MmBench,
+    "mmvet": MmVet,
     "seedbench": SeedBench,
+    "mmmu": Mmmu,
+    "mathvista": MathVista,
     "gqa": Gqa,
     "scienceqa": ScienceQa,
     "textvqa": TextVqa,
+    "ai2d": Ai2d,
+    "chartqa": ChartQa,
+    "docvqa": DocVqa,
+    "realworldqa": RealWorldQa,
 }
 
 
