@@ -74,6 +74,16 @@ def texts(row: Mapping[str, Any], keys: Sequence[str], where: Path) -> list[str]
     return [value_of(row, key, str, where) for key in keys]
 
 
+def id_of(row: Mapping[str, Any], key: str, where: Path) -> str:
+    """A row's id, which is a text in one layout and a number in another.
+
+    Raises:
+        EvaluationError: where it is neither.
+    """
+    value = row.get(key)
+    return str(value) if type(value) is int else value_of(row, key, str, where)
+
+
 def find_file(folder: Path, name: str) -> Path | None:
     """A file or folder by its name: in a folder, or up to two folders below.
 
@@ -152,19 +162,19 @@ def parquet_rows(
         wanted = [name for name in columns if name in names]
         shown = [name for name in pictures if name in names]
         for group in range(file.num_row_groups):
-            values = file.read_row_group(group, columns=wanted).to_pylist()
-            there = {name: _has_picture(file, group, name) for name in shown}
+            values = _read_group(file, path, group, wanted).to_pylist()
+            there = {name: _has_picture(file, path, group, name) for name in shown}
             for number, row in enumerate(values):
                 yield row, Pictures({name: _reader(path, group, number, name) for name in shown if there[name][number]})
 
 
-def _has_picture(file: Any, group: int, name: str) -> list[bool]:
+def _has_picture(file: Any, path: Path, group: int, name: str) -> list[bool]:
     """Of each row, without reading the pictures: by what lies beside their bytes."""
     leaves = [file.schema.column(number).path for number in range(len(file.schema.names))]
-    beside = [path for path in leaves if path.startswith(f"{name}.") and not path.endswith(".bytes")]
+    beside = [leaf for leaf in leaves if leaf.startswith(f"{name}.") and not leaf.endswith(".bytes")]
     if not beside:
         return [True] * file.metadata.row_group(group).num_rows
-    return [one is not None for one in file.read_row_group(group, columns=beside[:1]).column(0).to_pylist()]
+    return [one is not None for one in _read_group(file, path, group, beside[:1]).column(0).to_pylist()]
 
 
 def _reader(path: Path, group: int, number: int, name: str) -> Callable[[], bytes]:
@@ -180,17 +190,26 @@ def _reader(path: Path, group: int, number: int, name: str) -> Callable[[], byte
     return read
 
 
-_last: dict[tuple[Path, int, str], list[Any]] = {}
+_last: dict[tuple[Path, int, int, str], list[Any]] = {}
 
 
 def _pictures_of(path: Path, group: int, name: str) -> list[Any]:
     """A column of a row group; the last one of each column is kept, since rows come in their order."""
-    key = path, group, name
+    key = path, path.stat().st_mtime_ns, group, name
     if key not in _last:
-        for other in [one for one in _last if one[2] == name]:
+        for other in [one for one in _last if one[-1] == name]:
             _last.pop(other, None)
-        _last[key] = _parquet(path).read_row_group(group, columns=[name]).column(0).to_pylist()
+        _last[key] = _read_group(_parquet(path), path, group, [name]).column(0).to_pylist()
     return _last[key]
+
+
+def _read_group(file: Any, path: Path, group: int, columns: Sequence[str]) -> Any:
+    import pyarrow
+
+    try:
+        return file.read_row_group(group, columns=list(columns))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise EvaluationError(f"{path}, group {group + 1}, cannot be read ({error}): download it again") from error
 
 
 def _parquet(path: Path) -> Any:
@@ -215,9 +234,12 @@ def find_picture(folder: Path, name: str) -> Path:
         EvaluationError: where there is none.
     """
     for ending in ("", *PICTURE_ENDINGS):
-        if (path := folder / f"{name}{ending}").is_file():
-            return path
-    raise EvaluationError(f"{folder} has no picture {name}: put the benchmark's pictures there")
+        try:
+            if (path := folder / f"{name}{ending}").is_file():
+                return path
+        except OSError:  # no file can have such a name
+            break
+    raise EvaluationError(f"{folder} has no picture {name!r:.80}: put the benchmark's pictures there")
 
 
 def no_data(task: Task, folder: Path) -> EvaluationError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashsloth.evaluation.data_files import no_data, parquet_files, parquet_rows, picture_digest, texts
+from flashsloth.evaluation.data_files import id_of, no_data, parquet_files, parquet_rows, picture_digest, texts
 from flashsloth.evaluation.item import Item, Prediction, Scored
 from flashsloth.evaluation.task import EvaluationError, JudgeRequest, Task, share
 from flashsloth.evaluation.tsv_file import tsv_rows
@@ -20,6 +20,7 @@ LETTERS, NONE_OF_THEM = "ABCD", "E"
 TURNED = 1_000_000
 """Added to a question's index once for each turn."""
 COLUMNS = ("index", "question", "hint", "answer", *LETTERS)
+MAY_BE_EMPTY = ("hint", *LETTERS)
 MISSING = {"", "nan"}
 """What stands where there is no hint or option."""
 WRAPPINGS = (
@@ -112,7 +113,8 @@ class MmBench(Task):
             for row, pictures in parquet_rows(files, ["image"], COLUMNS):
                 shown = pictures["image"]
                 assert callable(shown)
-                yield {name: "nan" if value is None else value for name, value in row.items()}, shown
+                empty = {name: "" for name in MAY_BE_EMPTY if row[name] is None}
+                yield {**row, **empty}, shown
         else:
             raise no_data(self, folder)
 
@@ -124,10 +126,10 @@ class MmBench(Task):
                 f"{folder}: question {row['index']} has the answer {answer!r}, expected one of {', '.join(options)}: "
                 "is it the dev split?"
             )
-        try:
-            index = int(row["index"])
-        except ValueError as error:
-            raise EvaluationError(f"{folder}: index is {row['index']!r}, expected a whole number") from error
+        name = id_of(row, "index", folder)
+        if not name.isdecimal():
+            raise EvaluationError(f"{folder}: index is {name!r:.80}, expected a whole number")
+        index = int(name)
         asked = STYLES[self.settings.style]("" if hint in MISSING else hint, question, options)
         prompt = f"{self.settings.before}{asked}{self.settings.after}"
         truth = {"answer": answer, "options": options, "question": question}

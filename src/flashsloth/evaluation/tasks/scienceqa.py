@@ -101,7 +101,8 @@ class ScienceQa(Task):
             if not isinstance(row, dict):
                 raise EvaluationError(f"{path} has no question {name!r}, which {splits} names")
             if row.get("image"):
-                yield *ask(row, path), find_picture(self._pictures(folder) / name, *texts(row, ["image"], path))
+                pictures = self._pictures(folder, path) / name
+                yield *ask(row, path), find_picture(pictures, *texts(row, ["image"], path))
 
     def _llava(self, folder: Path, path: Path) -> Iterator[tuple[str, str, Picture]]:
         for row in rows_with(read_json_file(path), ("id", "conversations"), path):
@@ -109,15 +110,17 @@ class ScienceQa(Task):
                 continue
             turns = rows_with(row["conversations"], ("from", "value"), path)
             said = [texts(turn, ["value"], path)[0] for turn in turns]
-            if len(said) != 2 or said[1] not in LETTERS:
+            if len(said) != 2 or said[1] not in tuple(LETTERS):
                 raise EvaluationError(
                     f"{path}: question {row['id']} has the turns {said!r:.80}, expected it and a letter"
                 )
-            picture = find_picture(self._pictures(folder), *texts(row, ["image"], path))
+            picture = find_picture(self._pictures(folder, path), *texts(row, ["image"], path))
             yield said[0].removeprefix(PICTURE_LINE).removesuffix(PICTURE_LINE.strip()).strip(), said[1], picture
 
-    def _pictures(self, folder: Path) -> Path:
-        return next((folder / name for name in PICTURES if (folder / name).is_dir()), folder / PICTURES[0])
+    def _pictures(self, folder: Path, questions: Path) -> Path:
+        """The folder of pictures, in the data's folder or beside the questions."""
+        places = [place / name for place in (folder, questions.parent) for name in PICTURES]
+        return next((place for place in places if place.is_dir()), places[0])
 
     def score(self, group: Sequence[Prediction]) -> Scored:
         """See :class:`Task`."""
@@ -141,7 +144,7 @@ def ask(row: Mapping[str, Any], where: Path) -> tuple[str, str]:
     choices, answer = row.get("choices"), row.get("answer")
     if not isinstance(choices, list) or not all(isinstance(one, str) for one in choices):
         raise EvaluationError(f"{where}: choices is {choices!r:.80}, expected a list of texts")
-    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+    if not isinstance(answer, int) or not 0 <= answer < len(choices) <= len(LETTERS):
         raise EvaluationError(f"{where}: answer is {answer!r}, expected a number from 0 to {len(choices) - 1}")
     context = f"Context: {hint}\n" if hint else ""
     options = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False))

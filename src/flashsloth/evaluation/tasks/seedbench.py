@@ -14,6 +14,7 @@ from typing import Any
 from flashsloth.evaluation.data_files import (
     find_file,
     find_picture,
+    id_of,
     no_data,
     parquet_files,
     parquet_rows,
@@ -51,14 +52,16 @@ class SeedBench(Task):
         """See :class:`Task`."""
         times: Counter[str] = Counter()
         for row, find in self._rows(folder):
-            if row["data_type"] != IMAGE:
+            question, *choices, answer, picture, kind = texts(row, KEYS, folder)
+            if kind not in KINDS:
+                raise EvaluationError(f"{folder}: data_type is {kind!r:.80}, expected {' or '.join(KINDS)}")
+            if kind == VIDEO:
                 continue
-            question, *choices, answer, picture, _ = texts(row, KEYS, folder)
-            if answer not in LETTERS:
+            if answer not in tuple(LETTERS):
                 raise EvaluationError(
                     f"{folder}: question {row['question_id']} has the answer {answer!r}, not a letter"
                 )
-            name = str(row["question_id"])
+            name = id_of(row, "question_id", folder)
             times[name] += 1
             if times[name] > 1:
                 name = f"{name}#{times[name]}"

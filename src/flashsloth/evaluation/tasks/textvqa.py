@@ -13,6 +13,7 @@ from typing import Any
 from flashsloth.evaluation.data_files import (
     find_file,
     find_picture,
+    id_of,
     no_data,
     parquet_files,
     parquet_rows,
@@ -59,7 +60,8 @@ class TextVqa(Task):
     def _tokens(self, folder: Path) -> dict[str, Any]:
         """Words in each picture, by its id."""
         if path := find_file(folder, OCR):
-            return {row["image_id"]: row["ocr_tokens"] for row in rows_in_data(path, ("image_id", "ocr_tokens"))}
+            found = rows_in_data(path, ("image_id", "ocr_tokens"))
+            return {texts(row, ["image_id"], path)[0]: row["ocr_tokens"] for row in found}
         if path := find_file(folder, LLAVA_QUESTIONS):
             rows = rows_with(read_json_file(path), ("question_id", "text"), path)
             asked = [texts(row, ("question_id", "text"), path) for row in rows]
@@ -83,7 +85,7 @@ class TextVqa(Task):
                 raise EvaluationError(f"{where}: there are no OCR tokens of picture {source}, which the prompt needs")
             reference = REFERENCE + ", ".join(tokens)
         prompt = f"{self.settings.before}{question.capitalize()}{reference}{self.settings.after}"
-        name = str(row["question_id"])
+        name = id_of(row, "question_id", where)
         return Item(name, prompt, (picture,), {"answers": answers}, name, source)
 
     def score(self, group: Sequence[Prediction]) -> Scored:
