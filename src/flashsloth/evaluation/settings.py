@@ -5,7 +5,7 @@ here and nowhere else.
 
     paper        the published copy of lmms-eval (codefanw/FlashSloth 881445a, `lmms_eval/tasks`)
     lmms-0.7.3   lmms-eval 0.7.3, from PyPI
-    llava        LLaVA's own scripts (haotian-liu/LLaVA c121f04), for the five tasks that the published code runs so
+    llava        LLaVA's scripts as the published code has them (`scripts/eval`, `flashsloth/eval`), for five tasks
 
 The paper does not say which of the two harnesses gave which figure. Figures are the paper's, table 1.
 """
@@ -28,7 +28,7 @@ STEP_BY_STEP = (
     "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
 )
 NOT_SET = 2000
-"""What the published adapter took where a task sets no limit."""
+"""What the published adapter took where a task sets no limit, and `model_vqa_loader.py` where its scripts set none."""
 
 
 class SettingsError(FlashSlothError, ValueError):
@@ -160,11 +160,11 @@ IN_LMMS: dict[str, dict[str, Any]] = {
 LMMS_OWNER = "lmms-lab-encoder/"
 """Owner in 0.7.3 of what was `lmms-lab/`."""
 IN_LLAVA: dict[str, dict[str, Any]] = {
-    "pope": {"size": 8910, "max_tokens": 1024, "scorer": "yes or no somewhere", "metric": "mean f1"},
-    "mme": {"max_tokens": 1024, "style": "stripped", "scorer": "MME's own"},
+    "pope": {"size": 8910, "max_tokens": NOT_SET, "scorer": "yes or no somewhere", "metric": "mean f1"},
+    "mme": {"max_tokens": NOT_SET, "style": "stripped", "scorer": "MME's own"},
     "mmbench": {"size": 4377, "style": "a line each"},
-    "gqa": {"max_tokens": 1024, "scorer": "GQA's own"},
-    "textvqa": {"max_tokens": 1024, "style": "question and OCR tokens"},
+    "gqa": {"max_tokens": NOT_SET, "scorer": "GQA's own"},
+    "textvqa": {"max_tokens": NOT_SET, "style": "question and OCR tokens"},
 }
 """What LLaVA's scripts have otherwise, for the tasks that they have."""
 
