@@ -13,6 +13,8 @@ import pytest
 from drawn_benchmarks import LAYOUTS, picture
 from PIL import Image
 
+import flashsloth
+from flashsloth.evaluation.answerer import FlashSlothAnswerer, Reply
 from flashsloth.evaluation.item import Item, Prediction
 from flashsloth.evaluation.scoring import score
 from flashsloth.evaluation.settings import LLAVA, LMMS, PAPER, SettingsError, settings_of
@@ -28,6 +30,15 @@ GOLDEN_SCORES = {
     "mme": ("mme", "yes"),
     "pope": ("pope", "yes"),
 }
+
+
+ASKED = 4
+"""Of a drawn benchmark, by a model."""
+
+
+@pytest.fixture(scope="module")
+def sloth() -> flashsloth.FlashSloth:
+    return flashsloth.load(device="cpu")
 
 
 def read(task: Task, folder: Path) -> list[Item]:
@@ -306,3 +317,16 @@ def test_llavas_science_questions_are_read(tmp_path: Path) -> None:
     ]
     assert len(items) == 2017
     assert sorted((item.prompt, item.truth["answer"]) for item in items) == sorted(asked)
+
+
+@pytest.mark.parametrize(("name", "layout"), DRAWN)
+def test_a_model_sees_every_layouts_pictures(
+    name: str, layout: str, tmp_path: Path, sloth: flashsloth.FlashSloth
+) -> None:
+    items = read_layout(tmp_path, name, layout)[:ASKED]
+    settings = replace(settings_of(name), max_tokens=2)
+    answers = dict(FlashSlothAnswerer(sloth, "digest").answers(items, settings, seed=0))
+    replies = [answers[place] for place in range(len(items))]
+    assert all(isinstance(one, Reply) for one in replies), replies
+    predictions = [predict(item, answers[place].text, "E") for place, item in enumerate(items)]
+    assert score(make_task(name), predictions)[0].items == len(items)
