@@ -49,6 +49,8 @@ def test_the_papers_figures_and_sizes() -> None:
 def test_judges() -> None:
     judges = {row.task: row.judge for row in TABLE if row.judge is not None}
     assert judges == {"mmvet": "gpt-4", "mmbench": "gpt-3.5-turbo", "mathvista": "gpt-3.5-turbo"}
+    for task in ("pope", *judges):
+        assert settings_of(task, LMMS).judge == ("gpt-4o-2024-11-20" if task in judges else None)
 
 
 def test_llavas_settings() -> None:

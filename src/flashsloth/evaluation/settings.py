@@ -150,9 +150,13 @@ TABLE: tuple[TaskSettings, ...] = (
 """The paper's benchmarks in its order, as the published copy of lmms-eval has them."""
 TASKS: dict[str, TaskSettings] = {row.task: row for row in TABLE}
 
+LMMS_JUDGE = "gpt-4o-2024-11-20"
+"""Of 0.7.3, where $MODEL_VERSION names no other."""
 IN_LMMS: dict[str, dict[str, Any]] = {
     "mmmu": {"max_tokens": 128, "pictures_first": False},
-    "mathvista": {"max_tokens": 16384},
+    "mathvista": {"max_tokens": 16384, "judge": LMMS_JUDGE},
+    "mmbench": {"judge": LMMS_JUDGE},
+    "mmvet": {"judge": LMMS_JUDGE},
     "scienceqa": {"scorer": "begins with the letter"},
     "realworldqa": {"scorer": "letter or equal"},
 }
