@@ -26,24 +26,27 @@ def test_lmms_evals_settings(preset: str) -> None:
         assert ours.temperature == generation.get("temperature", 0), row.task
 
 
-def test_the_papers_figures_and_sizes() -> None:
-    """Table 1 of the paper, FlashSloth and FlashSloth-HD; questions that count."""
-    assert {row.task: (row.paper, row.paper_hd, row.size) for row in TABLE} == {
-        "pope": (86.3, 87.2, 9000),
-        "mme": (1702, 1745, 2374),
-        "mmbench": (73.0, 75.7, 4329),
-        "mmvet": (41.9, 49.0, 218),
-        "seedbench": (68.0, 71.2, 14233),
-        "mmmu": (39.7, 37.8, 900),
-        "mathvista": (42.5, 40.6, 1000),
-        "gqa": (61.1, 62.5, 12578),
-        "scienceqa": (88.6, 91.1, 2017),
-        "textvqa": (64.6, 71.0, 5000),
-        "ai2d": (72.5, 75.3, 3088),
-        "chartqa": (51.0, 69.8, 2500),
-        "docvqa": (48.6, 74.8, 5349),
-        "realworldqa": (54.8, 59.9, 765),
+def test_the_papers_figures() -> None:
+    """Table 1 of the paper, FlashSloth and FlashSloth-HD; questions that count; which of the figures it is."""
+    assert {row.task: (row.title, row.paper, row.paper_hd, row.size, row.metric) for row in TABLE} == {
+        "pope": ("POPE", 86.3, 87.2, 9000, "accuracy"),
+        "mme": ("MME", 1702.0, 1745.0, 2374, "total"),
+        "mmbench": ("MMBench", 73.0, 75.7, 4329, "circular"),
+        "mmvet": ("MM-Vet", 41.9, 49.0, 218, "total"),
+        "seedbench": ("SEED-Bench, images", 68.0, 71.2, 14233, "image"),
+        "mmmu": ("MMMU", 39.7, 37.8, 900, "accuracy"),
+        "mathvista": ("MathVista", 42.5, 40.6, 1000, "accuracy"),
+        "gqa": ("GQA", 61.1, 62.5, 12578, "exact_match"),
+        "scienceqa": ("ScienceQA, pictures", 88.6, 91.1, 2017, "image"),
+        "textvqa": ("TextVQA", 64.6, 71.0, 5000, "accuracy"),
+        "ai2d": ("AI2D", 72.5, 75.3, 3088, "accuracy"),
+        "chartqa": ("ChartQA", 51.0, 69.8, 2500, "relaxed"),
+        "docvqa": ("DocVQA", 48.6, 74.8, 5349, "anls"),
+        "realworldqa": ("RealWorldQA", 54.8, 59.9, 765, "exact_match"),
     }
+    assert [row.task for row in TABLE if not row.pictures_first] == []
+    assert not settings_of("mmmu", LMMS).pictures_first
+    assert settings_of("pope", LLAVA).metric == "mean f1"
 
 
 def test_judges() -> None:

@@ -219,6 +219,23 @@ def test_a_picture_of_gqa_that_the_hubs_other_half_lacks(tmp_path: Path) -> None
     assert "has no picture n1" in refusal("gqa", "hub", tmp_path)
 
 
+def test_llavas_textvqa_needs_words_from_pictures(tmp_path: Path) -> None:
+    LAYOUTS["textvqa"]["llava"](tmp_path)
+    path = tmp_path / "llava_textvqa_val_v051_ocr.jsonl"
+    path.write_text(path.read_text().replace("Reference OCR token", "Words"))
+    assert "has no 'Reference OCR token:'" in refusal("textvqa", "llava", tmp_path)
+    path.unlink()
+    assert "has neither TextVQA_Rosetta_OCR_v0.2_val.json nor" in refusal("textvqa", "llava", tmp_path)
+    read("textvqa", "own", tmp_path)
+
+
+def test_a_question_of_pope_that_is_asked_twice(tmp_path: Path) -> None:
+    LAYOUTS["pope"]["own"](tmp_path)
+    path = tmp_path / "coco_pope_random.json"
+    path.write_text(path.read_text() * 2)
+    assert "twice" in refusal("pope", "own", tmp_path)
+
+
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     for inside in ("a", "b"):
         LAYOUTS["gqa"]["own"](tmp_path / inside)

@@ -77,7 +77,10 @@ class Pope(Task):
                 raise EvaluationError(f"{folder} has no coco_pope_{category}.json, expected it beside the others")
             for row in rows_with(read_json_file(path), ("image", "text", "label"), path):
                 image, question, label = texts(row, ("image", "text", "label"), path)
-                keys[category, image, question.strip()] = label
+                key = category, image, question.strip()
+                if key in keys:
+                    raise EvaluationError(f"{path} asks {key[2]!r} of {image} twice: download it again")
+                keys[key] = label
         if self.settings.preset == LLAVA and (path := find_file(folder, LLAVA_QUESTIONS)):
             keys = self._asked(path, keys)
         val2014 = find_file(folder, PICTURES) or folder / PICTURES

@@ -65,6 +65,8 @@ class TextVqa(Task):
         if path := find_file(folder, LLAVA_QUESTIONS):
             rows = rows_with(read_json_file(path), ("question_id", "text"), path)
             asked = [texts(row, ("question_id", "text"), path) for row in rows]
+            if lacking := [name for name, text in asked if REFERENCE not in text]:
+                raise EvaluationError(f"{path}: the question about {lacking[0]} has no {REFERENCE.strip()!r}")
             return {
                 name: [text.partition(REFERENCE)[2].removesuffix(self.settings.after)]  # they are joined already
                 for name, text in asked
