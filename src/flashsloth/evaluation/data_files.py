@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from flashsloth.evaluation.item import Picture
@@ -16,6 +18,8 @@ from flashsloth.evaluation.task import EvaluationError, Task
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 
 T = TypeVar("T")
+KEPT_BYTES = 128 * 2**20
+"""Of encoded pictures that were read and may be asked for again."""
 DEFAULT_CONFIG = "data"
 """The folder where the hub has the files of a data set without configs."""
 SHOWN = 120
@@ -179,7 +183,7 @@ def _has_picture(file: Any, path: Path, group: int, name: str) -> list[bool]:
 
 def _reader(path: Path, group: int, number: int, name: str) -> Callable[[], bytes]:
     def read() -> bytes:
-        found = _pictures_of(path, group, name)[number]
+        found = _pictures_of(path, group, name)[number].as_py()
         if isinstance(found, list) and len(found) == 1:
             [found] = found
         content = found.get("bytes") if isinstance(found, dict) else found
@@ -190,17 +194,20 @@ def _reader(path: Path, group: int, number: int, name: str) -> Callable[[], byte
     return read
 
 
-_last: dict[tuple[Path, int, int, str], list[Any]] = {}
+_kept: OrderedDict[tuple[Path, int, int, str], Any] = OrderedDict()
+_keeping = Lock()
 
 
-def _pictures_of(path: Path, group: int, name: str) -> list[Any]:
-    """A column of a row group; the last one of each column is kept, since rows come in their order."""
+def _pictures_of(path: Path, group: int, name: str) -> Any:
+    """A column of a row group; the last few are kept, since rows come in their order, or a picture with many rows."""
     key = path, path.stat().st_mtime_ns, group, name
-    if key not in _last:
-        for other in [one for one in _last if one[-1] == name]:
-            _last.pop(other, None)
-        _last[key] = _read_group(_parquet(path), path, group, [name]).column(0).to_pylist()
-    return _last[key]
+    with _keeping:
+        if key not in _kept:
+            _kept[key] = _read_group(_parquet(path), path, group, [name]).column(0)
+        _kept.move_to_end(key)
+        while len(_kept) > 1 and sum(one.nbytes for one in _kept.values()) > KEPT_BYTES:
+            _kept.popitem(last=False)
+        return _kept[key]
 
 
 def _read_group(file: Any, path: Path, group: int, columns: Sequence[str]) -> Any:
