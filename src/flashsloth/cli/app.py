@@ -24,6 +24,7 @@ from flashsloth.cli import (
     data,
     evaluate,
     evaluate_score,
+    evaluate_tasks,
     merge,
     plan,
     train,
@@ -77,6 +78,7 @@ FIRST_STEPS = (
 EVALUATIONS: tuple[Command, ...] = (
     Command(evaluate.world, evaluate.WORLD_EXAMPLES),
     Command(evaluate.pictures, evaluate.PICTURES_EXAMPLES),
+    *(Command(run, examples) for run, examples in evaluate_tasks.BENCHMARKS),
     Command(evaluate_score.score, evaluate_score.EXAMPLES),
 )
 """What `flashsloth eval` can measure with."""

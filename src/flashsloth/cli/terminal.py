@@ -1,9 +1,9 @@
 """What a command shows beside its result: waiting, progress, errors; and the streams that all of it goes through.
 
 In: messages, and the exception that a command let out. Out: results on stdout, everything else on stderr (coloured on a
-terminal; off one, errors as plain lines and nothing else), and an exit code. A user's mistake is one line and 2; what
-the machine refuses (a full disk, a lost process) is one line and 1, or the error's own `exit_code`; a fault of ours is
-one line, a way to see more, and 1.
+terminal; off one, errors as plain lines, and how far a command is that takes hours), and an exit code. A user's mistake
+is one line and 2; what the machine refuses (a full disk, a lost process) is one line and 1, or the error's own
+`exit_code`; a fault of ours is one line, a way to see more, and 1.
 
 The streams may be closed, of any encoding, or full, and never stop a command by what a text holds. What a terminal's
 encoding lacks is written as `\xe9`; bytes that are not UTF-8 are read as half characters, which :func:`readable` turns
@@ -55,6 +55,11 @@ def print_error(message: str) -> None:
 def print_warning(message: str) -> None:
     """One line, off a terminal too: the result is not what was asked for."""
     stderr().print(Text("warning: ", style="bold yellow") + Text(message), soft_wrap=True)
+
+
+def print_progress(message: str) -> None:
+    """A quiet line, off a terminal too: how far a command is that takes hours."""
+    stderr().print(Text(message, style="dim"), soft_wrap=True)
 
 
 def print_note(message: str) -> None:

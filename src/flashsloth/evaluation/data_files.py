@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from flashsloth.evaluation.item import Picture
-from flashsloth.evaluation.task import EvaluationError, Task
+from flashsloth.evaluation.task import EvaluationError, NoDataError, Task
 from flashsloth.files import LFS_POINTER, is_lfs_pointer
 
 T = TypeVar("T")
@@ -249,10 +249,10 @@ def find_picture(folder: Path, name: str) -> Path:
     raise EvaluationError(f"{folder} has no picture {name!r:.80}: put the benchmark's pictures there")
 
 
-def no_data(task: Task, folder: Path) -> EvaluationError:
+def no_data(task: Task, folder: Path) -> NoDataError:
     """The error of a folder with neither layout."""
     own = f"{task.files}; or " if task.files else ""
     columns = ", ".join(task.columns)
-    return EvaluationError(
+    return NoDataError(
         f"{folder} has no data of {task.settings.title}: expected {own}Parquet files with the columns {columns}"
     )

@@ -156,11 +156,16 @@ def read_files(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Prediction],
             )
     found = sorted(once.values(), key=lambda one: one.place)
     if data is not None:
-        _check_whole(found, data, where)
+        check_whole(found, data, where)
     return header, found, len(predictions) - len(found)
 
 
-def _check_whole(predictions: Sequence[Prediction], data: dict[str, Any], where: str) -> None:
+def check_whole(predictions: Sequence[Prediction], data: dict[str, Any], where: str) -> None:
+    """Refuse anything but the answers, once each, to all that a header's `data` says was asked.
+
+    Raises:
+        EvaluationError: naming what is missing.
+    """
     missing = sorted({*range(data["items"])} - {one.place for one in predictions})
     if missing:
         shown = ", ".join(str(place + 1) for place in missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")

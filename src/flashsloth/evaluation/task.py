@@ -25,6 +25,10 @@ class EvaluationError(FlashSlothError, ValueError):
     """Data, predictions or settings that no score can be made of."""
 
 
+class NoDataError(EvaluationError):
+    """A folder holds none of a benchmark's files."""
+
+
 @dataclass(frozen=True)
 class JudgeRequest:
     """What a judge is asked about one answer, where rules cannot decide.
