@@ -11,9 +11,12 @@ from pathlib import Path
 import groundtruth
 import pytest
 import recorded_answers
+import recorded_mathvista_mmmu_mmvet as recorded
 
 from flashsloth.cli.app import main
 from flashsloth.evaluation.item import Prediction
+from flashsloth.evaluation.tasks import make_task
+from flashsloth.evaluation.tasks.mmmu import KEY_OF_2023
 
 pytestmark = groundtruth.needed
 
@@ -149,3 +152,83 @@ def test_scienceqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert figures == {"image": "71.64", "all": "74.39"}
     assert numbers["items"] == 4241
     assert score(capsys, file)[0] == {"image": "71.64", "all": "64.82"}
+
+
+@pytest.mark.parametrize(
+    ("model", "once", "runs", "mean"),
+    [
+        ("llava-v1.5-13b", "36.1", ["36.1", "36.5", "36.3"], "36.3"),
+        ("llava-v1.5-7b", "31.2", ["31.2", "30.8", "31.2"], "31.1"),
+    ],
+)
+def test_mmvet(
+    model: str, once: str, runs: Sequence[str], mean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published are one run of the larger model, and the means of three."""
+
+    def total(predictions: Sequence[Prediction]) -> str:
+        file = recorded_answers.save(tmp_path / "predictions.jsonl", "mmvet", predictions, "paper")
+        figures, numbers = score(capsys, file)
+        assert (numbers["items"], numbers["judged"], numbers["unjudged"]) == (218, 218, 0)
+        return f"{float(figures['total']):.1f}"
+
+    three = recorded.mmvet(model, 3)
+    assert total(recorded.mmvet(model, 1)) == once
+    assert [total([replace(one, judgements=(one.judgements[run],)) for one in three]) for run in range(3)] == runs
+    assert total(three) == mean
+
+
+@pytest.mark.parametrize(
+    ("model", "with_2023", "today"), [("llava1.5_13b", "36.4", "36.7"), ("qwen_vl", "35.9", "36.1")]
+)
+def test_mmmu(model: str, with_2023: str, today: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = recorded_answers.save(tmp_path / "predictions.jsonl", "mmmu", recorded.mmmu(model), "paper")
+
+    def accuracy(scorer: str) -> str:
+        figures, numbers = score(capsys, file, "--scorer", scorer)
+        assert numbers["items"] == 900
+        return f"{float(figures['accuracy']):.1f}"
+
+    assert accuracy("MMMU's parser and key of 2023") == with_2023
+    assert accuracy("MMMU's parser of 2023") == today
+
+
+def test_mmmu_draws_as_its_publishers_did() -> None:
+    """Every letter that they parsed or drew, of both models."""
+    for model in ("llava1.5_13b", "qwen_vl"):
+        published = groundtruth.whole(f"mmmu/{model}/total_val_output.json")
+        answers = [one for one in recorded.mmmu(model) if one.truth["options"]]
+        scored = make_task("mmmu", scorer="MMMU's parser of 2023").score_all([[one] for one in answers])
+        assert [one.said.split(",")[0] for one in scored] == [published[one.id] for one in answers]
+
+
+def test_mmmus_key_of_2023_is_the_publishers() -> None:
+    keys = [groundtruth.whole(f"mmmu/answer_dict_val_{year}.json") for year in (2023, 2024)]
+    changed = {name: truth["ground_truth"] for name, truth in keys[0].items() if truth != keys[1][name]}
+    assert changed == KEY_OF_2023
+
+
+@pytest.mark.parametrize(
+    ("system", "accuracy", "of_2023"),
+    [
+        ("llava_llama_2_13b", "26.1", "26.1"),
+        ("bard", "34.8", "34.8"),
+        ("random_guess", "17.9", "17.9"),
+        ("gpt4_2shot_code", "27.0", "26.0"),
+    ],
+)
+def test_mathvista(
+    system: str, accuracy: str, of_2023: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recorded_answers.save(tmp_path / "predictions.jsonl", "mathvista", recorded.mathvista(system), "paper")
+    found, numbers = score(capsys, file)
+    assert numbers["items"] == 1000
+    older, _ = score(capsys, file, "--scorer", "extracted, then equal; whole numbers as in 2023")
+    assert (f"{float(found['accuracy']):.1f}", f"{float(older['accuracy']):.1f}") == (accuracy, of_2023)
+
+
+def test_the_rules_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = recorded_answers.save(tmp_path / "predictions.jsonl", "mathvista", recorded.mathvista("bard")[:20], "paper")
+    assert main(["eval", "score", str(file), "--scorer", "extracted, then equal; whole numbers as in 2023"]) == 0
+    assert "counted by: extracted, then equal; whole numbers as in 2023" in " ".join(capsys.readouterr().out.split())
+    assert "cannot be scored by 'best'" in " ".join(refusal(capsys, file, "--scorer", "best").split())

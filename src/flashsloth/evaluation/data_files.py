@@ -22,6 +22,8 @@ KEPT_BYTES = 128 * 2**20
 """Of encoded pictures that were read and may be asked for again."""
 DEFAULT_CONFIG = "data"
 """The folder where the hub has the files of a data set without configs."""
+KINDS: dict[Any, str] = {str: "a text", list: "a list", dict: "an object"}
+"""Types, in plain words."""
 SHOWN = 120
 """Characters of a row that an error quotes."""
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
@@ -111,7 +113,7 @@ def value_of(row: Mapping[str, Any], name: str, kind: type[T], where: object) ->
     value = row.get(name)
     if not isinstance(value, kind):
         shown = repr(row)[:SHOWN]
-        raise EvaluationError(f"{where}: {name} is {value!r:.80}, expected {kind.__name__}, in the row {shown}")
+        raise EvaluationError(f"{where}: {name} is {value!r:.80}, expected {KINDS[kind]}, in the row {shown}")
     return value
 
 
@@ -177,7 +179,8 @@ def _has_picture(file: Any, path: Path, group: int, name: str) -> list[bool]:
     leaves = [file.schema.column(number).path for number in range(len(file.schema.names))]
     beside = [leaf for leaf in leaves if leaf.startswith(f"{name}.") and not leaf.endswith(".bytes")]
     if not beside:
-        return [True] * file.metadata.row_group(group).num_rows
+        is_empty = str(file.schema_arrow.field(name).type) == "null"
+        return [not is_empty] * file.metadata.row_group(group).num_rows
     return [one is not None for one in _read_group(file, path, group, beside[:1]).column(0).to_pylist()]
 
 

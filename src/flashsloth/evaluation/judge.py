@@ -133,17 +133,17 @@ def judge_file(
         EvaluationError: where another judge began.
     """
     header, predictions = read_predictions(path)
-    judge: dict[str, Any] = {"model": client.model, "url": client.url}
-    before = header.get(JUDGE, judge)
-    if {key: before.get(key) for key in judge} != judge and any(one.judgements for one in predictions):
+    before = header.get(JUDGE, {"model": client.model})
+    if before.get("model") != client.model and any(one.judgements for one in predictions):
         raise EvaluationError(
-            f"{path} was judged by {before.get('model')} at {before.get('url')}, not {client.model} at {client.url}: "
-            "judge with that one, or a copy of the file whose lines have no judgements"
+            f"{path} was judged by {before.get('model')}, not {client.model}: judge with that one, or a copy of "
+            "the file whose lines have no judgements"
         )
     report = JudgeReport(models=set(before.get("models", ())))
 
     def save() -> None:
-        header[JUDGE] = {**judge, "models": sorted(report.models)}
+        addresses = sorted({client.url, *before.get("addresses", ())})
+        header[JUDGE] = {"model": client.model, "models": sorted(report.models), "addresses": addresses}
         write_predictions(path, header, predictions)
 
     try:

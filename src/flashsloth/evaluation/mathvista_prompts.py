@@ -107,7 +107,7 @@ def format_prompt(question: str, truth: Mapping[str, Any]) -> str:
 
 def hub_query(question: str, truth: Mapping[str, Any]) -> str:
     """The publishers' own, as the hub's column `query` has it: what the judge is shown."""
-    return "\n".join([HINTS[asked_kind(truth)], *parts(question, truth)])
+    return "\n".join([HINTS[asked_kind(truth)], *parts(question, truth)]).strip()
 
 
 def judge_prompt(query: str, answer: str) -> str:

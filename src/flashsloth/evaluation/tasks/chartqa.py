@@ -67,22 +67,22 @@ class ChartQa(Task):
                 for place, row in enumerate(rows_with(read_json_file(path), ("imgname", "query", "label"), path)):
                     shown, question, answer = texts(row, ("imgname", "query", "label"), path)
                     picture = find_picture(path.parent / "png", shown)
-                    yield self._item(f"{half}/{place}", half, question, answer, picture, shown)
+                    yield self._item(f"{half}/{place}", half, question, answer, picture)
         elif files := parquet_files(folder, self.columns, self.settings.split):
             places: Counter[str] = Counter()
             for row, pictures in parquet_rows(files, ["image"], COLUMNS):
                 kind, question, answer = texts(row, COLUMNS, folder)
-                half, picture = kind.removesuffix("_test"), pictures["image"]
+                half = kind.removesuffix("_test")
                 if half not in HALVES:
                     raise EvaluationError(f"{folder}: type is {kind!r}, expected human_test or augmented_test")
-                yield self._item(f"{half}/{places[half]}", half, question, answer, picture, picture_digest(picture))
+                yield self._item(f"{half}/{places[half]}", half, question, answer, pictures["image"])
                 places[half] += 1
         else:
             raise no_data(self, folder)
 
-    def _item(self, name: str, half: str, question: str, answer: str, picture: Picture, shown: str) -> Item:
+    def _item(self, name: str, half: str, question: str, answer: str, picture: Picture) -> Item:
         prompt = f"{self.settings.before}{question}{self.settings.after}"
-        return Item(name, prompt, (picture,), {"answer": answer, "half": half}, name, shown)
+        return Item(name, prompt, (picture,), {"answer": answer, "half": half}, name, picture_digest(picture))
 
     def score(self, group: Sequence[Prediction]) -> Scored:
         """See :func:`is_relaxed_right`."""

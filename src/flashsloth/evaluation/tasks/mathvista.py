@@ -70,7 +70,7 @@ class MathVista(Task):
         precision = row.get("precision")
         truth = {
             "answer": answer,
-            "choices": row.get("choices") or [],
+            "choices": value_of(row, "choices", list, where) if row.get("choices") else [],
             "question_type": question_type,
             "answer_type": answer_type,
             "precision": int(precision) if precision in (1, 2) else None,  # the hub has 1.0
@@ -79,8 +79,8 @@ class MathVista(Task):
         if row.get("unit"):
             question += f" (Unit: {row['unit']})"
         truth["query"] = hub_query(question, truth)
-        asked = f"{self.settings.before}{STYLES[self.settings.style](question, truth)}{self.settings.after}"
-        return Item(name, asked, (picture,), truth, name, name)
+        asked = STYLES[self.settings.style](question, truth).strip()
+        return Item(name, f"{self.settings.before}{asked}{self.settings.after}", (picture,), truth, name, name)
 
     def judge_request(self, prediction: Prediction) -> JudgeRequest | None:
         """See :class:`Task`."""

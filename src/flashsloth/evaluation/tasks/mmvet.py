@@ -96,23 +96,20 @@ class MmVet(Task):
                 row = value_of(rows, name, dict, path)
                 question, answer, shown = texts(row, ("question", "answer", "imagename"), path)
                 picture = find_picture(path.parent / "images", shown)
-                yield self._item(name, question, answer, value_of(row, "capability", list, path), picture, shown)
+                yield self._item(name, question, answer, value_of(row, "capability", list, path), picture)
         elif files := parquet_files(folder, self.columns, self.settings.split):
             for row, pictures in parquet_rows(files, ["image"], self.columns):
                 name, question, answer, abilities = texts(
                     row, ("question_id", "question", "answer", "capability"), folder
                 )
-                picture = pictures["image"]
-                yield self._item(name, question, answer, abilities.split(","), picture, picture_digest(picture))
+                yield self._item(name, question, answer, abilities.split(","), pictures["image"])
         else:
             raise no_data(self, folder)
 
-    def _item(
-        self, name: str, question: str, answer: str, abilities: Sequence[str], picture: Picture, shown: str
-    ) -> Item:
+    def _item(self, name: str, question: str, answer: str, abilities: Sequence[str], picture: Picture) -> Item:
         truth = {"question": question, "answer": answer, "abilities": sorted(abilities)}
         prompt = f"{self.settings.before}{question}{self.settings.after}"
-        return Item(name, prompt, (picture,), truth, name, shown)
+        return Item(name, prompt, (picture,), truth, name, picture_digest(picture))
 
     def judge_request(self, prediction: Prediction) -> JudgeRequest:
         """See :class:`Task`."""
