@@ -11,8 +11,8 @@ from PIL import Image
 
 from flashsloth.evaluation.qa_file import QuestionsError, evaluate_pictures, read_questions
 
-FOREIGN = Path(__file__).parents[2] / "foreign" / "questions.yaml"
-EXAMPLES = Path(__file__).parents[3] / "examples" / "questions.yaml"
+FOREIGN = Path(__file__).parents[1] / "foreign" / "questions.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "questions.yaml"
 MOST_BYTES = 3_000_000
 FEWEST_PICTURES, FEWEST_OF_A_KIND = 100, 15
 
