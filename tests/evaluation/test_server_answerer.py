@@ -12,8 +12,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 from drawn_pope import draw_pope
 from PIL import Image
 from small_llava import save_llava
+from stub_server import Response, closed_address, serving
 
 from flashsloth.cli.app import main
 from flashsloth.evaluation.chat_client import Patience
@@ -29,6 +28,7 @@ from flashsloth.evaluation.predictions import PREDICTIONS
 from flashsloth.evaluation.runner import MOST_ALIKE, read_items, run
 from flashsloth.evaluation.server_answerer import KEY_VARIABLE, ServerAnswerer
 from flashsloth.evaluation.settings import settings_of
+from flashsloth.evaluation.task import EvaluationError
 from flashsloth.evaluation.tasks import make_task
 from flashsloth.media import open_picture
 
@@ -37,77 +37,10 @@ AT_ONCE = 3
 POPE = settings_of("pope")
 IMPATIENT = Patience(seconds=10, tries=1, first_wait=0.0)
 START_SECONDS = 120.0
-Say = Callable[[dict[str, Any]], tuple[int, Any]]
 
 
-class Server:
-    """A loopback server that says what a test wants; keeps what it was asked, and how much of it at once.
-
-    Attributes:
-        bodies, headers: of requests, as they came.
-        most: requests at once.
-    """
-
-    def __init__(self, say: Say) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.most = 0
-        running, lock = 0, threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                nonlocal running
-                with lock:
-                    running += 1
-                    outer.most = max(outer.most, running)
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.bodies.append(body)
-                    outer.headers.append(dict(self.headers))
-                status, content = say(body)
-                sent = json.dumps(content).encode()
-                with lock:
-                    running -= 1
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(sent)))
-                self.end_headers()
-                self.wfile.write(sent)
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def close(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def reply(text: str, tokens: int | None = 3) -> tuple[int, Any]:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {} if tokens is None else {"usage": {"completion_tokens": tokens}}
-    return 200, {"model": "m", "choices": [choice], **usage}
-
-
-def says_yes(body: dict[str, Any]) -> tuple[int, Any]:
-    return reply(" Yes" if "circle" in json.dumps(body) else "no\n")
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Say], Server]]:
-    servers: list[Server] = []
-
-    def make(say: Say) -> Server:
-        servers.append(Server(say))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
+def says_yes(content: Any, _: int) -> Response:
+    return Response(" Yes" if "circle" in json.dumps(content) else "no\n")
 
 
 @pytest.fixture(scope="module")
@@ -121,26 +54,26 @@ def items(data: Path) -> list[Item]:
 
 
 def test_a_question_is_sent_with_its_picture(
-    tmp_path: Path, items: list[Item], serve: Callable[[Say], Server], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "sk-secret")
     together = threading.Barrier(AT_ONCE, timeout=IMPATIENT.seconds)
 
-    def says_yes_to_several(body: dict[str, Any]) -> tuple[int, Any]:
+    def says_yes_to_several(content: Any, number: int) -> Response:
         together.wait()
-        return says_yes(body)
+        return says_yes(content, number)
 
-    server = serve(says_yes_to_several)
-    outcome = run(POPE, items, ServerAnswerer(server.url, "m", AT_ONCE, IMPATIENT), tmp_path)
+    with serving(says_yes_to_several) as stub:
+        outcome = run(POPE, items, ServerAnswerer(stub.url, "m", AT_ONCE, IMPATIENT), tmp_path)
     assert outcome.merged
     assert [one.answer for one in outcome.answered] == [" Yes" if "circle" in one.id else "no\n" for one in items]
     assert {one.tokens for one in outcome.answered} == {3}
-    assert server.most == AT_ONCE
-    assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-secret"}
+    assert stub.most_at_once == AT_ONCE
+    assert {headers["Authorization"] for headers in stub.headers} == {"Bearer sk-secret"}
     assert b"secret" not in (tmp_path / PREDICTIONS).read_bytes()
     by_prompt = {(item.prompt, item.picture): item for item in items}
     seen = set()
-    for body in server.bodies:
+    for body in stub.requests:
         assert (body["model"], body["max_tokens"], body["temperature"]) == ("m", POPE.max_tokens, 0.0)
         assert "seed" not in body
         [message] = body["messages"]
@@ -157,56 +90,47 @@ def test_a_question_is_sent_with_its_picture(
     assert len(seen) == COUNT
 
 
-def test_pictures_stand_where_the_item_says(tmp_path: Path, items: list[Item], serve: Callable[[Say], Server]) -> None:
-    server = serve(says_yes)
+def test_pictures_stand_where_the_item_says(tmp_path: Path, items: list[Item]) -> None:
     one, other = items[0].pictures[0], items[1].pictures[0]
     placed = Item("i", "A <image 1> B <image 2>", (one, other), {}, "i", "i", ("A ", None, " B ", None))
     warm = settings_of("mmvet")
-    run(warm, [placed], ServerAnswerer(server.url, "m", 1, IMPATIENT), tmp_path, seed=7)
-    [body] = server.bodies
+    with serving(says_yes) as stub:
+        run(warm, [placed], ServerAnswerer(stub.url, "m", 1, IMPATIENT), tmp_path, seed=7)
+    [body] = stub.requests
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url", "text", "image_url"]
     assert (body["temperature"], body["seed"]) == (warm.temperature, 7)
 
 
-def test_what_the_server_refuses_is_an_item_that_failed(
-    tmp_path: Path, items: list[Item], serve: Callable[[Say], Server]
-) -> None:
-    def refuses_squares(body: dict[str, Any]) -> tuple[int, Any]:
-        return (400, {"error": "no squares"}) if "square" in json.dumps(body) else reply("yes", None)
+def test_what_the_server_refuses_is_an_item_that_failed(tmp_path: Path, items: list[Item]) -> None:
+    def refuses_squares(content: Any, _: int) -> Response:
+        return Response("yes", status=400, body=b"no squares") if "square" in json.dumps(content) else Response("yes")
 
-    server = serve(refuses_squares)
-    outcome = run(POPE, items, ServerAnswerer(server.url, "m", AT_ONCE, IMPATIENT), tmp_path)
-    assert sorted(outcome.failures) == sorted(item.id for item in items if "square" in item.id)
-    assert all("no squares" in str(error) for error in outcome.failures.values())
-    assert len(outcome.answered) == COUNT - 4
-    assert {one.tokens for one in outcome.answered} == {None}
-    again = serve(says_yes)
-    with pytest.raises(ValueError, match=r"model\.url is"):
-        run(POPE, items, ServerAnswerer(again.url, "m", AT_ONCE, IMPATIENT), tmp_path)
+    with serving(refuses_squares) as stub:
+        outcome = run(POPE, items, ServerAnswerer(stub.url, "m", AT_ONCE, IMPATIENT), tmp_path)
+        assert sorted(outcome.failures) == sorted(item.id for item in items if "square" in item.id)
+        assert all("no squares" in str(error) for error in outcome.failures.values())
+        assert len(outcome.answered) == COUNT - 4
+        with pytest.raises(EvaluationError, match=r"model\.url is"):
+            run(POPE, items, ServerAnswerer("http://127.0.0.1:1/v1", "m", AT_ONCE, IMPATIENT), tmp_path)
 
 
 def test_a_server_that_is_gone_is_not_asked_for_ever(tmp_path: Path, items: list[Item]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     first = items[0]
     many = [Item(f"{n}", "What?", first.pictures, first.truth, f"{n}", f"{n}") for n in range(3 * MOST_ALIKE)]
-    outcome = run(POPE, many, ServerAnswerer(url, "m", AT_ONCE, IMPATIENT), tmp_path)
+    outcome = run(POPE, many, ServerAnswerer(closed_address(), "m", AT_ONCE, IMPATIENT), tmp_path)
     assert outcome.gave_up
     assert len(outcome.failures) == MOST_ALIKE
 
 
-def test_the_command(
-    tmp_path: Path, data: Path, serve: Callable[[Say], Server], capsys: pytest.CaptureFixture[str]
-) -> None:
-    server = serve(says_yes)
-    options = ["--data", str(data), "--out", str(tmp_path / "out"), "--model", server.url, "--name", "theirs"]
-    assert main(["eval", "pope", *options, "--at-once", "2", "--json"]) == 0
+def test_the_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(says_yes) as stub:
+        options = ["--data", str(data), "--out", str(tmp_path / "out"), "--model", stub.url, "--name", "theirs"]
+        assert main(["eval", "pope", *options, "--at-once", "2", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["model"] == "theirs"
     assert report["summary"]["figures"][0]["name"] == "accuracy"
     assert report["summary"]["figures"][0]["value"] == 100.0
-    assert server.most <= 2
+    assert stub.most_at_once <= 2
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def score(
         items = list(make_task(header["task"], header["preset"]).read(data))
         predictions = join_truths(predictions, items, where, some=header.get("limit") is not None)
     if twice:
-        terminal.print_warning(f"{where}: {twice:,} answers are there twice, and were counted once")
+        terminal.print_warning(f"{where}: answers that are there twice, and were counted once: {twice:,}")
     if out is not None:
         whole = {DATA: {"items": len(predictions), "digest": data_digest(predictions)}} if DATA in header else {}
         write_predictions(out, {**header, **whole}, predictions)
