@@ -15,6 +15,8 @@ import pytest
 from drawn_benchmarks import picture, put, shown
 from drawn_charts_and_exams import LAYOUTS
 
+import flashsloth
+from flashsloth.evaluation.answerer import FlashSlothAnswerer, Reply
 from flashsloth.evaluation.edit_distance import anls, edit_distance
 from flashsloth.evaluation.item import Item, Prediction, Scored
 from flashsloth.evaluation.mathvista_answers import comparable, of_2023, stated_answer
@@ -30,6 +32,11 @@ from flashsloth.evaluation.tasks.chartqa import is_relaxed_right
 GOLDEN = {PAPER: "paper", LMMS: "lmms_eval_0.7.3"}
 DRAWN = [(name, layout) for name, layouts in LAYOUTS.items() for layout in layouts]
 OPTIONS = ["a cat", "a dog", "a cow", "a hen"]
+
+
+@pytest.fixture(scope="module")
+def sloth() -> flashsloth.FlashSloth:
+    return flashsloth.load(device="cpu")
 
 
 def read(folder: Path, name: str, layout: str, preset: str = PAPER) -> list[Item]:
@@ -109,6 +116,32 @@ def is_guessed(one: Scored) -> bool:
 def right_answer(item: Item) -> str:
     truth = item.truth.get("answer", item.truth.get("answers"))
     return truth if isinstance(truth, str) else truth[-1]
+
+
+@pytest.mark.parametrize(("name", "layout"), DRAWN)
+def test_a_model_sees_every_layouts_pictures(
+    name: str, layout: str, tmp_path: Path, sloth: flashsloth.FlashSloth
+) -> None:
+    for preset in GOLDEN:
+        items = read(tmp_path / preset, name, layout, preset)
+        settings = replace(settings_of(name, preset), max_tokens=2)
+        answers = dict(FlashSlothAnswerer(sloth, "tiny").answers(items, settings, seed=0))
+        replies = [answers[place] for place in range(len(items))]
+        assert all(isinstance(one, Reply) for one in replies), replies
+        predictions = [predict(item, answers[place].text, "0.5") for place, item in enumerate(items)]
+        assert score(make_task(name, preset), predictions)[0].items == len(items)
+
+
+def test_the_rules_of_each_preset() -> None:
+    assert {name: [settings_of(name, preset).scorer for preset in GOLDEN] for name in LAYOUTS} == {
+        "mmvet": ["graded 0 to 1"] * 2,
+        "mmmu": ["MMMU's parser"] * 2,
+        "mathvista": ["extracted, then equal"] * 2,
+        "ai2d": ["letter and a dot"] * 2,
+        "chartqa": ["relaxed, 5 %"] * 2,
+        "docvqa": ["ANLS 0.5"] * 2,
+        "realworldqa": ["number words and option texts", "letter or equal"],
+    }
 
 
 @groundtruth.needed

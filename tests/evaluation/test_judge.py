@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import drawn_charts_and_exams
 import pytest
 import stub_server
 from stub_server import Response, serving
@@ -187,6 +188,23 @@ def test_the_command_judges_and_says_what_is_not_judged(tmp_path: Path, capsys: 
         assert len(stub.requests) == 5
     assert command(path, "--judge-url", stub.url) == 2
     assert "--judge-url needs --judge-model" in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_command_asks_and_has_it_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn_charts_and_exams.LAYOUTS["mmvet"]["own"](tmp_path / "data")
+    run = ["eval", "mmvet", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--json"]
+    assert main(run) == 1
+    assert json.loads(capsys.readouterr().out)["summary"]["unjudged"] == 3
+    before = [one.answer for one in read_predictions(tmp_path / "run" / "predictions.jsonl")[1]]
+    with serving(lambda text, number: Response("0.5")) as stub:
+        assert main([*run, "--judge-url", stub.url, "--judge-model", "judge"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["summary"]["judged"], report["summary"]["figures"][0]["value"]) == (3, 50)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["summary"] == report["summary"]
+    assert main(run) == 0  # what was judged stays
+    predictions = read_predictions(tmp_path / "run" / "predictions.jsonl")[1]
+    assert [one.answer for one in predictions] == before
+    assert sorted(before) == sorted(one["messages"][0]["content"].rsplit(" | ", 2)[1] for one in stub.requests)
 
 
 def test_a_judge_that_cannot_be_reached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

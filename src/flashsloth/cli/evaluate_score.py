@@ -100,7 +100,7 @@ def judge(file: Path, task: Task, url: str, model: str | None, times: int = 1) -
     if times < 1:
         raise CommandError(f"--judge-times is {times}; expected at least 1")
     count = len(unjudged(task, read_predictions(file)[1], times))
-    with terminal.progress("asking the judge", count * times) as advance:
+    with terminal.progress("asking the judge", count) as advance:
         report = judge_file(file, task, ChatClient(url, model, KEY_VARIABLE), times, lambda: advance(1))
     for reason, failed in report.failures.most_common(FAILURES_SHOWN):
         terminal.print_warning(f"the judge failed {failed:,} times: {reason}")
