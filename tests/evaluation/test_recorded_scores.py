@@ -128,7 +128,7 @@ def test_seedbench_of_llava(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     file = recorded_answers.save(tmp_path / "predictions.jsonl", "seedbench", answers, "paper")
     assert main(["eval", "score", str(file), "--json"]) == 0
     said = capsys.readouterr()
-    assert "1 answers are there twice" in " ".join(said.err.split())
+    assert "answers that are there twice, and were counted once: 1" in " ".join(said.err.split())
     summary = json.loads(said.out)["summary"]
     assert f"{summary['figures'][0]['value']:.2f}" == "68.21"
     assert summary["items"] == 14232
