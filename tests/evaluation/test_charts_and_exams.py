@@ -291,7 +291,7 @@ def test_mathvista_asks_a_judge_where_rules_fail(tmp_path: Path) -> None:
         "two decimal places and provide the final value, e.g., 1.23, 1.34, 1.45, at the end.\n"
         "Question: What is it? (Unit: cm)\n\nIt is 1.25 cm.\n\nExtracted answer: "
     )
-    assert (request.read(" 1.25\n"), request.read(" \n")) == ("1.25", None)
+    assert [request.read(reply) for reply in (" 1.25\n", " \n", "1" * 9999)] == ["1.25", None, None]
     summary, scored = score(task, [predict(items[0], "5"), predict(items[2], "It is 1.25 cm.")])
     assert [one.value for one in scored] == [1.0, None]
     assert (summary.unjudged, summary.judged, summary.score.value, summary.score.high) == (1, 0, 50.0, 100.0)
@@ -390,6 +390,7 @@ def change(folder: Path, name: str, edit: Callable[[Any], Any]) -> None:
         ("chartqa", "test_human.json", lambda rows: {}, "holds dict, expected a list of objects"),
         ("chartqa", "test_human.json", lambda rows: [{"query": "a"}], "row 1 has no imgname, label"),
         ("chartqa", "test_human.json", lambda rows: [{**rows[0], "label": 14}], "label is 14, expected a text"),
+        ("docvqa", "val_v1.0_withQT.json", lambda rows: {"data": [{**rows["data"][0], "questionId": 1.5}]}, "is 1.5"),
         ("docvqa", "val_v1.0_withQT.json", lambda rows: [], "holds NoneType, expected a list of objects"),
         (
             "docvqa",

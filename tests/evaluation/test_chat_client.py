@@ -139,7 +139,7 @@ def test_a_server_in_trouble_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>Welcome</html>", b"[]", b'{"choices": []}', b'{"choices": 3}', b"\xff", b"null"]
+    "body", [b"<html>Welcome</html>", b"[]", b'{"choices": []}', b'{"choices": 3}', b"\xff", b"null", b"[" * 99_999]
 )
 def test_something_else_than_a_completion(body: bytes) -> None:
     error, asked = failure(lambda text, number: Response(body=body))

@@ -192,7 +192,7 @@ class ChatClient:
             [choice, *_] = found["choices"]
             text, reason = choice["message"]["content"], choice.get("finish_reason")
             tokens = (found.get("usage") or {}).get("completion_tokens")
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             shown = self._shown(content.decode(errors="replace"))
             raise ServerError(
                 f"{self.url} answers with something else than a chat completion: {shown}", True

@@ -74,6 +74,7 @@ def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
         raise EvaluationError(f"{path} does not begin with a header of format {FORMAT}: it is not a {PREDICTIONS}")
     data = header.get(DATA, {"items": 0, "digest": ""})
     is_good = isinstance(data, dict) and isinstance(data.get("items"), int) and isinstance(data.get("digest"), str)
+    is_good &= isinstance(header.get(JUDGE, {}), dict)
     if not is_good or not all(isinstance(header.get(name), str) for name in ("task", "preset")):
         raise EvaluationError(f"{path}: the header does not say which task, preset and data its answers are of")
     return header, [_prediction(path, number, row) for number, row in enumerate(rows[1:], 2)]

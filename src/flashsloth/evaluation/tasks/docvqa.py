@@ -12,6 +12,7 @@ from typing import Any
 from flashsloth.evaluation.data_files import (
     find_file,
     find_picture,
+    id_of,
     no_data,
     parquet_files,
     parquet_rows,
@@ -54,13 +55,12 @@ class DocVqa(Task):
             raise no_data(self, folder)
 
     def _item(self, row: dict[str, Any], picture: Picture, where: Path) -> Item:
-        [question] = texts(row, ("question",), where)
+        name, [question] = id_of(row, "questionId", where), texts(row, ("question",), where)
         answers = value_of(row, "answers", list, where)
         if not answers or not all(isinstance(one, str) for one in answers):
-            raise EvaluationError(f"{where}: question {row['questionId']} has answers {answers!r:.80}, expected texts")
+            raise EvaluationError(f"{where}: question {name} has answers {answers!r:.80}, expected texts")
         prompt = f"{self.settings.before}{question}{self.settings.after}"
         page = f"{row.get('ucsf_document_id')}_{row.get('ucsf_document_page_no')}"
-        name = str(row["questionId"])
         return Item(name, prompt, (picture,), {"answers": answers}, name, page)
 
     def score(self, group: Sequence[Prediction]) -> Scored:

@@ -31,6 +31,13 @@ COLUMNS = ("pid", "question", "answer", "choices", "unit", "precision", "questio
 OWN_FILES = ("annot_testmini.json", "testmini.json")
 RULES = {"extracted, then equal": today, "extracted, then equal; whole numbers as in 2023": of_2023}
 EXTRACTION_TOKENS = 256
+MOST_CHARACTERS = 16 * EXTRACTION_TOKENS
+"""Of an extraction; what is longer was not limited as it was asked to be."""
+
+
+def read_extraction(reply: str) -> str | None:
+    """What a judge extracted: any text."""
+    return reply.strip() if 0 < len(reply.strip()) <= MOST_CHARACTERS else None
 
 
 class MathVista(Task):
@@ -87,7 +94,7 @@ class MathVista(Task):
         if stated_answer(prediction.answer, prediction.truth) is not None:
             return None
         text = judge_prompt(prediction.truth["query"], prediction.answer.strip())
-        return JudgeRequest(text, EXTRACTION_TOKENS, 0.0, lambda reply: reply.strip() or None)
+        return JudgeRequest(text, EXTRACTION_TOKENS, 0.0, read_extraction)
 
     def score(self, group: Sequence[Prediction]) -> Scored:
         """What a judge extracted counts before what rules do, where both did."""
