@@ -132,6 +132,19 @@ def test_a_model_sees_every_layouts_pictures(
         assert score(make_task(name, preset), predictions)[0].items == len(items)
 
 
+def test_a_flashsloth_sees_mmmus_pictures_in_their_places(tmp_path: Path, sloth: flashsloth.FlashSloth) -> None:
+    [placed] = [item for item in read(tmp_path, "mmmu", "hub", LMMS) if item.id == "validation_Math_1"]
+    first = replace(placed, parts=())
+    settings = replace(settings_of("mmmu", LMMS), max_tokens=8)
+    asked = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in placed.parts]
+    expected = [sloth.answer(content(placed), question, max_tokens=8) for question in (asked, placed.prompt)]
+    answers = dict(FlashSlothAnswerer(sloth, "tiny").answers([placed, first], settings, seed=0))
+    assert expected[0] != expected[1]
+    assert [answers[place].text.strip() for place in range(2)] == expected
+    prompts = [sloth.request(content(placed), question).prompt.input_ids for question in (asked, placed.prompt)]
+    assert prompts[0] != prompts[1]
+
+
 def test_the_rules_of_each_preset() -> None:
     assert {name: [settings_of(name, preset).scorer for preset in GOLDEN] for name in LAYOUTS} == {
         "mmvet": ["graded 0 to 1"] * 2,

@@ -57,6 +57,41 @@ def test_answer_is_what_transformers_generates(sloth: FlashSloth, pictures: list
     assert sloth.answer(pictures[0], QUESTIONS[0], max_tokens=LENGTH) == text.strip()
 
 
+def test_pictures_may_stand_between_texts(sloth: FlashSloth, pictures: list[Image.Image]) -> None:
+    texts = [{"type": "text", "text": text} for text in ("In", "and in", "what is this?")]
+    place = {"type": "image"}
+    question = [texts[0], place, texts[1], place, texts[2]]
+    parts = [part if part is not place else {"type": "image", "image": pictures[number]}
+             for number, part in zip((0, 0, 0, 1, 0), question, strict=True)]  # fmt: skip
+    inputs = tiny.encode(sloth.processor, [{"role": "user", "content": parts}])
+    ids = sloth.model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False, eos_token_id=sloth.engine.end_ids)
+    text = sloth.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    shown = pictures[:2]
+    assert [sloth.answer(shown, question, max_tokens=LENGTH) for _ in range(2)] == [text, text]
+    pairs = [(shown, question), (shown[::-1], question), (shown[0], QUESTIONS[0]), (shown, question)]
+    assert sloth.answer_batch(pairs, max_tokens=LENGTH) == [
+        text, *(sloth.answer(*pair, max_tokens=LENGTH) for pair in pairs[1:3]), text,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ([{"type": "text", "text": "What?"}], "has places for 0 pictures, and 1 were given"),
+        ([{"type": "image"}], "is empty"),
+        ([{"type": "image"}, {"type": "video"}], "a part of the question is 'video'"),
+        ([{"type": "image"}, "What?"], "a part of the question is 'str'"),
+    ],
+)
+def test_parts_of_a_question_that_cannot_be_are_refused(
+    sloth: FlashSloth, pictures: list[Image.Image], question: Any, reason: str
+) -> None:
+    with pytest.raises(PromptError, match=reason):
+        sloth.answer(pictures[0], question)
+    with pytest.raises(PromptError, match=reason):
+        sloth.answer_batch([(pictures[0], question)])
+
+
 def test_every_source_of_a_picture_is_the_same_picture(
     sloth: FlashSloth, pictures: list[Image.Image], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from flashsloth.inference.load import load
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_resolution import check_resolution
 from flashsloth.inference.pipeline import FlashSloth
+from flashsloth.inference.prompt import Question
 from flashsloth.model.loading.folders import SHIPPED, find_folder, shipped_folder
 from flashsloth.model.loading.safetensors_files import weight_files
 
@@ -95,7 +96,7 @@ class FlashSlothAnswerer:
         }
 
     def answers(self, items: Iterable[Item], settings: TaskSettings, seed: int) -> Asked:
-        """See :class:`Answerer`; pictures come before the whole prompt, whatever `parts` say: so it was trained."""
+        """See :class:`Answerer`."""
         options: dict[str, Any] = {
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
@@ -124,7 +125,9 @@ class FlashSlothAnswerer:
         return text
 
 
-def _pairs(items: Iterable[Item], places: list[int], unread: list[tuple[int, Exception]]) -> Iterator[tuple[Any, str]]:
+def _pairs(
+    items: Iterable[Item], places: list[int], unread: list[tuple[int, Exception]]
+) -> Iterator[tuple[Any, Question]]:
     """(pictures, question) of items, whose places are noted; what cannot even be read is left out and noted."""
     for place, item in enumerate(items):
         try:
@@ -133,7 +136,10 @@ def _pairs(items: Iterable[Item], places: list[int], unread: list[tuple[int, Exc
             unread.append((place, error))
             continue
         places.append(place)
-        yield (pictures[0] if len(pictures) == 1 else pictures or None), item.prompt
+        parts: list[dict[str, Any]] = [
+            {"type": "image"} if part is None else {"type": "text", "text": part} for part in item.parts
+        ]
+        yield (pictures[0] if len(pictures) == 1 else pictures or None), parts or item.prompt
 
 
 def read_pictures(item: Item) -> list[Path | bytes]:

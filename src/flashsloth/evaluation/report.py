@@ -116,8 +116,8 @@ def _differences(header: dict[str, Any], settings: TaskSettings, summary: Summar
         found.append(f"{model['dtype']} (published: {PUBLISHED_DTYPE})")
     if model.get("quantize"):
         found.append(f"{model['quantize']} weights")
-    if not settings.pictures_first and model.get("kind", FLASHSLOTH.lower()) == FLASHSLOTH.lower():
-        found.append("pictures before the prompt (there: in their places)")
+    if not settings.pictures_first:
+        found.append("pictures in their places (published: all before the text)")
     if model.get("resolution"):
         found.append(f"resolution {model['resolution']}")
     if settings.temperature:

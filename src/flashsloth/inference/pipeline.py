@@ -39,7 +39,7 @@ from flashsloth.inference.picture_resolution import (
     shown_resolution,
     standard_options,
 )
-from flashsloth.inference.prompt import Message, Prompt, PromptWriter
+from flashsloth.inference.prompt import Message, Prompt, PromptWriter, Question
 from flashsloth.inference.request import Request
 from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
 from flashsloth.inference.visual_attention import Attention, attention_of
@@ -112,12 +112,13 @@ class FlashSloth:
         """The engine; it may be stepped by hand as long as nothing is answered in another way."""
         return self.engine_thread.engine
 
-    def answer(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Any:
+    def answer(self, image: Picture, question: Question, **options: Unpack[AnswerOptions]) -> Any:
         """Answer one question about a picture, several pictures, or (None) nothing but itself.
 
         Args:
             image: see the module's docstring.
-            question: a text.
+            question: a text; or, where pictures stand between texts, the parts of a message (see
+                :data:`flashsloth.inference.prompt.Question`), with a place for each of `image`, in their order.
             **options: see :class:`AnswerOptions`.
 
         Returns:
@@ -136,7 +137,7 @@ class FlashSloth:
             answers = self._answers(opened, question, again)
         return _returned(answers, checked)
 
-    def stream(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> TextStream:
+    def stream(self, image: Picture, question: Question, **options: Unpack[AnswerOptions]) -> TextStream:
         """As :meth:`answer`, piece by piece: the pieces joined are the answer's text.
 
         Mistakes are raised at the call. Closing or dropping the stream, or Ctrl-C, ends the answer. With resolution
@@ -160,7 +161,12 @@ class FlashSloth:
         return TextStream(reply, self.collector(request, checked), request, reply.abort)
 
     def answer_many(
-        self, image: Picture, questions: Sequence[str], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
+        self,
+        image: Picture,
+        questions: Sequence[Question],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[AnswerOptions],
     ) -> list[Any]:
         """Answer many questions about the same picture, each on its own."""
         if isinstance(questions, str):
@@ -168,7 +174,11 @@ class FlashSloth:
         return self.answer_batch([(image, question) for question in questions], on_error=on_error, **options)
 
     def answer_batch(
-        self, pairs: Iterable[tuple[Picture, str]], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
+        self,
+        pairs: Iterable[tuple[Picture, Question]],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[AnswerOptions],
     ) -> list[Any]:
         """Answer (picture, question) pairs of any mixture, in their order.
 
@@ -192,7 +202,11 @@ class FlashSloth:
         return answers
 
     def answer_as_ready(
-        self, pairs: Iterable[tuple[Picture, str]], *, on_error: OnError = "raise", **options: Unpack[AnswerOptions]
+        self,
+        pairs: Iterable[tuple[Picture, Question]],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[AnswerOptions],
     ) -> Iterator[tuple[int, Any]]:
         """As :meth:`answer_batch`, for any number of pairs: yields (place in `pairs`, answer) as answers get done.
 
@@ -217,7 +231,7 @@ class FlashSloth:
             )
         return Conversation(self, image, checked)
 
-    def request(self, image: Picture, question: str, **options: Unpack[AnswerOptions]) -> Request:
+    def request(self, image: Picture, question: Question, **options: Unpack[AnswerOptions]) -> Request:
         """What :meth:`answer` lets the engine answer: for callers that drive the engine themselves.
 
         It may hold features of its pictures already, and must be made again when weights have changed.
@@ -246,17 +260,19 @@ class FlashSloth:
         check_resolution(options.resolution, self.model.config)
         return options
 
-    def _open(self, image: Picture, question: str, options: Options) -> list[Image.Image]:
+    def _open(self, image: Picture, question: Question, options: Options) -> list[Image.Image]:
         """The pictures of a question that can be answered."""
         self.engine_thread.check()
         self.writer.check_question(question)
         return self.image_encoder.open(image, options.image_policy)
 
-    def _answers(self, opened: list[Image.Image], question: str, options: Options) -> list[Answer]:
+    def _answers(self, opened: list[Image.Image], question: Question, options: Options) -> list[Answer]:
         request = self._request(opened, question, options)
         return self.collector(request, options).collect(self.engine_thread.submit(request))
 
-    def _request(self, opened: list[Image.Image], question: str, options: Options, streams: bool = False) -> Request:
+    def _request(
+        self, opened: list[Image.Image], question: Question, options: Options, streams: bool = False
+    ) -> Request:
         message = self.writer.user_message(question, len(opened))
         prompt = self.writer.write([message], options.system, options.resolution)
         self.engine.token_limit(prompt, options.params)  # first: a prompt that is too long costs no preparation
@@ -267,7 +283,7 @@ class FlashSloth:
         """Pictures, opened and with their views made, for a request with these options."""
         return self.image_encoder.prepare(self.image_encoder.open(image, options.image_policy), options.resolution)
 
-    def _write(self, pictures: PreparedPictures, question: str, options: Options) -> Request:
+    def _write(self, pictures: PreparedPictures, question: Question, options: Options) -> Request:
         self.writer.check_question(question)
         message = self.writer.user_message(question, len(pictures))
         prompt = self.writer.write([message], options.system, options.resolution)

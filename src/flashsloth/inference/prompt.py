@@ -20,6 +20,9 @@ from flashsloth.model.prompt_layout import POSITION_TENSORS
 
 Message = dict[str, Any]
 Messages = list[Message]
+Question = str | Sequence[dict[str, Any]]
+"""A text after its pictures; or the parts of a message, `{"type": "text", "text": ...}` and `{"type": "image"}`, where
+pictures stand between texts."""
 FIELDS = ("input_ids", *POSITION_TENSORS)
 
 
@@ -82,6 +85,17 @@ def check_text(what: str, text: str) -> None:
         ) from error
 
 
+def _text_of(part: Any) -> str:
+    """The text of a question's part; nothing of a picture's place."""
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    text = "" if kind == "image" else part.get("text") if kind == "text" else None
+    if not isinstance(text, str):
+        raise PromptError(
+            f"a part of the question is {kind!r}; expected {{'type': 'text', 'text': ...}} or {{'type': 'image'}}"
+        )
+    return text
+
+
 class PromptWriter:
     """Writes conversations down with a model's processor, without its pictures' pixels.
 
@@ -98,16 +112,26 @@ class PromptWriter:
         Raises:
             PromptError: if there is none.
         """
-        if not isinstance(question, str):
+        text = "".join(map(_text_of, question)) if isinstance(question, list | tuple) else question
+        if not isinstance(text, str):
             raise PromptError(f"the question is {type(question).__name__}; expected a text")
-        if not question.strip():
+        if not text.strip():
             raise PromptError("the question is empty; expected a text, such as 'What is in the picture?'")
-        check_text("the question", question)
+        check_text("the question", text)
 
-    def user_message(self, question: str, pictures: int) -> Message:
-        """A user's turn: its pictures, then its question."""
-        parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(pictures)]
-        return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
+    def user_message(self, question: Question, pictures: int) -> Message:
+        """A user's turn: its pictures, then its question; or its parts as they stand.
+
+        Raises:
+            PromptError: where the parts have places for other than so many pictures.
+        """
+        if isinstance(question, str):
+            parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(pictures)]
+            return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
+        places = sum(part["type"] == "image" for part in question)
+        if places != pictures:
+            raise PromptError(f"the question has places for {places} pictures, and {pictures} were given")
+        return {"role": "user", "content": list(question)}
 
     def write(self, messages: Messages, system: str | None, resolution: str | None = None) -> Prompt:
         """The prompt of a conversation, up to where the answer starts; its pictures as at a resolution."""
