@@ -113,7 +113,7 @@ def pope_own(folder: Path, inside: str = ".") -> None:
         put(
             folder / inside / f"coco_pope_{category}.json",
             [
-                {"question_id": place, "image": f"{name}.jpg", "text": question, "label": label}
+                {"question_id": place, "image": f"{name}.jpg", "text": f"{question} ", "label": label}
                 for place, (_, name, question, label) in enumerate(rows, 1)
             ],
         )
@@ -135,8 +135,8 @@ def pope_hub(folder: Path) -> None:
         {
             "id": str(place),
             "question_id": str(place),
-            "question": question,
-            "answer": label,
+            "question": f" {question}",
+            "answer": label.capitalize(),
             "image_source": name,
             "image": shown(int(name[-1])),
             "category": category,
@@ -195,11 +195,11 @@ def mmbench_rows(missing: str) -> list[dict[str, Any]]:
     ]
 
 
-def mmbench_own(folder: Path, *, by_reference: bool = False) -> None:
+def mmbench_table(picture_of: Callable[[int], bytes], *, by_reference: bool = False) -> str:
+    """Tab-separated values, one field with a line break; turned questions may name the row that has their picture."""
     rows = mmbench_rows("")
     for row in rows:
-        number = row.pop("number")
-        row["image"] = base64.b64encode(picture(number)).decode()
+        row["image"] = base64.b64encode(picture_of(row.pop("number"))).decode()
         row["comment"] = 'of "two\nlines"'
         if by_reference and row["index"] > 1_000_000:
             row["image"] = str(row["index"] % 1_000_000)
@@ -207,7 +207,11 @@ def mmbench_own(folder: Path, *, by_reference: bool = False) -> None:
     writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    put(folder / "mmbench_dev_20230712.tsv", text.getvalue())
+    return text.getvalue()
+
+
+def mmbench_own(folder: Path, *, by_reference: bool = False) -> None:
+    put(folder / "mmbench_dev_20230712.tsv", mmbench_table(picture, by_reference=by_reference))
 
 
 def mmbench_hub(folder: Path) -> None:

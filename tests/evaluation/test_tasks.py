@@ -10,7 +10,7 @@ from typing import Any
 import drawn_benchmarks
 import groundtruth
 import pytest
-from drawn_benchmarks import LAYOUTS, picture
+from drawn_benchmarks import LAYOUTS, picture, put
 from PIL import Image
 
 import flashsloth
@@ -208,8 +208,11 @@ def test_published_oddities_of_the_normaliser() -> None:
     [
         ("pope", "yes", "Yes, there is", (0.0, 0.0, 1.0)),
         ("pope", "no", "There is not any", (0.0, 0.0, 1.0)),
+        ("pope", "no", "No, none", (0.0, 0.0, 1.0)),
         ("pope", "no", "Nothing. It is not", (0.0, 0.0, 0.0)),
         ("mme", "yes", "Y", (1.0, 1.0, 0.0)),
+        ("mme", "yes", "a yes", (0.0, 0.0, 0.0)),
+        ("mme", "yes", " yes", (1.0, 1.0, 1.0)),
         ("mme", "yes", "y.e.s", (1.0, 1.0, 0.0)),
         ("gqa", "yes", "Yes!", (1.0, 1.0, 0.0)),
         ("gqa", "t-shirt", "t shirt", (0.0, 0.0, 0.0)),
@@ -289,6 +292,12 @@ def test_pope_answers_that_are_neither() -> None:
     assert figures["precision"] == 50
     assert figures["recall"] == 100
     assert figures["f1"] == figures["mean f1"] == pytest.approx(200 / 3)
+
+
+def test_mmbench_pictures_are_larger_than_a_field_of_csv(tmp_path: Path) -> None:
+    large = bytes(200_000)
+    put(tmp_path / "mmbench_dev_20230712.tsv", drawn_benchmarks.mmbench_table(lambda number: large))
+    assert {content(item) for item in read(make_task("mmbench"), tmp_path)} == {large}
 
 
 def test_a_repeated_answer_is_refused() -> None:

@@ -229,6 +229,15 @@ def test_llavas_textvqa_needs_words_from_pictures(tmp_path: Path) -> None:
     read("textvqa", "own", tmp_path)
 
 
+def test_llavas_questions_of_another_version_of_pope(tmp_path: Path) -> None:
+    """They are in the way of its preset alone."""
+    LAYOUTS["pope"]["llava"](tmp_path)
+    path = tmp_path / "llava_pope_test.jsonl"
+    path.write_text(path.read_text().replace("a car in", "a boat in", 1))
+    assert "another version of POPE" in refusal("pope", "llava", tmp_path)
+    read("pope", "own", tmp_path)
+
+
 def test_a_question_of_pope_that_is_asked_twice(tmp_path: Path) -> None:
     LAYOUTS["pope"]["own"](tmp_path)
     path = tmp_path / "coco_pope_random.json"
