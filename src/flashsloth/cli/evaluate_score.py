@@ -82,7 +82,12 @@ def score(
         judge(file, task, judge_url, judge_model, judge_times)
         header, predictions, _ = read_files([file])
     summary, _ = score_predictions(task, predictions)
-    show_reports([make_report(header, task.settings, summary, predictions)], as_json)
+    report = make_report(header, task.settings, summary, predictions)
+    if as_json:
+        terminal.print_json(report.to_dict())
+        end_with([report])
+    else:
+        show_reports([report])
 
 
 def judge(file: Path, task: Task, url: str, model: str | None, times: int = 1) -> None:
@@ -106,22 +111,29 @@ def judge(file: Path, task: Task, url: str, model: str | None, times: int = 1) -
         terminal.print_warning(f"the judge failed {failed:,} times: {reason}")
 
 
-def show_reports(reports: Sequence[Report], as_json: bool) -> None:
-    """Print scores.
+def show_reports(reports: Sequence[Report]) -> None:
+    """Print scores as a table.
 
     Raises:
         typer.Exit: with 1 where one is not whole.
     """
-    if as_json:
-        found = [one.to_dict() for one in reports]
-        terminal.print_json(found[0] if len(found) == 1 else found)
-    else:
+    if reports:
         _print_table(reports)
+    end_with(reports)
+
+
+def end_with(reports: Sequence[Report]) -> None:
+    """End as scores that were shown ask for.
+
+    Raises:
+        typer.Exit: with 1 where one is not whole.
+    """
     if not all(one.is_whole for one in reports):
         raise typer.Exit(INCOMPLETE)
 
 
 def _print_table(reports: Sequence[Report]) -> None:
+    """One benchmark with all its figures, or several with their scores."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2))
@@ -130,18 +142,19 @@ def _print_table(reports: Sequence[Report]) -> None:
     for title in ("ours", "95 % interval", "paper"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in reports:
-        summary = one.summary
-        for figure in summary.figures:
-            is_score = figure is summary.score
-            value = f"{'at least ' if summary.unjudged else ''}{figure.value:.2f}"
-            paper = f"{one.paper:g}" if is_score else ""
+        score = one.summary.score
+        for figure in one.summary.figures if len(reports) == 1 else (score,):
+            value = f"{'at least ' if one.summary.unjudged else ''}{figure.value:.2f}"
+            paper = f"{one.paper:g}" if figure is score else ""
             cells = (figure.name, value, f"{figure.low:.2f} - {figure.high:.2f}", paper)
-            table.add_row(one.title if is_score else "", *cells, style="bold" if is_score else "dim")
+            table.add_row(one.title if figure is score else "", *cells, style="bold" if figure is score else "dim")
     terminal.stdout().print(table)
+    for model in dict.fromkeys(f"{one.model}, beside the paper's {one.paper_model}" for one in reports):
+        terminal.print_line(model)
     for one in reports:
         terminal.print_line(f"{one.title}: {'; '.join(_facts(one))}")
-        if one.differs:
-            terminal.print_line(f"  differs from the paper: {'; '.join(one.differs)}")
+    _print_differences(reports)
+    for one in reports:
         if missing := one.asked - one.summary.items:
             terminal.print_warning(f"{one.title}: {missing:,} of {one.asked:,} questions have no answer, nor count")
         if one.summary.unjudged:
@@ -152,13 +165,9 @@ def _print_table(reports: Sequence[Report]) -> None:
 
 
 def _facts(report: Report) -> list[str]:
-    """What a line below the table says."""
+    """How figures came about."""
     summary = report.summary
-    found = [
-        f"{report.model}, beside the paper's {report.paper_model}",
-        f"{summary.items:,} questions about {summary.pictures:,} pictures",
-        f"counted by: {summary.scorer}",
-    ]
+    found = [f"{summary.items:,} questions about {summary.pictures:,} pictures", f"counted by: {summary.scorer}"]
     if report.seconds is not None:
         found.append(f"{report.seconds:.3g} s an answer")
     if report.tokens is not None:
@@ -166,3 +175,17 @@ def _facts(report: Report) -> list[str]:
     if summary.judged or summary.unjudged:
         found.append(f"{100 * summary.judged / summary.groups:.1f} % judged by a model")
     return found
+
+
+def _print_differences(reports: Sequence[Report]) -> None:
+    """What is not as in the paper: what several benchmarks share, once, and then each one's own."""
+    shared = [what for what in reports[0].differs if all(what in one.differs for one in reports)]
+    found = [
+        ("", shared),
+        *((f"{one.title}: ", [what for what in one.differs if what not in shared]) for one in reports),
+    ]
+    if any(differences for _, differences in found):
+        terminal.print_line("not as in the paper:")
+    for title, differences in found:
+        if differences:
+            terminal.print_line(f"  {title}{'; '.join(differences)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flashsloth.cli import arguments, terminal
-from flashsloth.cli.evaluate_score import INCOMPLETE, JudgeModel, JudgeTimes, JudgeUrl, judge, show_reports
+from flashsloth.cli.evaluate_score import INCOMPLETE, JudgeModel, JudgeTimes, JudgeUrl, end_with, judge, show_reports
 from flashsloth.cli.terminal import CommandError
 from flashsloth.evaluation.settings import PAPER, PRESETS, TASKS, TaskSettings
 
@@ -115,6 +115,7 @@ def evaluate(
     given = {"device": device, "dtype": dtype, "quantize": quantize, "resolution": resolution, "adapter": adapter}
     answerer = _answerer(model, name, kind, at_once, given)
     reports: list[Report] = []
+    found_out: list[dict[str, Any]] = []
     is_whole = True
     for task, items in read:
         folder = out or RUNS / f"{task.settings.task}-{answerer.name}"
@@ -122,13 +123,23 @@ def evaluate(
             folder = out / task.settings.task
         outcome = _run(task, items, answerer, folder, mine, limit, seed)
         is_whole &= not outcome.failures
+        report = None
         if outcome.is_whole and (outcome.merged or mine.number == 1):
             judging = None if judge_url is None else (judge_url, judge_model, judge_times)
-            reports.append(_whole_report(task, folder, outcome, judging))
+            report = _whole_report(task, folder, outcome, judging)
         elif outcome.failures and mine.total == 1:
-            reports.extend(_report_of_the_rest(task, items, answerer, outcome, limit, seed))
-    if reports or as_json:
-        show_reports(reports, as_json)
+            report = _report_of_the_rest(task, items, answerer, outcome, limit, seed)
+        elif not as_json:
+            _say_part(task, folder, outcome, mine)
+        if report is not None:
+            reports.append(report)
+        about_part = {"title": task.settings.title, "part": str(mine), "is_whole": outcome.is_whole}
+        found_out.append(about_part if report is None else report.to_dict())
+    if as_json:
+        terminal.print_json(found_out if len(tasks) > 1 else found_out[0])
+        end_with(reports)
+    else:
+        show_reports(reports)
     if not is_whole:
         raise typer.Exit(INCOMPLETE)
 
@@ -242,12 +253,19 @@ def _run(
             f"{title}: {len(outcome.failures):,} of {outcome.part:,} questions could not be answered{gave_up}; the "
             "same command asks them again"
         )
-    elif not outcome.is_whole:
-        terminal.print_line(
-            f"{title}: part {part} is answered, {outcome.part:,} of {outcome.asked:,} questions, in {folder}; where "
-            "parts share no folder, `flashsloth eval score` takes the files of all"
-        )
     return outcome
+
+
+def _say_part(task: Task, folder: Path, outcome: Outcome, part: Part) -> None:
+    """What becomes of a part whose answers are there, or would be but for failures that were told."""
+    title, counts = task.settings.title, f"{outcome.part:,} of {outcome.asked:,} questions"
+    if outcome.is_whole:
+        terminal.print_line(f"{title}: every question is answered, in {folder}")
+    elif not outcome.failures:
+        terminal.print_line(
+            f"{title}: part {part} is answered, {counts}, in {folder}; where parts share no folder, "
+            "`flashsloth eval score` takes the files of all"
+        )
 
 
 def _whole_report(task: Task, folder: Path, outcome: Outcome, judging: Any) -> Report:
@@ -269,17 +287,18 @@ def _whole_report(task: Task, folder: Path, outcome: Outcome, judging: Any) -> R
 
 def _report_of_the_rest(
     task: Task, items: list[Item], answerer: Answerer, outcome: Outcome, limit: int | None, seed: int
-) -> Iterator[Report]:
-    """The report of what could be answered, if anything could."""
+) -> Report | None:
+    """The report of what could be answered; None where nothing could."""
     from flashsloth.evaluation.report import make_report
     from flashsloth.evaluation.runner import header_of, whole_groups
     from flashsloth.evaluation.scoring import score
 
     predictions = whole_groups(items, outcome.answered)
-    if predictions:
-        header = header_of(task.settings, answerer, items, limit, seed)
-        summary, _ = score(task, predictions)
-        yield make_report(header, task.settings, summary, predictions, asked=len(items), seconds=outcome.seconds)
+    if not predictions:
+        return None
+    header = header_of(task.settings, answerer, items, limit, seed)
+    summary, _ = score(task, predictions)
+    return make_report(header, task.settings, summary, predictions, asked=len(items), seconds=outcome.seconds)
 
 
 @contextmanager
