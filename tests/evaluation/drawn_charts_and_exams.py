@@ -8,6 +8,10 @@ from typing import Any
 
 from drawn_benchmarks import hub, picture, put, shown
 
+from flashsloth.evaluation.item import Item, Prediction
+from flashsloth.evaluation.settings import PAPER
+from flashsloth.evaluation.tasks import make_task
+
 MMVET = [
     ("v1_0", "What is x?", "-1<AND>-5", ["ocr", "math"], 0),
     ("v1_1", "Who is it?", "Ann<OR>Bob", ["rec"], 1),
@@ -205,3 +209,21 @@ LAYOUTS: dict[str, dict[str, Callable[[Path], None]]] = {
     "realworldqa": {"hub": realworldqa_hub},
 }
 """Of each task: what draws it."""
+
+
+def read(folder: Path, name: str, layout: str, preset: str = PAPER) -> list[Item]:
+    LAYOUTS[name][layout](folder)
+    return list(make_task(name, preset).read(folder))
+
+
+def content(item: Item) -> list[bytes]:
+    return [one() if callable(one) else one.read_bytes() for one in item.pictures]
+
+
+def predict(item: Item, answer: str, *judgements: str) -> Prediction:
+    return Prediction(item.id, item.prompt, item.truth, item.group, item.picture, answer, judgements=judgements)
+
+
+def answered(said: str, **truth: Any) -> Prediction:
+    """An answer to a question of which only some of the truth matters."""
+    return Prediction("validation_Art_1", "", truth, "1", "1", said)
