@@ -305,6 +305,32 @@ def test_a_repeated_answer_is_refused() -> None:
         score(make_task("pope"), [pope_prediction("yes", "no"), pope_prediction("yes", "yes")])
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("pope", {"label": "Yes"}),
+        ("pope", {"category": "rare"}),
+        ("mme", {"answer": "Yes"}),
+        ("mme", {"category": "colour"}),
+        ("mmbench", {"answer": "E"}),
+        ("mmbench", {"options": {"A": "a cat", "B": 2}}),
+        ("seedbench", {"type": "text"}),
+        ("seedbench", {"answer": ""}),
+        ("scienceqa", {"type": "video"}),
+        ("scienceqa", {"answer": "b"}),
+        ("textvqa", {"answers": ["one"]}),
+        ("textvqa", {"answers": [1] * 10}),
+        ("gqa", {"answer": 1}),
+    ],
+)
+def test_truths_that_no_figure_counts_are_refused(name: str, wrong: dict[str, Any], tmp_path: Path) -> None:
+    items = read_layout(tmp_path, name, next(iter(LAYOUTS[name])))
+    predictions = [predict(item, "A") for item in items]
+    predictions[0] = replace(predictions[0], truth={**items[0].truth, **wrong})
+    with pytest.raises(EvaluationError, match="the truth of"):
+        score(make_task(name), predictions)
+
+
 def test_answers_to_something_else_are_refused() -> None:
     with pytest.raises(EvaluationError, match="are these answers to GQA"):
         score(make_task("gqa"), [pope_prediction("yes", "no")])

@@ -109,6 +109,18 @@ def only(group: Sequence[Prediction]) -> Prediction:
     return group[0]
 
 
+def known(one: Prediction, name: str, expected: Sequence[str]) -> str:
+    """A text of a prediction's truth that is one of some.
+
+    Raises:
+        EvaluationError: where it is another, which no figure would count.
+    """
+    value = one.truth[name]
+    if value not in expected:
+        raise EvaluationError(f"the truth of {one.id!r} has {name} {value!r:.80}, expected {', '.join(expected)}")
+    return str(value)
+
+
 def share(part: Any, whole: Any) -> Any:
     """Percent; 0 of nothing."""
     return 100 * part / (whole + (whole == 0))

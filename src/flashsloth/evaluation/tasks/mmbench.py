@@ -2,7 +2,8 @@
 
 Liu et al., "MMBench: Is Your Multi-modal Model an All-around Player?" (2023); its English dev split. Rules look for
 the letter or the option that an answer names. Where they find none a judge is asked, as published; published code
-draws at random where the judge fails, here the question stays unjudged.
+draws at random where the judge fails, here the question stays unjudged. Published code also takes the "nan" that stands
+in place of a missing option for its text, and finds it in "banana"; that is not repeated here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from flashsloth.evaluation.data_files import id_of, no_data, parquet_files, parquet_rows, picture_digest, texts
 from flashsloth.evaluation.item import Item, Prediction, Scored
-from flashsloth.evaluation.task import EvaluationError, JudgeRequest, Task, share
+from flashsloth.evaluation.task import EvaluationError, JudgeRequest, Task, known, share
 from flashsloth.evaluation.tsv_file import tsv_rows
 
 LETTERS, NONE_OF_THEM = "ABCD", "E"
@@ -148,7 +149,11 @@ class MmBench(Task):
         """See :class:`Task`; a turn that rules find wrong decides, whatever a judge would say of the others."""
         said = []
         for one in group:
-            found = stated_letter(one.answer) or named_option(one.answer.strip(), one.truth["options"])
+            options = one.truth["options"]
+            known(one, "answer", tuple(options))
+            if not all(isinstance(text, str) for text in options.values()):
+                raise EvaluationError(f"the truth of {one.id!r} has options that are not all texts")
+            found = stated_letter(one.answer) or named_option(one.answer.strip(), options)
             said.append(found or (one.judgements[0] if one.judgements else None))
         is_right = [
             None if what is None else what == one.truth["answer"] for one, what in zip(group, said, strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from flashsloth.evaluation.data_files import find_file, find_picture, no_data, parquet_files, parquet_rows, texts
 from flashsloth.evaluation.item import Item, Picture, Prediction, Scored
-from flashsloth.evaluation.task import EvaluationError, Task, share
+from flashsloth.evaluation.task import EvaluationError, Task, known, share
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -99,10 +99,11 @@ class Mme(Task):
         if len(group) != PAIR:
             raise EvaluationError(f"{group[0].group} has {len(group)} answers, expected {PAIR}: MME counts pairs")
         said = [RULES[self.settings.scorer](one.answer) for one in group]
-        right = sum(one.truth["answer"] == what for one, what in zip(group, said, strict=True))
+        right = sum(known(one, "answer", (YES, NO)) == what for one, what in zip(group, said, strict=True))
         both = float(right == PAIR)
         numbers = {"right": float(right), "asked": float(PAIR), "both": both, "pairs": 1.0}
-        counts = {f"{group[0].truth['category']}: {name}": number for name, number in numbers.items()}
+        category = known(group[0], "category", PERCEPTION + COGNITION)
+        counts = {f"{category}: {name}": number for name, number in numbers.items()}
         return Scored(tuple(group), counts, (right / PAIR + both) / 2, said=", ".join(said))
 
     def total(self, sums: Mapping[str, Any]) -> dict[str, Any]:

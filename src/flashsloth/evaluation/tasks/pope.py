@@ -23,7 +23,7 @@ from flashsloth.evaluation.data_files import (
 )
 from flashsloth.evaluation.item import Item, Picture, Prediction, Scored
 from flashsloth.evaluation.settings import LLAVA
-from flashsloth.evaluation.task import EvaluationError, Task, only, share
+from flashsloth.evaluation.task import EvaluationError, Task, known, only, share
 
 CATEGORIES = ("random", "popular", "adversarial")
 YES, NO, OTHER = "yes", "no", "other"
@@ -113,8 +113,9 @@ class Pope(Task):
     def score(self, group: Sequence[Prediction]) -> Scored:
         """See :class:`Task`."""
         one = only(group)
-        label, said = one.truth["label"], RULES[self.settings.scorer](one.answer)
-        return Scored((one,), {f"{one.truth['category']}: {label}, said {said}": 1.0}, float(said == label), said=said)
+        category, label = known(one, "category", CATEGORIES), known(one, "label", (YES, NO))
+        said = RULES[self.settings.scorer](one.answer)
+        return Scored((one,), {f"{category}: {label}, said {said}": 1.0}, float(said == label), said=said)
 
     def total(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """Of all questions together, and F1 of each category.

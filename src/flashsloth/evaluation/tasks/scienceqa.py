@@ -25,11 +25,11 @@ from flashsloth.evaluation.data_files import (
     texts,
 )
 from flashsloth.evaluation.item import Item, Picture, Prediction, Scored
-from flashsloth.evaluation.task import EvaluationError, Task, only, share
+from flashsloth.evaluation.task import EvaluationError, Task, known, only, share
 
 PROBLEMS, SPLITS, LLAVA_QUESTIONS = "problems.json", "pid_splits.json", "llava_test_CQM-A.json"
 PICTURES = ("images/test", "test")
-LETTERS = string.ascii_uppercase
+LETTERS = tuple(string.ascii_uppercase)
 IMAGE, TEXT = KINDS = ("image", "text")
 PICTURE_LINE = "<image>\n"
 """What a question with a picture begins with in LLaVA's file."""
@@ -110,7 +110,7 @@ class ScienceQa(Task):
                 continue
             turns = rows_with(row["conversations"], ("from", "value"), path)
             said = [texts(turn, ["value"], path)[0] for turn in turns]
-            if len(said) != 2 or said[1] not in tuple(LETTERS):
+            if len(said) != 2 or said[1] not in LETTERS:
                 raise EvaluationError(
                     f"{path}: question {row['id']} has the turns {said!r:.80}, expected it and a letter"
                 )
@@ -125,7 +125,8 @@ class ScienceQa(Task):
     def score(self, group: Sequence[Prediction]) -> Scored:
         """See :class:`Task`."""
         one = only(group)
-        is_right, kind = float(RULES[self.settings.scorer](one.answer, one.truth["answer"])), one.truth["type"]
+        truth, kind = known(one, "answer", LETTERS), known(one, "type", KINDS)
+        is_right = float(RULES[self.settings.scorer](one.answer, truth))
         return Scored((one,), {f"{kind}: right": is_right, f"{kind}: asked": 1.0}, is_right, said=one.answer.strip())
 
     def total(self, sums: Mapping[str, Any]) -> dict[str, Any]:

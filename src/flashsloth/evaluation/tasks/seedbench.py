@@ -23,10 +23,10 @@ from flashsloth.evaluation.data_files import (
     texts,
 )
 from flashsloth.evaluation.item import Item, Picture, Prediction, Scored
-from flashsloth.evaluation.task import EvaluationError, Task, only, share
+from flashsloth.evaluation.task import EvaluationError, Task, known, only, share
 
 QUESTIONS, PICTURES = "SEED-Bench.json", "SEED-Bench-image"
-LETTERS = "ABCD"
+LETTERS = tuple("ABCD")
 CHOICES = tuple(f"choice_{letter.lower()}" for letter in LETTERS)
 KEYS = ("question", *CHOICES, "answer", "data_id", "data_type")
 IMAGE, VIDEO = KINDS = ("image", "video")
@@ -57,7 +57,7 @@ class SeedBench(Task):
                 raise EvaluationError(f"{folder}: data_type is {kind!r:.80}, expected {' or '.join(KINDS)}")
             if kind == VIDEO:
                 continue
-            if answer not in tuple(LETTERS):
+            if answer not in LETTERS:
                 raise EvaluationError(
                     f"{folder}: question {row['question_id']} has the answer {answer!r}, not a letter"
                 )
@@ -88,7 +88,7 @@ class SeedBench(Task):
         """See :class:`Task`."""
         one = only(group)
         said = RULES[self.settings.scorer](one.answer)
-        is_right, kind = float(said == one.truth["answer"]), one.truth["type"]
+        is_right, kind = float(said == known(one, "answer", LETTERS)), known(one, "type", KINDS)
         return Scored((one,), {f"{kind}: right": is_right, f"{kind}: asked": 1.0}, is_right, said=said)
 
     def total(self, sums: Mapping[str, Any]) -> dict[str, Any]:

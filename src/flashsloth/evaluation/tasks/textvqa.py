@@ -76,7 +76,7 @@ class TextVqa(Task):
     def _item(self, row: Mapping[str, Any], tokens: Any, picture: Picture, where: Path) -> Item:
         source, question = texts(row, ("image_id", "question"), where)
         answers = row["answers"]
-        if not isinstance(answers, list) or len(answers) != PEOPLE or not all(isinstance(one, str) for one in answers):
+        if not are_answers(answers):
             raise EvaluationError(
                 f"{where}: question {row['question_id']} has the answers {answers!r:.80}, expected {PEOPLE} texts: "
                 "is it the validation split?"
@@ -93,12 +93,19 @@ class TextVqa(Task):
     def score(self, group: Sequence[Prediction]) -> Scored:
         """See :class:`Task`."""
         one = only(group)
+        if not are_answers(one.truth["answers"]):
+            raise EvaluationError(f"the truth of {one.id!r} is not the answers of {PEOPLE} people")
         value = vqa_accuracy(one.answer, one.truth["answers"])
         return Scored((one,), {"right": value, "asked": 1.0}, value, said=vqa_text(one.answer))
 
     def total(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """Percent."""
         return {"accuracy": share(sums["right"], sums["asked"])}
+
+
+def are_answers(found: Any) -> bool:
+    """Whether they are texts, of as many people as were asked."""
+    return isinstance(found, list) and len(found) == PEOPLE and all(isinstance(one, str) for one in found)
 
 
 def rows_in_data(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
