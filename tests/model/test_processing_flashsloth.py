@@ -230,6 +230,26 @@ def test_pictures_are_given_flat_or_by_row(tiny_processor: FlashSlothProcessor) 
     assert all(torch.equal(flat[name], by_row[name]) for name in flat)
 
 
+@pytest.mark.parametrize("grid", [1, 2])
+@pytest.mark.parametrize("resolution", [None, "standard"])
+def test_a_prompt_to_answer_is_as_the_template_writes_it(
+    tiny_tokenizer: Any, grid: int, resolution: str | None
+) -> None:
+    processor = make_processor(tiny_tokenizer, make_config(tiny_tokenizer, image_grid=grid))
+    chat = [
+        user("  What </s> is <image> this?\n", picture(), picture()),
+        assistant("A cat"),
+        user("é Why?", picture()),
+    ]
+    options = {"resolution": resolution, "return_pixel_values": False}
+    for to_answer in (True, False):
+        encoded = processor.apply_chat_template(
+            chat, add_generation_prompt=to_answer, tokenize=True, return_dict=True, processor_kwargs=options
+        )
+        row = processor.write_prompt(chat, add_generation_prompt=to_answer, resolution=resolution)
+        assert {name: [ids] for name, ids in row.items()} == dict(encoded)
+
+
 def test_lists_without_tensors(tiny_processor: FlashSlothProcessor) -> None:
     chats = [[user("What is this?")], [user("Why?")]]
     ids = tiny_processor.apply_chat_template(chats, tokenize=True, padding=False)

@@ -159,16 +159,10 @@ class PromptWriter:
     def _write(self, messages: Messages, system: str | None, resolution: str | None, *, to_answer: bool) -> Prompt:
         opening = [] if system is None else [{"role": "system", "content": system}]
         with self._lock:
-            encoded = self._processor.apply_chat_template(
-                [*opening, *messages],
-                add_generation_prompt=to_answer,
-                tokenize=True,
-                return_dict=True,
-                padding=False,
-                return_pixel_values=False,
-                resolution=resolution,
+            row = self._processor.write_prompt(
+                [*opening, *messages], add_generation_prompt=to_answer, resolution=resolution
             )
-        return Prompt(**{name: list(encoded[name][0]) for name in FIELDS})
+        return Prompt(**{name: row[name] for name in FIELDS})
 
 
 def token_limit(prompt: Prompt, context: int | None, wanted: int) -> int:

@@ -137,13 +137,11 @@ class FlashSlothProcessor(ProcessorMixin):
         batched = bool(conversation) and isinstance(conversation[0], (list, tuple))
         conversations: list[Any] = list(conversation) if batched else [conversation]
         conversations = [plain_messages(chat) for chat in conversations]
-        if (template := chat_template or self.chat_template) is None:
-            raise ValueError("there is no chat template: pass chat_template, see flashsloth.model.chat_template")
         wants_spans = tokenize and (return_labels or return_assistant_tokens_mask)
         texts, spans = self._write(
             conversations,
             self._text.escape if sanitize_control_tokens else str,
-            chat_template=template,
+            chat_template or self.chat_template,
             return_assistant_tokens_mask=wants_spans,
             continue_final_message=continue_final_message,
             add_generation_prompt=add_generation_prompt,
@@ -166,12 +164,39 @@ class FlashSlothProcessor(ProcessorMixin):
                 del encoded["labels"]
         return encoded if return_dict else encoded["input_ids"]
 
-    def _write(self, conversations: list[Any], escape: Callable[[str], str], **settings: Any) -> tuple[list[str], list]:
+    def write_prompt(
+        self, conversation: list[dict[str, Any]], *, add_generation_prompt: bool = True, resolution: str | None = None
+    ) -> dict[str, list[int]]:
+        """One prompt's ids and marks as :meth:`apply_chat_template` makes them, for answering: no options to check.
+
+        Args:
+            conversation: messages; of pictures only their places count.
+            add_generation_prompt: whether it ends where an answer starts.
+            resolution: of all pictures.
+        """
+        [text], _ = self._write(
+            [conversation],
+            self._text.escape,
+            self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            **self.tokenizer.special_tokens_map,
+        )
+        prompt = self._text.take_apart(text, [])
+        pictures = sum(piece.token_id == self.image_token_id for piece in prompt.pieces)
+        [row] = self._rows([prompt], views_of_all(resolution, pictures, self.image_processor.image_grid), TextOptions())
+        return row
+
+    def _write(
+        self, conversations: list[Any], escape: Callable[[str], str], template: str | None, **settings: Any
+    ) -> tuple[list[str], list]:
         """The conversations as texts, and the (start, end) of the answers in each."""
+        if template is None:
+            raise ValueError("there is no chat template: pass chat_template, see flashsloth.model.chat_template")
         for chat in conversations:
             check_conversation(chat)
         try:
-            return render_jinja_template([with_texts(chat, escape) for chat in conversations], **settings)
+            texts = [with_texts(chat, escape) for chat in conversations]
+            return render_jinja_template(texts, chat_template=template, **settings)
         except jinja2.TemplateError as error:
             raise ValueError(f"the conversation does not fit the chat template: {error}") from error
 
@@ -180,11 +205,8 @@ class FlashSlothProcessor(ProcessorMixin):
         settings, image_options = read_options(self, options)
         wanted = [sum(p.token_id == self.image_token_id for p in prompt.pieces) for prompt in prompts]
         pictures = _flat_pictures(images, wanted) if settings.return_pixel_values else []
-        texts = [piece.text for prompt in prompts for piece in prompt.pieces if piece.token_id is None]
-        tokenized = iter(self._tokenize(texts))
         views = views_of_all(image_options.get("resolution"), sum(wanted), self.image_processor.image_grid)
-        image_tokens = iter([self._tokens_of(count) for count in views])
-        rows = [self._row(prompt, tokenized, image_tokens, settings) for prompt in prompts]
+        rows = self._rows(prompts, views, settings)
         cut_rows(rows, settings, self.tokenizer.truncation_side)
         padded = pad_rows(rows, settings, self.tokenizer)
         if pictures:
@@ -236,6 +258,13 @@ class FlashSlothProcessor(ProcessorMixin):
         )
         ends = [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
         return list(zip(encoded["input_ids"], ends, strict=True))
+
+    def _rows(self, prompts: list[ParsedPrompt], views: list[int], settings: TextOptions) -> list[dict[str, list[int]]]:
+        """Each prompt's ids and marks; `views` of each picture of all prompts in turn."""
+        texts = [piece.text for prompt in prompts for piece in prompt.pieces if piece.token_id is None]
+        tokenized = iter(self._tokenize(texts))
+        image_tokens = iter([self._tokens_of(count) for count in views])
+        return [self._row(prompt, tokenized, image_tokens, settings) for prompt in prompts]
 
     def _row(
         self, prompt: ParsedPrompt, tokenized: Any, image_tokens: Iterator[int], settings: TextOptions
