@@ -100,6 +100,7 @@ class FlashSlothAnswerer:
         options: dict[str, Any] = {
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
+            "top_p": settings.top_p,
             "seed": seed,
             "details": True,
             "image_policy": IMAGE_POLICY,

@@ -41,6 +41,11 @@ def data_digest(items: Iterable[Item | Prediction]) -> str:
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
+def ids_digest(ids: Iterable[str]) -> str:
+    """Of which questions are asked, in any order, whatever their prompts."""
+    return hashlib.blake2b("\n".join(sorted(ids)).encode(), digest_size=8).hexdigest()
+
+
 def write_header(file: IO[str], header: dict[str, Any]) -> None:
     """The first line of a new file."""
     _write_line(file, {"header": {"format": FORMAT, **header}})

@@ -20,14 +20,8 @@ from flashsloth.files import write_whole
 SUMMARY = "summary.json"
 FLASHSLOTH, FLASHSLOTH_HD = "FlashSloth", "FlashSloth-HD"
 PUBLISHED_DTYPE = "float16"
-NOT_AS_PUBLISHED = {
-    "pope": "whether the paper's figure is accuracy or F1 is not known",
-    "mme": "the paper's figure is taken for perception + cognition",
-    "mmmu": "all pictures are seen (the published code saw a prompt's first)",
-    "mathvista": "which of three prompts the paper used is not known",
-    "textvqa": "no OCR tokens in the prompt (the paper's figure likely had them)",
-}
-"""What differs, or may, however a task is run with preset paper."""
+NOT_AS_PUBLISHED = {"mmmu": "all pictures are seen (the published code saw a prompt's first)"}
+"""What differs however a task is run with preset paper."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +104,8 @@ def _differences(header: dict[str, Any], settings: TaskSettings, summary: Summar
         found.append(f"preset {settings.preset}")
     elif settings.task in NOT_AS_PUBLISHED:
         found.append(NOT_AS_PUBLISHED[settings.task])
+    if settings.not_known:
+        found.append(f"what the paper does not say: {', '.join(settings.not_known)}")
     if summary.items != settings.size:
         found.append(f"{summary.items:,} of {settings.size:,} questions")
     if model.get("dtype", PUBLISHED_DTYPE) != PUBLISHED_DTYPE:

@@ -27,7 +27,7 @@ TIMED_SECONDS = 10.0
 """After which the time is written down again: what a killed process has not written is lost."""
 MOST_ALIKE = 16
 """Failures in a row, all for one reason, after which nothing more is asked."""
-FIGURES = ("paper", "paper_hd", "title", "size")
+FIGURES = ("paper", "paper_hd", "title", "size", "groups", "ids", "not_known", "lmms_metrics")
 """Of a task's settings, what answers do not hang on."""
 
 

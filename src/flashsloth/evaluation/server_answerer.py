@@ -59,7 +59,7 @@ class ServerAnswerer:
         done: queue.SimpleQueue[tuple[int, Reply | Exception]] = queue.SimpleQueue()
         options: dict[str, Any] = {"max_tokens": settings.max_tokens, "temperature": settings.temperature}
         if settings.temperature:
-            options["seed"] = seed
+            options |= {"top_p": settings.top_p, "seed": seed}
 
         def work() -> None:
             while (one := asked.get()) is not None:

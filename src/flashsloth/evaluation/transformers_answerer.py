@@ -93,7 +93,7 @@ class TransformersAnswerer:
             return_tensors="pt",
         ).to(self._device, self._dtype)
         torch.manual_seed(seed)
-        drawn = {"do_sample": True, "temperature": settings.temperature, "top_k": 0, "top_p": 1.0}
+        drawn = {"do_sample": True, "temperature": settings.temperature, "top_k": 0, "top_p": settings.top_p}
         chosen = drawn if settings.temperature else {"do_sample": False}
         ids = self._model.generate(**inputs, max_new_tokens=settings.max_tokens, **chosen)[0]  # [T]
         tokens = ids[inputs["input_ids"].shape[1] :].tolist()
