@@ -15,6 +15,7 @@ from typing import Any
 from flashsloth.evaluation.lmms_eval_files import LmmsEval, LmmsTask
 from flashsloth.evaluation.predictions import DATA, JUDGE, ids_digest, read_predictions
 from flashsloth.evaluation.report import PUBLISHED_DTYPE
+from flashsloth.evaluation.setting_words import COMPARED, EFFECTS, effect_of, in_words
 from flashsloth.evaluation.settings import (
     LMMS,
     NOT_SET,
@@ -28,44 +29,6 @@ from flashsloth.evaluation.settings import (
 )
 
 SAME, DIFFERS, NOT_KNOWN = STATES = ("same", "differs", "not known")
-COMPARED: dict[str, str] = {
-    "dataset": "data set",
-    "config": "its configuration",
-    "split": "its split",
-    "style": "wording of a question",
-    "before": "prompt before it",
-    "after": "prompt after it",
-    "after_open": "prompt after an open one",
-    "pictures_first": "pictures before the text",
-    "max_tokens": "new tokens at most",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "scorer": "what is right",
-    "judge": "judge",
-    "metric": "score",
-}
-"""Settings that change what is asked, answered or counted, as people call them."""
-OTHER_PROMPT = "other answers; by how many points is not known before it is tried"
-EFFECTS: dict[str, str] = {
-    "config": "other questions: figures cannot be compared",
-    "split": "other questions: figures cannot be compared",
-    "style": OTHER_PROMPT,
-    "before": OTHER_PROMPT,
-    "after": OTHER_PROMPT,
-    "after_open": OTHER_PROMPT,
-    "pictures_first": "another benchmark for a model that is shown them in the text's places; none for FlashSloth",
-    "top_p": "none at temperature 0, else other draws",
-    "judge": "two judges grade differently: figures cannot be compared",
-    "metric": "another figure of the same answers",
-}
-SCORER_EFFECTS: dict[str, str] = {
-    "begins with the letter": '"B." and "B. text" are right too: the same or higher',
-    "letter or equal": "a letter is found in any text, number words and options' texts are not: either way",
-    "yes or no somewhere": "an answer without no or not counts as yes, whatever it says: either way",
-    "MME's own": '"y" and "n" no longer count: the same or lower',
-    "GQA's own": "articles and punctuation within an answer count: the same or lower, nearly always the same",
-}
-"""By what is right there."""
 STYLES_IN_LMMS = {"format-prompt": "format", "step-by-step": "cot", "solution": "solution"}
 """MathVista's prompts, by their names there."""
 LMMS_RULES: dict[str, str] = {
@@ -207,7 +170,7 @@ def _settings_lines(published: TaskSettings, found: Mapping[str, Any]) -> Iterat
 
 
 def _setting_line(name: str, published: Any, found: Any) -> Line:
-    effect = _effect(name, published, found)
+    effect = effect_of(name, published, found)
     return _line(COMPARED[name], in_words(name, published), in_words(name, found), effect)
 
 
@@ -215,36 +178,6 @@ def _line(what: str, published: str, found: str, effect: str) -> Line:
     if published == found:
         return Line(SAME, what, published, found)
     return Line(DIFFERS, what, published, found, effect)
-
-
-def in_words(name: str, value: Any) -> str:
-    """A setting's value, for people."""
-    if value is None or value == "":
-        return "none" if name != "style" else "the only one"
-    if name == "max_tokens":
-        return f"{value:,}" + (" (not set)" if value == NOT_SET else "")
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if name in ("before", "after", "after_open"):
-        return repr(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _effect(name: str, published: Any, found: Any) -> str:
-    if name == "dataset":
-        is_renamed = str(published).split("/")[-1] == str(found).split("/")[-1]
-        return (
-            "the owner was renamed; --data shows whether the questions are the same" if is_renamed else EFFECTS["split"]
-        )
-    if name == "max_tokens":
-        if isinstance(found, int) and found > published:
-            return "none for short answers; those that were cut there go on here"
-        return "none for short answers; longer ones are cut here"
-    if name == "temperature":
-        return "answers are drawn: another figure with every seed" if found else "no draws: the same figure every time"
-    if name == "scorer":
-        return SCORER_EFFECTS.get(str(found), "the same answers count otherwise")
-    return EFFECTS[name]
 
 
 def _model_lines(model: Mapping[str, Any]) -> Iterator[Line]:
@@ -285,7 +218,7 @@ def _data_lines(row: TaskSettings, ids: Sequence[str], asked: int) -> Iterator[L
 
 
 def _other_questions(count: int) -> str:
-    return f"other questions count; a part of them has a wider interval ({count:,} questions)"
+    return f"other questions count, or a part of them, whose interval is wider ({count:,} questions)"
 
 
 def compare_lmms_eval(task: str, lmms: LmmsEval | None) -> Comparison:
@@ -323,7 +256,8 @@ def _lmms_lines(row: TaskSettings, found: LmmsTask) -> Iterator[Line]:
             yield Line(NOT_KNOWN, COMPARED["judge"], row.judge, "its code decides")
         else:
             yield _line(COMPARED["judge"], row.judge, found.judge, f"{EFFECTS['judge']}; $MODEL_VERSION names another")
-    metrics = [str(one.get("metric")) for one in config.get("metric_list") or [] if isinstance(one, dict)]
+    listed = config.get("metric_list")
+    metrics = [str(one.get("metric")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     is_there = set(row.lmms_metrics) <= set(metrics)
     shown = " + ".join(row.lmms_metrics if is_there else [one for one in metrics if one != "submission"])
     yield _line("score's name", " + ".join(row.lmms_metrics), shown, "only the name, if what is right is the same")

@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,8 @@ class LmmsEval:
 
     def _imported(self, path: Path) -> list[Path]:
         try:
-            tree = ast.parse(_read(path))
+            with warnings.catch_warnings(action="ignore"):  # about its style
+                tree = ast.parse(_read(path))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise EvaluationError(f"{path} is not Python that can be read ({error})") from error
         prefix = f"{PACKAGE}.{TASKS}."

@@ -1,0 +1,341 @@
+"""What differs from the published settings is named: in presets, runs, an lmms-eval read as text, and data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drawn_benchmarks import LAYOUTS
+
+from flashsloth.cli.app import main
+from flashsloth.evaluation.drift import (
+    DIFFERS,
+    LMMS_RULES,
+    NOT_KNOWN,
+    SAME,
+    Comparison,
+    Line,
+    compare_lmms_eval,
+    compare_preset,
+    compare_run,
+)
+from flashsloth.evaluation.item import Prediction
+from flashsloth.evaluation.lmms_eval_files import LmmsEval, find_lmms_eval
+from flashsloth.evaluation.predictions import JUDGE, data_digest, write_predictions
+from flashsloth.evaluation.runner import header_of, read_items
+from flashsloth.evaluation.server_answerer import ServerAnswerer
+from flashsloth.evaluation.settings import LLAVA, LMMS, PAPER, TABLE, TASKS, settings_of
+from flashsloth.evaluation.task import EvaluationError
+from flashsloth.evaluation.tasks import make_task
+
+YAML = """
+include: _shared_yaml
+task: gqa
+test_split: testdev
+doc_to_text: !function utils.ask
+process_results: !function utils.count
+generation_kwargs: {max_new_tokens: 32, temperature: 0, top_p: 1.0, do_sample: false}
+metric_list:
+  - {metric: exact_match, aggregation: mean}
+lmms_eval_specific_kwargs:
+  default: {pre_prompt: "Look. ", post_prompt: "\\nAnswer the question using a single word or phrase."}
+  other: {pre_prompt: "x"}
+"""
+SHARED = """
+dataset_path: someone/GQA
+dataset_name: testdev_balanced_instructions
+dataset_path: lmms-lab-encoder/GQA
+test_split: train
+odd: !another [1, 2]
+doc_to_messages: !function shown.in_place
+"""
+UTILS = """
+from lmms_eval.tasks.shared.words import clean
+raise SystemExit("this must not run")
+def count(doc, results):
+    import lmms_eval.tasks.shared.judge
+MODEL = os.getenv("MODEL_VERSION", "judge-7")
+"""
+NOT_FOUND = "no_such_folder"
+
+
+@pytest.fixture
+def lmms(tmp_path: Path) -> Path:
+    """A package of one task, whose code ends whoever imports it."""
+    package = tmp_path / "lmms_eval"
+    for name, text in {
+        "__init__.py": "raise SystemExit('this must not be imported')\n",
+        "tasks/gqa/gqa.yaml": YAML,
+        "tasks/gqa/_shared_yaml": SHARED,
+        "tasks/gqa/utils.py": UTILS,
+        "tasks/gqa/shown.py": "def in_place(): ...\n",
+        "tasks/shared/words.py": "def clean(): ...\n",
+        "tasks/shared/judge.py": "",
+        "tasks/shared/others.py": "",
+    }.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    about = tmp_path / "lmms_eval-9.8.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lmms_eval\nVersion: 9.8\n", encoding="utf-8")
+    return package
+
+
+def lines_of(comparison: Comparison) -> dict[str, Line]:
+    return {line.what: line for line in comparison.lines}
+
+
+def digest(package: Path) -> str:
+    found = LmmsEval(package, None).read_task("gqa", "gqa")
+    assert found is not None
+    return found.digest
+
+
+def test_an_lmms_eval_is_read_as_text(lmms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(lmms.parent)
+    found = find_lmms_eval()
+    assert found == LmmsEval(lmms, "9.8")
+    assert found == find_lmms_eval(lmms) == find_lmms_eval(lmms.parent)
+    comparison = compare_lmms_eval("gqa", found)
+    assert comparison.name == "lmms-eval 9.8"
+    lines = lines_of(comparison)
+    shown = {what: (line.state, line.published, line.found) for what, line in lines.items()}
+    assert shown["data set"] == (DIFFERS, "lmms-lab/GQA", "lmms-lab-encoder/GQA")
+    assert "owner was renamed" in lines["data set"].effect
+    assert shown["its split"] == (SAME, "testdev", "testdev")
+    assert shown["its configuration"][0] == SAME
+    assert shown["prompt before it"] == (DIFFERS, "none", "'Look. '")
+    assert shown["prompt after it"][0] == SAME
+    assert shown["pictures before the text"] == (DIFFERS, "yes", "no")
+    assert shown["new tokens at most"] == (DIFFERS, "16", "32")
+    assert "go on here" in lines["new tokens at most"].effect
+    assert shown["temperature"] == (SAME, "0", "0")
+    assert shown["what is right"][0] == NOT_KNOWN
+    assert shown["score's name"] == (SAME, "exact_match", "exact_match")
+    assert shown["its code"] == (DIFFERS, "of lmms-eval 0.7.3", digest(lmms))
+    assert "lmms_eval" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("tasks/gqa/utils.py", True),
+        ("tasks/gqa/shown.py", True),
+        ("tasks/shared/words.py", True),
+        ("tasks/shared/judge.py", True),
+        ("tasks/shared/others.py", False),
+        ("__init__.py", False),
+    ],
+)
+def test_what_the_digest_of_rules_is_made_of(file: str, counts: bool, lmms: Path) -> None:
+    before = digest(lmms)
+    path = lmms / file
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert digest(lmms) == before
+    path.write_bytes(path.read_bytes() + b"# changed\n")
+    assert (digest(lmms) != before) == counts
+
+
+def test_an_included_rule_is_in_the_digest_too(lmms: Path) -> None:
+    before = digest(lmms)
+    path = lmms / "tasks" / "gqa" / "_shared_yaml"
+    path.write_text(f"{SHARED}\nunrelated: 1\n", encoding="utf-8")
+    assert digest(lmms) == before
+    path.write_text(f"{SHARED}\nfilter_list: [{{name: first}}]\n", encoding="utf-8")
+    assert digest(lmms) != before
+
+
+def test_the_judge_of_its_code(lmms: Path) -> None:
+    found = LmmsEval(lmms, None).read_task("gqa", "gqa")
+    assert found is not None
+    assert found.judge == "judge-7"
+    (lmms / "tasks" / "mmvet").mkdir()
+    (lmms / "tasks" / "mmvet" / "utils.py").write_text(UTILS, encoding="utf-8")
+    (lmms / "tasks" / "mmvet" / "mmvet.yaml").write_text(YAML.replace("include: _shared_yaml", ""), encoding="utf-8")
+    lines = lines_of(compare_lmms_eval("mmvet", find_lmms_eval(lmms)))
+    assert (lines["judge"].state, lines["judge"].found) == (DIFFERS, "judge-7")
+    assert (lines["draws"].state, lines["draws"].found) == (DIFFERS, "do_sample: false")
+    assert (lines["score's name"].state, lines["score's name"].found) == (DIFFERS, "exact_match")
+    assert (lines["temperature"].state, lines["temperature"].found) == (DIFFERS, "0")
+
+
+def test_what_is_not_set_or_not_there_is_not_known(lmms: Path) -> None:
+    path = lmms / "tasks" / "gqa" / "gqa.yaml"
+    path.write_text("task: gqa\nmetric_list: 7\ngeneration_kwargs: none\n", encoding="utf-8")
+    lines = lines_of(compare_lmms_eval("gqa", find_lmms_eval(lmms)))
+    assert lines["temperature"].state == NOT_KNOWN
+    assert lines["prompt after it"].state == NOT_KNOWN
+    assert lines["wording of a question"].state == NOT_KNOWN
+    assert (lines["new tokens at most"].state, lines["new tokens at most"].found) == (DIFFERS, "2,000 (not set)")
+    [line] = compare_lmms_eval("pope", find_lmms_eval(lmms)).lines
+    assert (line.state, line.found) == (NOT_KNOWN, "no such task")
+    [line] = compare_lmms_eval("pope", None).lines
+    assert line.state == NOT_KNOWN
+    assert "not installed" in line.effect
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("gqa.yaml", "task: [", "is not YAML"),
+        ("gqa.yaml", "- 1", "holds list, expected a task's keys"),
+        ("gqa.yaml", "include: {a: 1}", "expected names of files"),
+        ("gqa.yaml", "include: gqa.yaml", "expected an end to that"),
+        ("gqa.yaml", "include: no_such_file", "cannot be read"),
+        ("utils.py", "def (", "is not Python that can be read"),
+        ("utils.py", "\0", "is not Python that can be read"),
+    ],
+)
+def test_broken_files_are_named(
+    file: str, text: str, said: str, lmms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lmms / "tasks" / "gqa" / file).write_text(text, encoding="utf-8")
+    with pytest.raises(EvaluationError, match=said):
+        LmmsEval(lmms, None).read_task("gqa", "gqa")
+    assert main(["eval", "drift", "gqa", "--lmms-eval", str(lmms)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_presets() -> None:
+    for task in TASKS:
+        assert {line.state for line in compare_preset(task, PAPER).lines} == {SAME}
+    changed = {
+        line.what: (line.published, line.found) for line in compare_preset("mmmu", LMMS).lines if line.state == DIFFERS
+    }
+    assert changed == {
+        "data set": ("lmms-lab/MMMU", "lmms-lab-encoder/MMMU"),
+        "new tokens at most": ("16", "128"),
+        "pictures before the text": ("yes", "no"),
+    }
+    for row in TABLE:
+        for line in compare_preset(row.task, LMMS).lines:
+            assert bool(line.effect) == (line.state == DIFFERS)
+    [line] = compare_preset("mmvet", LLAVA).lines
+    assert line.state == NOT_KNOWN
+
+
+def run_file(path: Path, *, preset: str = PAPER, judged_by: str | None = None, task: str = "pope") -> Path:
+    """A run of drawn questions, as it is kept."""
+    layout = next(iter(LAYOUTS[task]))
+    LAYOUTS[task][layout](path.parent / "data")
+    items = read_items(make_task(task, preset), path.parent / "data", None, 0)
+    header = header_of(settings_of(task, preset), ServerAnswerer("http://127.0.0.1:9/v1", "m"), items, None, 0)
+    if judged_by is not None:
+        header[JUDGE] = {"model": judged_by}
+    answers = [
+        Prediction(one.id, one.prompt, one.truth, one.group, one.picture, "yes", place=place)
+        for place, one in enumerate(items)
+    ]
+    assert header["data"]["digest"] == data_digest(answers)
+    write_predictions(path, header, answers)
+    return path
+
+
+def test_a_run_is_compared_by_its_header(tmp_path: Path) -> None:
+    task, settings, data = compare_run(run_file(tmp_path / "predictions.jsonl", preset=LLAVA))
+    assert task == "pope"
+    lines = lines_of(settings)
+    assert {line.what for line in lines.values() if line.state == DIFFERS} == {
+        "new tokens at most",
+        "what is right",
+        "score",
+    }
+    assert lines["precision"].state == NOT_KNOWN
+    questions = lines_of(data)["questions"]
+    assert (questions.state, questions.published, questions.found) == (DIFFERS, "8,910", "12")
+    _, settings, _ = compare_run(run_file(tmp_path / "b" / "predictions.jsonl", task="mmbench", judged_by="judge-7"))
+    assert (lines_of(settings)["who judged"].state, lines_of(settings)["who judged"].found) == (DIFFERS, "judge-7")
+
+
+def test_a_run_of_another_program_has_no_settings(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    write_predictions(path, {"task": "pope", "preset": PAPER}, [])
+    _, settings, _ = compare_run(path)
+    assert [(line.state, line.what) for line in settings.lines] == [(NOT_KNOWN, "settings")]
+
+
+def test_the_command(tmp_path: Path, lmms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run_file(tmp_path / "run" / "predictions.jsonl")
+    assert main(["eval", "drift", "--run", str(file), "--lmms-eval", str(lmms)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "POPE: the paper has 86.3, and 87.2 for HD; 95 % half width 0.7 points" in shown
+    assert "not known whether its figure is accuracy or F1" in shown
+    assert "same temperature 0" in shown
+    assert "differs questions 9,000 -> 12" in shown
+    data = str(tmp_path / "run" / "data")
+    assert main(["eval", "drift", "pope", "--data", data, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["half_width"] == pytest.approx(0.71, abs=0.005)
+    assert report["comparisons"][-1]["lines"][0]["found"] == "12"
+    assert main(["eval", "drift", "pope", "--data", data, "--strict"]) == 1
+    assert main(["eval", "drift", "pope", "--strict"]) == 0
+    capsys.readouterr()
+    assert main(["eval", "drift", "--data", str(tmp_path / NOT_FOUND)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(row.title in shown for row in TABLE)
+    assert "13 settings data set, its split" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["gqa", "--run", "FILE"], "is of pope, not of gqa"),
+        (["--run", "FILE", "--preset", LMMS], "--preset is not for --run"),
+        (["--run", NOT_FOUND], "cannot be read"),
+        (["gqa", "--lmms-eval", NOT_FOUND], "has no lmms_eval/tasks"),
+        (["vqav2"], "there is no task"),
+        (["gqa", "--preset", "today"], "preset is 'today'"),
+    ],
+)
+def test_mistakes(options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run_file(tmp_path / "predictions.jsonl")
+    assert main(["eval", "drift", *(str(file) if one == "FILE" else one for one in options)]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """lmms-eval 0.7.3, downloaded and not installed."""
+    folder = tmp_path_factory.mktemp("lmms")
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), "lmms-eval==0.7.3"]
+    subprocess.run(command, check=True)
+    [wheel] = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(folder)
+    return folder
+
+
+IN_LINES: dict[str, Callable[[str], object]] = {
+    "data set": lambda task: settings_of(task, LMMS).dataset,
+    "its configuration": lambda task: settings_of(task, LMMS).config,
+    "its split": lambda task: settings_of(task, LMMS).split,
+    "new tokens at most": lambda task: f"{settings_of(task, LMMS).max_tokens:,}",
+    "pictures before the text": lambda task: "yes" if settings_of(task, LMMS).pictures_first else "no",
+    "what is right": lambda task: settings_of(task, LMMS).scorer,
+    "judge": lambda task: settings_of(task, LMMS).judge,
+    "score's name": lambda task: " + ".join(settings_of(task, LMMS).lmms_metrics),
+    "its code": lambda task: "of lmms-eval 0.7.3",
+}
+"""What a line about the real package says, by the table."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.task)
+def test_the_published_package_is_preset_lmms(row, published: Path) -> None:
+    lmms = find_lmms_eval(published)
+    assert lmms is not None
+    assert lmms.version == "0.7.3"
+    found = lmms.read_task(row.task, row.lmms_task)
+    assert found is not None
+    assert found.digest == LMMS_RULES[row.task]
+    for what, line in lines_of(compare_lmms_eval(row.task, lmms)).items():
+        if what in IN_LINES:
+            assert line.found.removesuffix(" (not set)") == IN_LINES[what](row.task), what
+        elif what.startswith(("prompt", "wording")):
+            assert line.state == SAME, what
