@@ -129,6 +129,7 @@ def mathvista_hub(folder: Path) -> None:
     rows = [
         {**row, "decoded_image": shown(place % 2)} for place, row in enumerate(mathvista_rows(lambda value: value), 1)
     ]
+    rows.append({**rows[0], **OTHER, "metadata": {"split": "test", "source": "some"}})
     hub(folder, "mathvista", rows, OTHER)
 
 
@@ -183,7 +184,8 @@ def docvqa_hub(folder: Path) -> None:
         }
         for name, asked, answers, number in DOCVQA
     ]
-    hub(folder, "docvqa", rows, {**OTHER, "data_split": "test"})
+    rows.append({**rows[0], **OTHER, "data_split": "test"})
+    hub(folder, "docvqa", rows, OTHER)
 
 
 def ai2d_hub(folder: Path) -> None:

@@ -152,6 +152,8 @@ def test_the_scorer_decides() -> None:
     paper, lmms = make_task("realworldqa"), make_task("realworldqa", LMMS)
     truth = {"answer": "B", "options": ["left", "right", "up"]}
     assert (value(paper, "bright", **truth), value(lmms, "bright", **truth)) == (1.0, 0.0)
+    words = {"answer": "0", "options": []}
+    assert [value(paper, said, **words) for said in ("zero", "Zero", "none", "zero.")] == [1.0, 1.0, 0.0, 0.0]
     choice = {"answer": ["A"], "options": ["A. B. Yehoshua", "other"]}
     new, old = (make_task("mmmu", scorer=rules) for rules in ("MMMU's parser", "MMMU's parser of 2023"))
     assert (value(new, "(it is) A. ", **choice), value(new, "xA.y", **choice)) == (1.0, 1.0)

@@ -133,6 +133,16 @@ def test_many_failures_in_a_row_end_it(tmp_path: Path) -> None:
     assert Counter(len(one.judgements) for one in read_predictions(path)[1]) == {1: 30, 0: 70}
 
 
+def test_failures_between_judgements_do_not_end_it(tmp_path: Path) -> None:
+    """Each failure is followed by enough that goes well."""
+    path = save(tmp_path, answers(4 * MOST_FAILURES * AT_ONCE))
+    report, _ = judged(
+        path, lambda text, number: Response("well") if number % (2 * AT_ONCE) == 0 else by_number(text, number)
+    )
+    assert report.asked == 4 * MOST_FAILURES * AT_ONCE
+    assert sum(report.failures.values()) == 2 * MOST_FAILURES
+
+
 def test_what_was_judged_is_kept_when_it_is_interrupted(tmp_path: Path) -> None:
     path = save(tmp_path, answers(10))
     seen = 0

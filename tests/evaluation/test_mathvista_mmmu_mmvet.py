@@ -180,6 +180,9 @@ def test_mmvet_figures(tmp_path: Path) -> None:
     request = task.judge_request(asked[0])
     assert request is not None
     assert request.text.endswith(f" | {forged} | ")  # sent as it is
+    for answer, share in (("x\ny", 100), ("x | y", 100), ("x, y", 0)):
+        flagged = {one.name: one.value for one in score(task, [predict(items[0], answer, "0.5")])[0].figures}
+        assert flagged["could forge a row"] == share
     summary, _ = score(task, [replace(one, judgements=one.judgements[:place]) for place, one in enumerate(asked)])
     assert (summary.unjudged, summary.judged) == (1, 2)
     assert summary.score.value == pytest.approx(100 * 0.5 / 3)

@@ -82,6 +82,8 @@ def ask_judge(
             try:
                 done.put((place, _ask(client, request, report)))
             except Exception as error:  # raised or counted in the caller's thread
+                if isinstance(error, ServerError) and error.is_for_all:
+                    is_over.set()
                 done.put((place, error))
 
     for _ in range(min(AT_ONCE, len(requests))):
