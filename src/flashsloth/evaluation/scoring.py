@@ -90,6 +90,11 @@ def score(task: Task, predictions: Sequence[Prediction]) -> tuple[Summary, list[
     best = worst
     if unjudged:
         best = _figures(task, [one.counts if one.best is None else one.best for one in scored], scored)
+    if task.settings.metric not in worst:
+        raise EvaluationError(
+            f"{task.settings.title} has no figure {task.settings.metric!r}, which should be its score; expected one of "
+            f"{', '.join(worst)}"
+        )
     names = sorted(worst, key=lambda name: name != task.settings.metric)  # the score first, others as they came
     figures = tuple(Figure(name, worst[name][0], worst[name][1], best[name][2]) for name in names)
     pictures = len({one.predictions[0].picture for one in scored})
