@@ -16,6 +16,7 @@ import groundtruth
 import pytest
 import recorded_answers
 import recorded_mathvista_mmmu_mmvet as recorded
+from settings_table import settings_tables
 
 from flashsloth.evaluation.predictions import ids_digest
 from flashsloth.evaluation.settings import (
@@ -253,3 +254,8 @@ def test_unknown_names() -> None:
         settings_of("pope", "today")
     with pytest.raises(SettingsError, match="have no mmvet"):
         settings_of("mmvet", LLAVA)
+
+
+def test_the_docs_have_the_table() -> None:
+    written = (Path(__file__).parents[2] / "docs" / "evaluation-settings.md").read_text(encoding="utf-8")
+    assert written == settings_tables(), "python tools/settings_table.py > docs/evaluation-settings.md"

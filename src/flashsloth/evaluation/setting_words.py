@@ -59,6 +59,8 @@ def in_words(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if name in ("before", "after", "after_open"):
         return repr(value)
+    if name == "size":
+        return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
