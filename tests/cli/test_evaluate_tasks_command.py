@@ -105,6 +105,9 @@ def test_what_cannot_be_answered_is_named_and_the_rest_is_counted(
     assert "3 of 12 questions have no answer, nor count" in shown.err
     assert "9 of 9,000 questions" in shown.out
     assert not (tmp_path / "out" / "summary.json").exists()
+    assert evaluate(broken, tmp_path / "out", "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["asked"], report["summary"]["items"], report["is_whole"]) == (12, 9, False)
 
 
 def test_all_takes_what_is_there(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

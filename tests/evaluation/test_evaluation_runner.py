@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_a_run_keeps_what_scoring_needs(whole: Path, items: list[Item], nano: Fl
     assert [one.id for one in predictions] == [item.id for item in items]
     assert [one.truth for one in predictions] == [item.truth for item in items]
     assert all(one.answer.strip() and one.tokens and one.finish_reason == "stop" for one in predictions)
-    assert header["model"] == nano.describe()
+    assert (header["model"], header["seed"], header["limit"]) == (nano.describe(), 0, None)
+    assert not any("<" in one.answer for one in predictions)  # as end tokens have it
     assert header["model"]["digest"].startswith("sha256:")
     assert header["settings"]["max_tokens"] == POPE.max_tokens
     assert {"flashsloth", "torch", "transformers"} <= set(header["versions"])
@@ -191,9 +193,20 @@ def test_where_everything_fails_alike_the_rest_is_not_asked(
         Item(f"{number}", "What?", (unreadable,), items[0].truth, f"{number}", f"{number}")
         for number in range(2 * MOST_ALIKE)
     ]
-    outcome: Outcome = run(POPE, many, nano, tmp_path)
+    outcome: Outcome = run(POPE, many, nano, tmp_path / "alike")
     assert outcome.gave_up
     assert len(outcome.failures) == MOST_ALIKE
+    missing = [replace(item, pictures=(tmp_path / f"{item.id}.png",)) for item in many]
+    outcome = run(POPE, missing, nano, tmp_path / "each its own")
+    assert not outcome.gave_up
+    assert len(outcome.failures) == len(many)
+
+
+def test_a_group_with_a_missing_answer_does_not_count(items: list[Item], whole: Path) -> None:
+    pairs = [replace(item, group=str(place // 2)) for place, item in enumerate(items)]
+    answered = [replace(one, group=str(one.place // 2)) for one in read_files([whole / PREDICTIONS])[1]]
+    assert [one.place for one in whole_groups(pairs, answered[:3] + answered[4:])] == [0, 1, *range(4, COUNT)]
+    assert whole_groups(pairs, answered) == answered
 
 
 def test_another_model_is_refused(tmp_path: Path, nano: FlashSlothAnswerer, items: list[Item], whole: Path) -> None:

@@ -109,6 +109,15 @@ def test_an_answer_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         answer(tmp_path / "one", Part(1, 2), range(0))
 
 
+def test_an_answer_to_something_else_is_not_merged(tmp_path: Path) -> None:
+    answer(tmp_path, EVERYTHING, range(COUNT - 1))
+    part = tmp_path / "predictions.part-1-of-1.jsonl"
+    part.write_bytes(part.read_bytes().replace(b'"label": "yes"', b'"label": "no"', 1))
+    with pytest.raises(EvaluationError, match="it was changed"):
+        answer(tmp_path, EVERYTHING, range(COUNT))
+    assert not (tmp_path / PREDICTIONS).exists()
+
+
 def test_a_missing_answer_is_no_whole_run(tmp_path: Path) -> None:
     answer(tmp_path, EVERYTHING, range(COUNT - 2))
     with pytest.raises(EvaluationError, match=r"lacks 2 of 6 answers \(number 5, 6 of the data"):

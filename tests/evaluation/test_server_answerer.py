@@ -26,7 +26,7 @@ from flashsloth.evaluation.chat_client import Patience
 from flashsloth.evaluation.item import Item
 from flashsloth.evaluation.predictions import PREDICTIONS
 from flashsloth.evaluation.runner import MOST_ALIKE, read_items, run
-from flashsloth.evaluation.server_answerer import KEY_VARIABLE, ServerAnswerer
+from flashsloth.evaluation.server_answerer import KEY_VARIABLE, ServerAnswerer, data_url
 from flashsloth.evaluation.settings import settings_of
 from flashsloth.evaluation.task import EvaluationError
 from flashsloth.evaluation.tasks import make_task
@@ -88,6 +88,14 @@ def test_a_question_is_sent_with_its_picture(
         ]
         seen.add(item.id)
     assert len(seen) == COUNT
+
+
+def test_pictures_are_converted_as_the_published_code_does(tmp_path: Path) -> None:
+    clear = Image.effect_noise((9, 7), 200).convert("RGBA")
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    sent = base64.b64decode(data_url(tmp_path / "clear.png").partition(",")[2])
+    assert Image.open(io.BytesIO(sent)).tobytes() == clear.convert("RGB").tobytes()
 
 
 def test_pictures_stand_where_the_item_says(tmp_path: Path, items: list[Item]) -> None:

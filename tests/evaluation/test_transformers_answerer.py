@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from drawn_pope import draw_pope
+from PIL import Image
 from small_llava import save_llava
 
 from flashsloth.cli.app import main
@@ -53,6 +54,18 @@ def test_the_picture_is_seen(llava: Path, items: list[Item]) -> None:
     first = items[0]
     shown = [Item("i", first.prompt, item.pictures, {}, "i", "i") for item in items[:4]]
     assert len({getattr(reply, "text", reply) for _, reply in answerer.answers(shown, SHORT, 0)}) > 1
+
+
+def test_pictures_are_converted_as_the_published_code_does(tmp_path: Path, llava: Path) -> None:
+    clear = Image.effect_noise((40, 30), 200).convert("RGBA")
+    clear.putalpha(0)
+    pictures = {"clear": clear, "plain": clear.convert("RGB"), "white": Image.new("RGB", (40, 30), "white")}
+    for name, picture in pictures.items():
+        picture.save(tmp_path / f"{name}.png")
+    asked = [Item(name, "What?", (tmp_path / f"{name}.png",), {}, name, name) for name in pictures]
+    replies = TransformersAnswerer(str(llava), device="cpu").answers(asked, SHORT, 0)
+    clear_text, plain_text, white_text = (getattr(reply, "text", reply) for _, reply in replies)
+    assert clear_text == plain_text != white_text
 
 
 def test_drawn_answers_come_back_with_the_seed(llava: Path, items: list[Item]) -> None:
