@@ -23,6 +23,7 @@ from flashsloth.evaluation.drift import (
     compare_lmms_eval,
     compare_preset,
     compare_run,
+    make_drift,
 )
 from flashsloth.evaluation.item import Prediction
 from flashsloth.evaluation.lmms_eval_files import LmmsEval, find_lmms_eval
@@ -339,3 +340,14 @@ def test_the_published_package_is_preset_lmms(row, published: Path) -> None:
             assert line.found.removesuffix(" (not set)") == IN_LINES[what](row.task), what
         elif what.startswith(("prompt", "wording")):
             assert line.state == SAME, what
+
+
+def test_fewer_questions_have_a_wider_interval(tmp_path: Path) -> None:
+    _, settings, data = compare_run(run_file(tmp_path / "predictions.jsonl", task="mmbench"))
+    lines = {line.what: line for one in make_drift("mmbench", [settings, data]).comparisons for line in one.lines}
+    assert lines["questions"].half_width == pytest.approx(1.96 * (0.73 * 0.27 / (4 * 1164 / 4329)) ** 0.5 * 100)
+    assert all(line.half_width is None for line in lines.values() if line.state != DIFFERS)
+    [differs] = compare_preset("gqa", LMMS).lines[:1]
+    assert make_drift("gqa", [Comparison("", (differs,))]).comparisons[0].lines[0].half_width == pytest.approx(
+        settings_of("gqa").half_width
+    )

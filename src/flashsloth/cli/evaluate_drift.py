@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,6 +78,8 @@ def drift(
     else:
         for report in reports:
             _print(report, every_line=len(reports) == 1)
+        if len(reports) > 1:
+            _print_absent(reports)
     if strict and any(one.differs for one in reports):
         raise typer.Exit(WOULD_DIFFER)
 
@@ -99,7 +101,7 @@ def _report(
         ids = [item.id for item in reader.read(data)]
         found.append(compare_data(task, reader.settings.preset, ids, data))
     elif ran is None:
-        found.append(no_data(task, "--data FOLDER compares files" if data is None else f"there is no folder {data}"))
+        found.append(no_data(task, "--data FOLDER compares files" if data is None else "there is no such folder"))
     return make_drift(task, found)
 
 
@@ -114,7 +116,8 @@ def _print(report: Drift, *, every_line: bool) -> None:
     out.print(Text(f"{report.title}: {figures}{within}", "bold"))
     not_said = [(NOT_KNOWN, "", Text(one)) for one in report.not_known]
     sections = [("what the paper does not say", not_said)] if not_said else []
-    sections += [(one.name, list(_rows(one, report.half_width, every_line))) for one in report.comparisons]
+    shown = [one for one in report.comparisons if every_line or one.is_there]
+    sections += [(one.name, list(_rows(one, every_line))) for one in shown]
     for title, rows in sections:
         out.print(Text(f"  {terminal.harmless(title)}", "bold"))
         table = Table.grid(padding=(0, 2, 0, 0))
@@ -128,22 +131,33 @@ def _print(report: Drift, *, every_line: bool) -> None:
     out.print()
 
 
-def _rows(comparison: Comparison, half_width: float | None, every_line: bool) -> Iterator[tuple[str, str, Text]]:
+def _print_absent(reports: Sequence[Drift]) -> None:
+    """What could not be compared, once for all tasks."""
+    absent: dict[tuple[str, str], list[str]] = {}
+    for report in reports:
+        for one in report.comparisons:
+            if not one.is_there:
+                absent.setdefault((one.name, one.lines[0].effect), []).append(report.task)
+    for (name, why), tasks in absent.items():
+        terminal.print_line(f"{name} of {'all' if len(tasks) == len(reports) else ', '.join(tasks)}: {why}")
+
+
+def _rows(comparison: Comparison, every_line: bool) -> Iterator[tuple[str, str, Text]]:
     """(state, what, what is said of it)."""
     from rich.text import Text
 
     for line in comparison.lines:
         if every_line or line.state != SAME:
-            yield line.state, line.what, _said(line, half_width)
+            yield line.state, line.what, _said(line)
     if not every_line and (same := [line.what for line in comparison.lines if line.state == SAME]):
         yield SAME, f"{len(same)} settings", Text(", ".join(same), STYLES[SAME])
 
 
-def _said(line: Line, half_width: float | None) -> Text:
+def _said(line: Line) -> Text:
     from rich.text import Text
 
     if line.state == SAME:
         return Text(terminal.harmless(line.found), STYLES[SAME])
     text = Text(terminal.harmless(f"{line.published} -> {line.found}"))
-    beside = f" (half width {half_width:.1f})" if line.state == DIFFERS and half_width is not None else ""
+    beside = "" if line.half_width is None else f" (half width {line.half_width:.1f})"
     return text.append(f"\n{line.effect}{beside}" if line.effect else "", "dim")

@@ -8,7 +8,7 @@ half of the score's 95 % interval is not to be seen at all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Line:
         what: was compared.
         published, found: what it is there and here, in words.
         effect: to be expected of what differs, or what would tell.
+        half_width: of what differs: half of the score's 95 % interval, in points.
     """
 
     state: str
@@ -66,14 +67,16 @@ class Line:
     published: str
     found: str
     effect: str = ""
+    half_width: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The lines about one thing: a run, an lmms-eval, or data."""
+    """The lines about one thing: a run, an lmms-eval, or data; `is_there` where there was something to compare with."""
 
     name: str
     lines: tuple[Line, ...]
+    is_there: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,15 @@ def make_drift(task: str, comparisons: Iterable[Comparison]) -> Drift:
     """A task's report."""
     row = settings_of(task)
     known = row.paper, row.paper_hd, row.half_width, row.not_known
-    return Drift(task, row.title, SOURCES[PAPER], *known, tuple(comparisons))
+    return Drift(task, row.title, SOURCES[PAPER], *known, tuple(_with_half_widths(one, row) for one in comparisons))
+
+
+def _with_half_widths(comparison: Comparison, row: TaskSettings) -> Comparison:
+    def with_it(line: Line) -> Line:
+        is_open = line.state == DIFFERS and line.half_width is None
+        return replace(line, half_width=row.half_width) if is_open else line
+
+    return replace(comparison, lines=tuple(map(with_it, comparison.lines)))
 
 
 def compare_preset(task: str, preset: str) -> Comparison:
@@ -128,7 +139,7 @@ def compare_preset(task: str, preset: str) -> Comparison:
         return Comparison(name, (Line(NOT_KNOWN, "settings", PAPER, "none", str(error)),))
     published = settings_of(task)
     lines = [*_settings_lines(published, asdict(settings))]
-    lines.append(_line("questions", f"{published.size:,}", f"{settings.size:,}", _other_questions(settings.size)))
+    lines.append(_questions_line(published, settings.size))
     return Comparison(name, tuple(lines))
 
 
@@ -200,11 +211,13 @@ def compare_data(task: str, preset: str, ids: Sequence[str], where: Path) -> Com
 
 def no_data(task: str, why: str) -> Comparison:
     """What stands for data that are not there."""
-    return Comparison("data", (Line(NOT_KNOWN, "questions", f"{settings_of(task).size:,}", "not looked at", why),))
+    return Comparison(
+        "data", (Line(NOT_KNOWN, "questions", f"{settings_of(task).size:,}", "not looked at", why),), is_there=False
+    )
 
 
 def _data_lines(row: TaskSettings, ids: Sequence[str], asked: int) -> Iterator[Line]:
-    yield _line("questions", f"{row.size:,}", f"{asked:,}", _other_questions(asked))
+    yield _questions_line(row, asked)
     if len(ids) < asked:
         yield Line(NOT_KNOWN, "which", row.ids or NOT_KNOWN, "not all are answered yet")
     elif row.ids is None:
@@ -217,8 +230,9 @@ def _data_lines(row: TaskSettings, ids: Sequence[str], asked: int) -> Iterator[L
         )
 
 
-def _other_questions(count: int) -> str:
-    return f"other questions count, or a part of them, whose interval is wider ({count:,} questions)"
+def _questions_line(row: TaskSettings, count: int) -> Line:
+    line = _line("questions", f"{row.size:,}", f"{count:,}", "other questions, or a part of them")
+    return line if line.state == SAME else replace(line, half_width=row.half_width_of(count))
 
 
 def compare_lmms_eval(task: str, lmms: LmmsEval | None) -> Comparison:
@@ -229,7 +243,9 @@ def compare_lmms_eval(task: str, lmms: LmmsEval | None) -> Comparison:
     """
     if lmms is None:
         why = "not installed here; --lmms-eval FOLDER names one"
-        return Comparison("lmms-eval", (Line(NOT_KNOWN, "settings", SOURCES[PAPER], "not looked at", why),))
+        return Comparison(
+            "lmms-eval", (Line(NOT_KNOWN, "settings", SOURCES[PAPER], "not looked at", why),), is_there=False
+        )
     row = settings_of(task)
     found = lmms.read_task(task, row.lmms_task)
     if found is None:

@@ -105,7 +105,7 @@ def _differences(header: dict[str, Any], settings: TaskSettings, summary: Summar
     elif settings.task in NOT_AS_PUBLISHED:
         found.append(NOT_AS_PUBLISHED[settings.task])
     if settings.not_known:
-        found.append(f"what the paper does not say: {', '.join(settings.not_known)}")
+        found.append(f"not known: {', '.join(settings.not_known)}")
     if summary.items != settings.size:
         found.append(f"{summary.items:,} of {settings.size:,} questions")
     if model.get("dtype", PUBLISHED_DTYPE) != PUBLISHED_DTYPE:

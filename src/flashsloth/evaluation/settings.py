@@ -97,10 +97,14 @@ class TaskSettings:
     @property
     def half_width(self) -> float | None:
         """Half of the 95 % interval at the paper's score, in points; None where the score is no share of questions."""
-        if self.paper > 100:
+        return self.half_width_of(self.size)
+
+    def half_width_of(self, questions: int) -> float | None:
+        """The same for another number of questions."""
+        if self.paper > 100 or not questions:
             return None
-        share = self.paper / 100
-        return 100 * 1.96 * math.sqrt(share * (1 - share) / (self.groups or self.size))
+        share, counted = self.paper / 100, questions * (self.groups or self.size) / self.size
+        return 100 * 1.96 * math.sqrt(share * (1 - share) / counted)
 
 
 TABLE: tuple[TaskSettings, ...] = (
