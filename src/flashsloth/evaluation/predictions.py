@@ -52,14 +52,13 @@ def write_header(file: IO[str], header: dict[str, Any]) -> None:
 
 
 def write_prediction(file: IO[str], prediction: Prediction) -> None:
-    """One line, which is in the file when this returns."""
+    """One line, which is the system's when this returns: no end of this process takes it away."""
     _write_line(file, asdict(prediction))
 
 
 def _write_line(file: IO[str], row: dict[str, Any]) -> None:
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
     file.flush()
-    os.fsync(file.fileno())
 
 
 def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
@@ -219,3 +218,5 @@ def write_predictions(path: Path, header: dict[str, Any], predictions: Iterable[
     with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", errors=ESCAPED) as file:
         for row in ({"header": {"format": FORMAT, **header}}, *map(asdict, predictions)):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # before what it was made of is removed

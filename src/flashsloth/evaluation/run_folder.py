@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -38,6 +39,8 @@ TIMING, LOCK = "timing.jsonl", ".lock"
 PARTS, PART_LOCKS = "predictions.part-*-of-*.jsonl", ".part-*-of-*.lock"
 RANK, WORLD_SIZE = "RANK", "WORLD_SIZE"
 """The environment of processes that `accelerate launch` and `torchrun` start."""
+SYNCED_SECONDS = 2.0
+"""Between calls that make sure of the disk: each takes milliseconds, as long as some answers."""
 
 
 class Part(NamedTuple):
@@ -94,6 +97,7 @@ class RunFolder:
         self._header = header
         self._own = path / f"predictions.{part.label}.jsonl"
         self._file: IO[str] | None = None
+        self._synced = 0.0
         self._held = ExitStack()
 
     def __enter__(self) -> RunFolder:
@@ -111,11 +115,14 @@ class RunFolder:
             self._held.close()
 
     def add(self, prediction: Prediction) -> None:
-        """Write an answer down; it is in the file when this returns."""
+        """Write an answer down: it outlasts this process from now on, and the machine within some seconds."""
         if self._file is None:
             self._file = self._open()
         write_prediction(self._file, prediction)
         self.answered[prediction.id] = prediction
+        if (now := time.monotonic()) - self._synced > SYNCED_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = now
 
     def add_timing(self, answers: int, seconds: float) -> None:
         """Write down how long some answers took."""
@@ -191,6 +198,7 @@ class RunFolder:
 
     def _close(self) -> None:
         if self._file is not None:
+            os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
 
