@@ -7,7 +7,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawn_benchmarks import LAYOUTS
@@ -351,3 +353,23 @@ def test_fewer_questions_have_a_wider_interval(tmp_path: Path) -> None:
     assert make_drift("gqa", [Comparison("", (differs,))]).comparisons[0].lines[0].half_width == pytest.approx(
         settings_of("gqa").half_width
     )
+
+
+STRANGE: tuple[Any, ...] = (None, "", "many", 7, -1.5, True, [1], {"a": 1}, float("nan"))
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=repr)
+def test_strange_values_are_shown_and_stop_nothing(value: Any, tmp_path: Path, lmms: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    settings = dict.fromkeys(asdict(settings_of("mmvet")), value)
+    header = {"task": "mmvet", "preset": PAPER, "settings": settings, "model": {"dtype": value}, "limit": value}
+    for one in (header, {**header, "settings": value}, {**header, "model": value}):
+        write_predictions(path, one, [])
+        assert main(["eval", "drift", "--run", str(path)]) == 0
+    keys = ("dataset_path", "test_split", "generation_kwargs", "metric_list", "lmms_eval_specific_kwargs")
+    inner = {"generation_kwargs": dict.fromkeys(("max_new_tokens", "temperature", "top_p", "do_sample"), value)}
+    inner["lmms_eval_specific_kwargs"] = {"default": dict.fromkeys(("pre_prompt", "post_prompt", "shot_type"), value)}
+    inner["metric_list"] = [{"metric": value}]  # type: ignore[assignment]
+    for config in (dict.fromkeys(keys, value), inner):
+        (lmms / "tasks" / "gqa" / "gqa.yaml").write_text(json.dumps(config), encoding="utf-8")
+        assert main(["eval", "drift", "gqa", "--lmms-eval", str(lmms)]) == 0
