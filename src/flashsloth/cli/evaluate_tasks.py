@@ -38,8 +38,8 @@ FLASHSLOTH, SERVER, TRANSFORMERS = KINDS = ("flashsloth", "server", "transformer
 ADDRESSES = ("http://", "https://")
 RUNS = Path("eval")
 """Where runs are kept, unless something else is said."""
-ESTIMATED_AFTER = 10
-"""Answers."""
+ESTIMATED_AFTER = 10, 100, 1000
+"""Answers: the first estimate has a model's start in it, later ones less and less of it."""
 SAID_EVERY = 30.0
 """Seconds between lines about progress, where no terminal shows it."""
 FAILURES_SHOWN = 3
@@ -314,7 +314,7 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
                 advance = bars.enter_context(terminal.progress(title, total))
             advance(1)
         now = time.monotonic()
-        is_due = done == ESTIMATED_AFTER or (advance is None and now - said > SAID_EVERY)
+        is_due = done in ESTIMATED_AFTER or (advance is None and now - said > SAID_EVERY)
         if is_due and done < total:
             said = now
             rest = duration((now - started) / done * (total - done))
