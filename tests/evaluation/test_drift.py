@@ -22,6 +22,7 @@ from flashsloth.evaluation.drift import (
     SAME,
     Comparison,
     Line,
+    compare_data,
     compare_lmms_eval,
     compare_preset,
     compare_run,
@@ -32,6 +33,7 @@ from flashsloth.evaluation.lmms_eval_files import LmmsEval, find_lmms_eval
 from flashsloth.evaluation.predictions import JUDGE, data_digest, write_predictions
 from flashsloth.evaluation.runner import header_of, read_items
 from flashsloth.evaluation.server_answerer import ServerAnswerer
+from flashsloth.evaluation.setting_words import effect_of
 from flashsloth.evaluation.settings import LLAVA, LMMS, PAPER, TABLE, TASKS, settings_of
 from flashsloth.evaluation.task import EvaluationError
 from flashsloth.evaluation.tasks import make_task
@@ -373,3 +375,120 @@ def test_strange_values_are_shown_and_stop_nothing(value: Any, tmp_path: Path, l
     for config in (dict.fromkeys(keys, value), inner):
         (lmms / "tasks" / "gqa" / "gqa.yaml").write_text(json.dumps(config), encoding="utf-8")
         assert main(["eval", "drift", "gqa", "--lmms-eval", str(lmms)]) == 0
+
+
+def add_task(package: Path, task: str, text: str) -> Comparison:
+    folder = package / "tasks" / task
+    folder.mkdir(exist_ok=True)
+    (folder / f"{TASKS[task].lmms_task}.yaml").write_text(text, encoding="utf-8")
+    return compare_lmms_eval(task, find_lmms_eval(package))
+
+
+def test_prompts_by_their_other_names(lmms: Path) -> None:
+    lines = lines_of(
+        add_task(
+            lmms,
+            "mmmu",
+            """
+lmms_eval_specific_kwargs:
+  default:
+    multiple_choice_prompt: "Answer with the option's letter from the given choices directly."
+    open_ended_prompt: "Answer in a word."
+metric_list: [{metric: other_acc}, {metric: submission}]
+""",
+        )
+    )
+    assert lines["prompt after it"].state == SAME
+    assert (lines["prompt after an open one"].state, lines["prompt after an open one"].found) == (
+        DIFFERS,
+        "'Answer in a word.'",
+    )
+    assert lines["score's name"].found == "other_acc"
+    assert "draws" not in lines_of(add_task(lmms, "mmmu", "generation_kwargs: {do_sample: false}"))
+    shot = "lmms_eval_specific_kwargs: {{default: {{shot_type: {}}}}}"
+    for name, state, found in (("format-prompt", SAME, "format"), ("step-by-step", DIFFERS, "cot")):
+        line = lines_of(add_task(lmms, "mathvista", shot.format(name)))["wording of a question"]
+        assert (line.state, line.found) == (state, found)
+
+
+def test_of_several_included_files_the_first_counts(lmms: Path) -> None:
+    folder = lmms / "tasks" / "gqa"
+    (folder / "one").write_text("test_split: first", encoding="utf-8")
+    (folder / "two").write_text("test_split: second\ndataset_path: two", encoding="utf-8")
+    lines = lines_of(add_task(lmms, "gqa", "include: [one, two]"))
+    assert (lines["its split"].found, lines["data set"].found) == ("first", "two")
+
+
+def test_the_order_of_keys_is_not_in_the_digest(lmms: Path) -> None:
+    texts = ("doc_to_text: a\nprocess_results: b\n", "process_results: b\ndoc_to_text: a\n")
+    found = []
+    for text in texts:
+        add_task(lmms, "gqa", text)
+        found.append(digest(lmms))
+    assert found[0] == found[1]
+
+
+def test_which_questions(tmp_path: Path) -> None:
+    ids = [f"v1_{number}" for number in range(218)]
+
+    def which(task: str, ids: list[str]) -> Line | None:
+        return lines_of(compare_data(task, PAPER, ids, tmp_path)).get("which")
+
+    same, other, unknown = which("mmvet", ids[::-1]), which("mmvet", [*ids[1:], "v1_300"]), which("gqa", ids)
+    assert same is not None
+    assert same.state == SAME
+    assert other is not None
+    assert other.state == DIFFERS
+    assert unknown is not None
+    assert unknown.state == NOT_KNOWN
+    assert which("mmvet", ids[1:]) is None  # how many differs already
+    file = run_file(tmp_path / "predictions.jsonl", task="mmbench")
+    file.write_text("\n".join(file.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    assert lines_of(compare_run(file)[2])["which"].found == "not all are answered yet"
+
+
+def test_how_a_flashsloth_answered(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    model = {"kind": "flashsloth", "dtype": "float16", "quantize": "int8", "resolution": "standard"}
+    write_predictions(path, {"task": "pope", "preset": PAPER, "model": model}, [])
+    lines = lines_of(compare_run(path)[1])
+    assert lines["precision"].state == SAME
+    assert (lines["quantized weights"].state, lines["quantized weights"].found) == (DIFFERS, "int8")
+    assert (lines["resolution"].state, lines["resolution"].found) == (DIFFERS, "standard")
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "found", "effect"),
+    [
+        ("max_tokens", 16, 128, "go on here"),
+        ("max_tokens", 128, 16, "are cut here"),
+        ("temperature", 0.0, 0.2, "answers are drawn"),
+        ("temperature", 0.2, 0.0, "no draws"),
+        ("dataset", "lmms-lab/GQA", "lmms-lab-encoder/GQA", "owner was renamed"),
+        ("dataset", "lmms-lab/GQA", "lmms-lab/GQA2", "cannot be compared"),
+        ("scorer", "is the letter", "begins with the letter", '"B." and "B. text" are right too'),
+        ("scorer", "is the letter", "of another kind", "count otherwise"),
+        ("judge", "gpt-4", "gpt-5", "two judges"),
+    ],
+)
+def test_what_to_expect(name: str, published: object, found: object, effect: str) -> None:
+    assert effect in effect_of(name, published, found)
+
+
+def test_every_rule_of_another_preset_has_its_effect() -> None:
+    for preset in (LMMS, LLAVA):
+        for row in TABLE:
+            for line in compare_preset(row.task, preset).lines:
+                if (line.state, line.what) == (DIFFERS, "what is right"):
+                    assert "count otherwise" not in line.effect, (row.task, preset)
+
+
+def test_all_tasks_in_short(tmp_path: Path, lmms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    LAYOUTS["gqa"]["own"](tmp_path / "data" / "gqa")
+    assert main(["eval", "drift", "all", "--data", str(tmp_path / "data")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "same temperature 0" not in shown
+    assert "lmms-eval of all: not installed here" in shown
+    assert "differs questions 12,578 -> 3" in shown
+    assert "data of pope, mme, mmbench," in shown
+    assert "not looked at" not in shown
