@@ -492,3 +492,17 @@ def test_all_tasks_in_short(tmp_path: Path, lmms: Path, capsys: pytest.CaptureFi
     assert "differs questions 12,578 -> 3" in shown
     assert "data of pope, mme, mmbench," in shown
     assert "not looked at" not in shown
+
+
+def test_known_rules_tell_what_is_right(lmms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shot = "lmms_eval_specific_kwargs: {default: {shot_type: step-by-step}}"
+    for task, text in (("scienceqa", "test_split: test"), ("mathvista", shot)):
+        add_task(lmms, task, text)
+        found = LmmsEval(lmms, None).read_task(task, TASKS[task].lmms_task)
+        assert found is not None
+        monkeypatch.setitem(LMMS_RULES, task, found.digest)
+    lines = lines_of(compare_lmms_eval("scienceqa", find_lmms_eval(lmms)))
+    assert (lines["what is right"].state, lines["what is right"].found) == (DIFFERS, "begins with the letter")
+    assert lines["prompt after it"].state == SAME
+    assert lines["its code"].state == SAME
+    assert lines_of(compare_lmms_eval("mathvista", find_lmms_eval(lmms)))["wording of a question"].found == "cot"
