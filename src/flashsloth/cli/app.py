@@ -23,6 +23,7 @@ from flashsloth.cli import (
     checkpoints,
     data,
     evaluate,
+    evaluate_compare,
     evaluate_drift,
     evaluate_score,
     evaluate_tasks,
@@ -81,6 +82,7 @@ EVALUATIONS: tuple[Command, ...] = (
     Command(evaluate.pictures, evaluate.PICTURES_EXAMPLES),
     *(Command(run, examples) for run, examples in evaluate_tasks.BENCHMARKS),
     Command(evaluate_score.score, evaluate_score.EXAMPLES),
+    Command(evaluate_compare.compare, evaluate_compare.EXAMPLES),
     Command(evaluate_drift.drift, evaluate_drift.EXAMPLES),
 )
 """What `flashsloth eval` can measure with."""

@@ -117,10 +117,22 @@ def _figures(
     task: Task, counts: Iterable[dict[str, float]], scored: Sequence[Scored]
 ) -> dict[str, tuple[float, float, float]]:
     """(value, low, high) of each figure."""
+    found = {}
+    for name, (value, drawn) in drawn_figures(task, counts, scored).items():
+        low, high = np.percentile(drawn, (LOW, HIGH))
+        found[name] = value, float(low), float(high)
+    return found
+
+
+def drawn_figures(
+    task: Task, counts: Iterable[dict[str, float]], scored: Sequence[Scored]
+) -> dict[str, tuple[float, np.ndarray]]:
+    """(value, values of the draws float64 [R]) of each figure; the same pictures are drawn for the same `scored`."""
     by_picture: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for one, added in zip(scored, counts, strict=True):
+        of_picture = by_picture[one.predictions[0].picture]  # made where nothing is added, too: it may be drawn
         for name, number in added.items():
-            by_picture[one.predictions[0].picture][name] += number
+            of_picture[name] += number
     names = sorted({name for added in by_picture.values() for name in added})
     rows = [by_picture[picture] for picture in sorted(by_picture)]  # the same draws in whatever order answers came
     table = np.array([[added.get(name, 0.0) for name in names] for added in rows])  # [P, C]
@@ -131,8 +143,4 @@ def _figures(
     for draw in range(DRAWS):
         drawn[draw] = np.bincount(generator.integers(len(table), size=len(table)), minlength=len(table)) @ table
     spread = task.total(defaultdict(lambda: np.zeros(DRAWS), zip(names, drawn.T, strict=True)))
-    found = {}
-    for name, value in values.items():
-        low, high = np.percentile(spread[name], (LOW, HIGH))
-        found[name] = float(value), float(low), float(high)
-    return found
+    return {name: (float(value), np.broadcast_to(spread[name], DRAWS)) for name, value in values.items()}
