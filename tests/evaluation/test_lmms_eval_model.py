@@ -38,7 +38,7 @@ class Drawn(NamedTuple):
     """A task over drawn pictures: what is asked, and how answers are made."""
 
     pairs: list[tuple[list[Image.Image], Any]]
-    options: list[dict[str, Any]]
+    options: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +126,11 @@ def drawn(python_with_lmms_eval: Path, tmp_path_factory: pytest.TempPathFactory)
     texts = [{"type": "text", "text": text} for text in ("In", "and", end)]
     parts = [texts[0], {"type": "image"}, texts[1], {"type": "image"}, texts[2]]
     plain = [([row["image"]], row["question"] + WORD) for row in pope]
-    draws = [{"max_tokens": 8, "temperature": TEMPERATURE, "seed": SEED + repetition} for repetition in range(REPEATS)]
+    draw = {"max_tokens": 8, "temperature": TEMPERATURE, "seed": SEED}
     return folder, {
-        "drawn_pope": Drawn(plain, [{"max_tokens": 128}]),
-        "drawn_sampled": Drawn(plain[:4], draws),
-        "drawn_mmmu": Drawn([([row["image_1"], row["image_2"]], parts) for row in mmmu], [{"max_tokens": 128}]),
+        "drawn_pope": Drawn(plain, {"max_tokens": 128}),
+        "drawn_sampled": Drawn(plain[:4], draw),
+        "drawn_mmmu": Drawn([([row["image_1"], row["image_2"]], parts) for row in mmmu], {"max_tokens": 128}),
     }
 
 
@@ -152,13 +152,18 @@ def test_what_lmms_eval_records_are_the_answers(
     for name, task in tasks.items():
         [file] = (tmp_path / "out").rglob(f"*_samples_{name}.jsonl")
         rows = [json.loads(line) for line in file.read_text().splitlines()]
-        found = {row["doc_id"]: row["resps"][0] for row in rows}
-        answers = [sloth.answer_batch(task.pairs, image_policy="official", **options) for options in task.options]
+        found = {row["doc_id"]: _first(row) for row in rows}
+        answers = sloth.answer_batch(task.pairs, image_policy="official", **task.options)
         assert len(rows) == len(task.pairs)
-        assert found == {place: list(each) for place, each in enumerate(zip(*answers, strict=True))}, done.stdout[
-            -2000:
-        ]
-        assert len({str(one) for one in found.values()}) > 1
+        assert found == dict(enumerate(answers)), done.stdout[-2000:]
+
+
+def _first(row: dict[str, Any]) -> str:
+    """A recorded answer: lmms-eval keeps it once where its filters change nothing, and only the first of repeats."""
+    found = row.get("resps", row["filtered_resps"])
+    while isinstance(found, list):
+        found = found[0]
+    return found
 
 
 OPTIONS = """

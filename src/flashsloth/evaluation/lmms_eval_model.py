@@ -8,6 +8,7 @@ Several processes (`accelerate launch`) have a model and a share of the requests
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 from collections import Counter
@@ -90,6 +91,7 @@ class FlashSlothModel(lmms):
             quantize=quantize,
             engine=_engine(batch_size),
         )
+        atexit.register(_leave_process_group)
         self._seed = seed
         self._always = {"details": True, "image_policy": IMAGE_POLICY}
         if resolution is not None:
@@ -152,6 +154,12 @@ class FlashSlothModel(lmms):
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """Not to be had: nothing of the paper's is measured so."""
         raise EvaluationError("this task compares likelihoods; expected one that asks for answers (generate_until)")
+
+
+def _leave_process_group() -> None:
+    """End the group that lmms-eval leaves open: its threads may abort a process that ends before the others."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _pairs(asked: Iterator[Asked], places: list[int]) -> Iterator[tuple[Any, Any]]:
