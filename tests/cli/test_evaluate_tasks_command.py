@@ -47,7 +47,7 @@ def test_a_run_is_kept_and_shown(tmp_path: Path, data: Path, capsys: pytest.Capt
     assert evaluate(data / "pope", out, "--json") == 0
     again = json.loads(capsys.readouterr().out)
     assert again == summary
-    assert main(["eval", "score", str(out / "predictions.jsonl"), "--json"]) == 0
+    assert main(["eval", "score", str(out), "--json"]) == 0
     scored = json.loads(capsys.readouterr().out)
     assert scored["summary"] == summary["summary"]
     assert (out / "predictions.jsonl").read_bytes() == before

@@ -35,7 +35,9 @@ JudgeTimes = Annotated[int, typer.Option("--judge-times", metavar="N", help="Jud
 
 
 def score(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="predictions.jsonl, or all parts of one run.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="predictions.jsonl or its folder, or all parts of a run.")
+    ],
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FOLDER", help="Take what is right from these files, by id.")
     ] = None,
@@ -59,11 +61,19 @@ def score(
     about answers that have no judgement yet, and its words are kept in the file. Exits with 1 where some answers are
     not judged.
     """
-    from flashsloth.evaluation.predictions import DATA, data_digest, join_truths, read_files, write_predictions
+    from flashsloth.evaluation.predictions import (
+        DATA,
+        data_digest,
+        join_truths,
+        predictions_file,
+        read_files,
+        write_predictions,
+    )
     from flashsloth.evaluation.report import make_report
     from flashsloth.evaluation.scoring import score as score_predictions
     from flashsloth.evaluation.tasks import make_task
 
+    files = [predictions_file(file) for file in files]
     header, predictions, twice = read_files(files)
     task = make_task(header["task"], preset or header["preset"], scorer)
     where = " and ".join(map(str, files))

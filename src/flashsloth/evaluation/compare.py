@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from flashsloth.evaluation.item import Prediction, Scored
-from flashsloth.evaluation.predictions import PREDICTIONS, read_files
+from flashsloth.evaluation.predictions import predictions_file, read_files
 from flashsloth.evaluation.scoring import HIGH, LOW, drawn_figures
 from flashsloth.evaluation.settings import TaskSettings
 from flashsloth.evaluation.task import EvaluationError, Task
@@ -169,7 +169,7 @@ def compare(before: Path, after: Path) -> Comparison:
     Raises:
         EvaluationError: where they are not of the same benchmark, rules, questions and truths; where nothing is judged.
     """
-    paths = [one / PREDICTIONS if one.is_dir() else one for one in (before, after)]
+    paths = [predictions_file(one) for one in (before, after)]
     (header, first, _), (other, second, _) = (read_files([path]) for path in paths)
     for name in ("task", "preset"):
         if header[name] != other[name]:

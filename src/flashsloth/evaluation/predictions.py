@@ -61,6 +61,11 @@ def _write_line(file: IO[str], row: dict[str, Any]) -> None:
     file.flush()
 
 
+def predictions_file(path: Path) -> Path:
+    """A file of predictions, or the one that a run's folder holds."""
+    return path / PREDICTIONS if path.is_dir() else path
+
+
 def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
     """The header and the predictions of a file; a last line that was cut off is left out.
 
