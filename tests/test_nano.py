@@ -17,7 +17,7 @@ from flashsloth.world import World
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MOST_BYTES = 16 * 10**6
 WORLD_PICTURES = 40
-LOOKED_AT, FAR_ABOVE_ROUNDING = 20, 0.01
+LOOKED_AT, FAR_ABOVE_ROUNDING = 120, 0.1
 CHANCE = 0.45
 """Always giving each kind's commonest answer gets less than this; an untrained model gets almost nothing."""
 
@@ -56,7 +56,8 @@ def test_the_demo_pictures_get_answers(nano: flashsloth.FlashSloth) -> None:
 def test_looking_back_matters(nano: flashsloth.FlashSloth) -> None:
     """With its way back closed, EmbQ brings nothing, and right answers are less likely: it is in use, not decoration.
 
-    How much less likely, and not how many fewer answers are right: the model is small, and a count may tie.
+    How much less likely, and not how many fewer answers are right: the model is small, and a count may tie. Of so many
+    pictures that it shows whichever fonts are installed: one picture's share varies four times as much as it is large.
     """
     blind = flashsloth.load(optimize=False)
     for parameter in blind.model.model.embedded_query.up.parameters():
