@@ -15,21 +15,17 @@ without_gnu = pytest.mark.skipif(_gnu_openmp() is None, reason="torch computes w
 
 @without_gnu
 def test_a_threads_helpers_are_given_back_and_come_again() -> None:
-    counts: list[int] = []
-
-    def count() -> None:
-        counts.append(psutil.Process().num_threads())
+    helpers: list[int] = []
 
     def compute() -> None:
+        known = _thread_ids()  # those of other tests may end meanwhile
         torch.set_num_threads(3)
         try:
-            count()
             for _ in range(2):
                 torch.rand(1 << 20).exp_()
-                count()
+                helpers.append(len(_thread_ids() - known))
                 release_idle_threads()
-                count()
-            release_idle_threads()
+                helpers.append(len(_thread_ids() - known))
         finally:
             torch.set_num_threads(before)
 
@@ -37,8 +33,11 @@ def test_a_threads_helpers_are_given_back_and_come_again() -> None:
     thread = threading.Thread(target=compute)  # a thread of its own has no helpers yet
     thread.start()
     thread.join()
-    first, *rest = counts
-    assert rest == [first + 2, first, first + 2, first]
+    assert helpers == [2, 0, 2, 0]
+
+
+def _thread_ids() -> set[int]:
+    return {thread.id for thread in psutil.Process().threads()}
 
 
 @without_gnu
@@ -48,9 +47,9 @@ def test_who_computes_alone_gets_no_helpers_and_leaves_others_theirs() -> None:
 
     def compute() -> None:
         compute_alone()
-        before = {thread.id for thread in psutil.Process().threads()}
+        before = _thread_ids()
         torch.zeros(1 << 20).add_(1)
-        helpers.update({thread.id for thread in psutil.Process().threads()} - before)
+        helpers.update(_thread_ids() - before)
         threads.append(torch.get_num_threads())
 
     before = torch.get_num_threads()
