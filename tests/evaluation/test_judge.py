@@ -22,7 +22,8 @@ from flashsloth.evaluation.task import EvaluationError
 from flashsloth.evaluation.tasks import make_task
 
 SECRET = "sk-secret-0123456789"
-HASTY = Patience(seconds=0.3, tries=2, first_wait=0.01, longest_wait=0.5)
+HASTY = Patience(seconds=60, tries=2, first_wait=0.01, longest_wait=0.5)
+IMPATIENT = replace(HASTY, seconds=4, tries=1)
 HEADER = {"task": "mmvet", "preset": "paper"}
 
 
@@ -42,10 +43,12 @@ def by_number(text: str, number: int) -> Response:
     return Response(f"0.{int(text.rsplit('answer ', 1)[1].split()[0]) % 10}")
 
 
-def judged(path: Path, answer: Callable[[str, int], Response], times: int = 1):  # type: ignore[no-untyped-def]
+def judged(  # type: ignore[no-untyped-def]
+    path: Path, answer: Callable[[str, int], Response], times: int = 1, patience: Patience = HASTY
+):
     """(report, what the server saw)."""
     with serving(answer) as stub:
-        return judge_file(path, make_task("mmvet"), ChatClient(stub.url, "judge", KEY_VARIABLE, HASTY), times), stub
+        return judge_file(path, make_task("mmvet"), ChatClient(stub.url, "judge", KEY_VARIABLE, patience), times), stub
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +91,15 @@ def test_answers_may_be_judged_several_times(tmp_path: Path) -> None:
         (Response(status=400, body=b"too long"), "answers 400: too long"),
         (Response(status=429, headers={"Retry-After": "3600"}), "asks to wait 3,600 s"),
         (Response(body=b"{", announced=9), "broke off after 1 of 9 bytes"),
-        (Response("0.5", wait=2.0), "said nothing for 0.3 s"),
+        (Response("0.5", wait=6.0), "said nothing for 4 s"),
     ],
 )  # fmt: skip
 def test_what_fails_stays_unjudged_and_is_asked_again(failure: Response, said: str, tmp_path: Path) -> None:
     path = save(tmp_path, answers(6))
-    report, _ = judged(path, lambda text, number: failure if "answer 3" in text else by_number(text, number))
+    patience = IMPATIENT if failure.wait else HASTY
+    report, _ = judged(
+        path, lambda text, number: failure if "answer 3" in text else by_number(text, number), patience=patience
+    )
     assert (report.asked, report.judged) == (6, 5)
     [(reason, count)] = report.failures.items()
     assert said in reason
