@@ -35,7 +35,7 @@ from flashsloth.media import open_picture
 COUNT = 12
 AT_ONCE = 3
 POPE = settings_of("pope")
-IMPATIENT = Patience(seconds=10, tries=1, first_wait=0.0)
+ONE_TRY = Patience(seconds=120, tries=1, first_wait=0.0)
 START_SECONDS = 120.0
 
 
@@ -57,14 +57,14 @@ def test_a_question_is_sent_with_its_picture(
     tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "sk-secret")
-    together = threading.Barrier(AT_ONCE, timeout=IMPATIENT.seconds)
+    together = threading.Barrier(AT_ONCE, timeout=ONE_TRY.seconds)
 
     def says_yes_to_several(content: Any, number: int) -> Response:
         together.wait()
         return says_yes(content, number)
 
     with serving(says_yes_to_several) as stub:
-        outcome = run(POPE, items, ServerAnswerer(stub.url, "m", AT_ONCE, IMPATIENT), tmp_path)
+        outcome = run(POPE, items, ServerAnswerer(stub.url, "m", AT_ONCE, ONE_TRY), tmp_path)
     assert outcome.merged
     assert [one.answer for one in outcome.answered] == [" Yes" if "circle" in one.id else "no\n" for one in items]
     assert {one.tokens for one in outcome.answered} == {3}
@@ -103,7 +103,7 @@ def test_pictures_stand_where_the_item_says(tmp_path: Path, items: list[Item]) -
     placed = Item("i", "A <image 1> B <image 2>", (one, other), {}, "i", "i", ("A ", None, " B ", None))
     warm = settings_of("mmvet")
     with serving(says_yes) as stub:
-        run(warm, [placed], ServerAnswerer(stub.url, "m", 1, IMPATIENT), tmp_path, seed=7)
+        run(warm, [placed], ServerAnswerer(stub.url, "m", 1, ONE_TRY), tmp_path, seed=7)
     [body] = stub.requests
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url", "text", "image_url"]
     assert (body["temperature"], body["seed"]) == (warm.temperature, 7)
@@ -114,18 +114,18 @@ def test_what_the_server_refuses_is_an_item_that_failed(tmp_path: Path, items: l
         return Response("yes", status=400, body=b"no squares") if "square" in json.dumps(content) else Response("yes")
 
     with serving(refuses_squares) as stub:
-        outcome = run(POPE, items, ServerAnswerer(stub.url, "m", AT_ONCE, IMPATIENT), tmp_path)
+        outcome = run(POPE, items, ServerAnswerer(stub.url, "m", AT_ONCE, ONE_TRY), tmp_path)
         assert sorted(outcome.failures) == sorted(item.id for item in items if "square" in item.id)
         assert all("no squares" in str(error) for error in outcome.failures.values())
         assert len(outcome.answered) == COUNT - 4
         with pytest.raises(EvaluationError, match=r"model\.url is"):
-            run(POPE, items, ServerAnswerer("http://127.0.0.1:1/v1", "m", AT_ONCE, IMPATIENT), tmp_path)
+            run(POPE, items, ServerAnswerer("http://127.0.0.1:1/v1", "m", AT_ONCE, ONE_TRY), tmp_path)
 
 
 def test_a_server_that_is_gone_is_not_asked_for_ever(tmp_path: Path, items: list[Item]) -> None:
     first = items[0]
     many = [Item(f"{n}", "What?", first.pictures, first.truth, f"{n}", f"{n}") for n in range(3 * MOST_ALIKE)]
-    outcome = run(POPE, many, ServerAnswerer(closed_address(), "m", AT_ONCE, IMPATIENT), tmp_path)
+    outcome = run(POPE, many, ServerAnswerer(closed_address(), "m", AT_ONCE, ONE_TRY), tmp_path)
     assert outcome.gave_up
     assert len(outcome.failures) == MOST_ALIKE
 
