@@ -189,5 +189,5 @@ def test_model_args(python_with_lmms_eval: Path, tmp_path: Path) -> None:
     given, plain, *refused = [line for line in done.stdout.splitlines() if line][-7:]
     assert given == "nano torch.bfloat16 3 True"
     assert plain == "nano torch.float32 32 True"
-    for line, said in zip(refused, ("dtype is", "int3", "batch_size is", "give one", "color"), strict=True):
+    for line, said in zip(refused, ("dtype is", "int3", "batch_size is", "expected one", "color"), strict=True):
         assert said in line
