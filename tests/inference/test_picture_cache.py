@@ -13,9 +13,10 @@ from PIL import Image
 
 import flashsloth
 from flashsloth.errors import LoadError, PromptError
-from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
+from flashsloth.inference.picture_cache import PictureCache, WeightsState
 from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.media import MediaLimits
+from flashsloth.media.views import digest
 
 QUESTIONS = ["What is this?", "Where is the red dog?", "Is it?"]
 LENGTH = 6

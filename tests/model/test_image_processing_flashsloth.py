@@ -13,7 +13,8 @@ from forked import run_python
 from PIL import Image
 from tiny import picture
 
-from flashsloth.model.image_processing_flashsloth import PAD_COLOR, FlashSlothImageProcessorPil, resize_on_square
+from flashsloth.media.views import PAD_COLOR
+from flashsloth.model.image_processing_flashsloth import FlashSlothImageProcessorPil
 
 SIDE = 384
 SIZES = [(640, 480), (480, 640), (384, 384), (37, 411), (411, 37), (1, 1), (1, 300), (300, 1), (2, 3), (1023, 255)]
@@ -63,17 +64,6 @@ def test_pixels_are_those_of_the_plain_way(size: tuple[int, int], aspect: str, g
     for ours, theirs in zip(views, expected, strict=True):
         assert np.array_equal(to_bytes(ours), np.asarray(theirs).transpose(2, 0, 1))
         assert np.abs(ours - plain_values(theirs)).max() < 1e-6
-
-
-@pytest.mark.parametrize("size", [(700, 3), (3, 700), (701, 256), (5, 1000), (999, 1000)])
-def test_the_grey_square_is_never_missed(size: tuple[int, int]) -> None:
-    image = picture(1, *size)
-    for resample in (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR):
-        square = max(size)
-        canvas = Image.new("RGB", (square, square), PAD_COLOR)
-        canvas.paste(image, ((square - size[0]) // 2, (square - size[1]) // 2))
-        expected = np.asarray(canvas.resize((96, 96), resample))
-        assert np.array_equal(np.asarray(resize_on_square(image, 96, resample)), expected)
 
 
 def test_a_long_strip_needs_little_memory() -> None:

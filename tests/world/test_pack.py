@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashsloth.model.image_processing_flashsloth import resize_on_square
+from flashsloth.media.views import resize_on_square
 from flashsloth.world import World, pack
 from flashsloth.world.pack import Pack, PackError, PackPlan, draw_pack
 

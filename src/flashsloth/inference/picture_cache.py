@@ -13,7 +13,6 @@ or training step's work is ever taken.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import weakref
 from collections import OrderedDict
@@ -21,7 +20,6 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from flashsloth.errors import LoadError
@@ -29,7 +27,6 @@ from flashsloth.inference.sampling_params import whole_number
 
 DEFAULT_BYTES = 1 << 30
 """Some twenty-five pictures of the published standard model, seven of its HD model."""
-DIGEST_BYTES = 16
 
 
 class PictureCache:
@@ -85,13 +82,6 @@ class PictureCache:
         with self._lock:
             self._entries.clear()
             self._bytes = 0
-
-
-def digest(picture: Image.Image) -> bytes:
-    """A picture's identity: its mode, size and pixels."""
-    content = hashlib.blake2b(f"{picture.mode} {picture.size}".encode(), digest_size=DIGEST_BYTES)
-    content.update(picture.tobytes())
-    return content.digest()
 
 
 class WeightsState:

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import pad
 
-from flashsloth.inference.picture_cache import PictureCache, WeightsState, digest
+from flashsloth.inference.picture_cache import PictureCache, WeightsState
 from flashsloth.media import ImagePolicy, open_pictures
+from flashsloth.media.views import digest
 from flashsloth.model.configuration_flashsloth import views_of
 from flashsloth.model.loading.non_finite import require_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration

@@ -4,25 +4,14 @@ In: pictures (PIL, or what `flashsloth.media` opens: paths, arrays, tensors, ...
 Out: `pixel_values` float32 [N, W, 3, size, size], W views a picture. Where pictures are asked for at unlike
 resolutions, W is the most, `image_views` int64 [N] says how many each has, and the pixels after them are zeros.
 
-    standard   the whole picture, squashed to size x size (`image_aspect_ratio="square"`), or laid on a grey square
-               first (`"pad"`)
-    HD         the whole picture as above, then the picture laid on a grey square, resized to grid*size and cut into
-               grid x grid tiles, row by row
-
-Pixels are those of Pillow's bicubic resize, bit for bit as in the published code, but the grey square is never made
-whole, so that a long strip costs no more than its own pixels: Pillow resizes along rows first, then along columns, and
-rounds in between, so rows of a wide picture hold no grey, rows of a tall one are widened a strip at a time, and columns
-can be had some at a time, by several threads.
+`flashsloth.media.views` makes a picture's views, in bytes; here each byte becomes a number, by a table.
 
 Legend: N pictures, W views a picture, H and X the picture's height and width.
 """
 
 # No `from __future__ import annotations`: transformers checks options by the types that the annotations name.
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,18 +26,10 @@ from flashsloth.media import open_picture
 from flashsloth.media.decoders import quiet_decoders
 from flashsloth.media.pixels import DEEP_GREY_MODES
 from flashsloth.media.tiff import is_decoded_wrongly
+from flashsloth.media.views import PAD, ViewSettings, draw_views
 from flashsloth.model.configuration_flashsloth import STANDARD_GRID, views_of
 
-PAD_COLOR = (127, 127, 127)
-"""The published code's grey around a picture that is made square."""
-STRIP_ROWS = 256
-"""Rows of a tall picture that are laid on grey at a time."""
-MOST_THREADS = 4
-"""More than these would have too little each."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-ASPECTS = ("square", "pad")
+ASPECTS = ("square", PAD)
 MAX_CHANNEL = 255
 BATCH_DIMENSIONS = 4
 """Dimensions of an array that holds several pictures of one size."""
@@ -59,58 +40,10 @@ _FIXED = {
     "data_format": ("channels_first", "the encoder takes channels first"),
 }
 """Options of transformers' image processors that have one right value here, and why."""
+_NORMALISATION = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+"""Options of which the table is made."""
 _CHANNEL_AXES = {"channels_first": 0, "channels_last": 2}
 _CHANNEL_COUNTS = (1, 3, 4)
-
-
-def resize_on_square(image: Image.Image, side: int, resample: int = PILImageResampling.BICUBIC) -> Image.Image:
-    """Lay a picture in the middle of a grey square and resize the square to `side` x `side`."""
-    return columns_on_square(widen_on_square(image, side, resample), max(image.size), (0, side), side, resample)
-
-
-def widen_on_square(image: Image.Image, side: int, resample: int = PILImageResampling.BICUBIC) -> Image.Image:
-    """The first half: the picture's rows, with grey beside them, in the new width; `side` x the picture's height."""
-    width, height = image.size
-    if width >= height:
-        return image.resize((side, height), resample)
-    rows = Image.new("RGB", (side, height), PAD_COLOR)
-    for start in range(0, height, STRIP_ROWS):
-        strip = image.crop((0, start, width, min(start + STRIP_ROWS, height)))
-        widened = Image.new("RGB", (height, strip.height), PAD_COLOR)
-        widened.paste(strip, ((height - width) // 2, 0))
-        rows.paste(widened.resize((side, strip.height), resample), (0, start))
-    return rows
-
-
-def columns_on_square(
-    rows: Image.Image,
-    square: int,
-    columns: tuple[int, int],
-    side: int,
-    resample: int = PILImageResampling.BICUBIC,
-) -> Image.Image:
-    """The second half, for some columns (from, to): the widened rows, in a square of that height, in the new one.
-
-    Returns:
-        A picture of (to - from) x `side`.
-    """
-    first, last = columns
-    canvas = Image.new("RGB", (last - first, square), PAD_COLOR)
-    canvas.paste(rows.crop((first, 0, last, rows.height)), (0, (square - rows.height) // 2))
-    return canvas.resize((last - first, side), resample)
-
-
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Do the work for each item, in as many threads as torch takes (one in a data loader's worker)."""
-    listed = list(items)
-    threads = min(MOST_THREADS, torch.get_num_threads())
-    return [work(item) for item in listed] if threads == 1 else list(_threads(os.getpid(), threads).map(work, listed))
-
-
-@cache
-def _threads(process: int, count: int) -> Executor:
-    """The threads of this process: one that it forked has none of them."""
-    return ThreadPoolExecutor(count, "flashsloth-pictures")
 
 
 class FlashSlothImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -154,6 +87,29 @@ class FlashSlothImageProcessorPil(PilBackend):
     resolution = None
 
     @property
+    def view_settings(self) -> ViewSettings:
+        """How views are made, with the processor's own settings: for who makes them elsewhere."""
+        return ViewSettings(
+            _square_side(self.size), self.image_grid, self.image_aspect_ratio, Image.Resampling(self.resample)
+        )
+
+    def normalised(self, views: np.ndarray) -> torch.Tensor:
+        """Views that were made elsewhere, with the processor's own settings, as the encoder takes them.
+
+        Args:
+            views: uint8 [W, size, size, 3].
+
+        Returns:
+            float32 [1, W, 3, size, size]: what `pixel_values` holds of that picture, to the last bit.
+        """
+        settings = {name: getattr(self, name) for name in _NORMALISATION}
+        table = _normalisation_table(settings, fractions=False)
+        pixel_values = np.empty((1, len(views), 3, *views.shape[1:3]), np.float32)
+        for view, out in zip(views, pixel_values[0], strict=True):
+            _normalise(Image.fromarray(view), table, out)
+        return torch.from_numpy(pixel_values)
+
+    @property
     def num_views(self) -> int:
         """Views a picture, with the processor's own settings."""
         return 1 if self.image_grid == STANDARD_GRID else 1 + self.image_grid**2
@@ -171,7 +127,7 @@ class FlashSlothImageProcessorPil(PilBackend):
         width, height = size
         square = max(size)
         left, top = -((square - width) // 2), -((square - height) // 2)  # as `columns_on_square` centres it
-        whole = (left, top, left + square, top + square) if self.image_aspect_ratio == "pad" else (0, 0, width, height)
+        whole = (left, top, left + square, top + square) if self.image_aspect_ratio == PAD else (0, 0, width, height)
         if self.image_grid == STANDARD_GRID:
             return np.array([whole], np.float64)
         tile = square / self.image_grid
@@ -203,8 +159,9 @@ class FlashSlothImageProcessorPil(PilBackend):
         counts = views_of_all(kwargs.get("resolution"), len(flat), grid)
         is_mixed = len(set(counts)) > 1
         pixel_values = (np.zeros if is_mixed else np.empty)((len(flat), max(counts), 3, side, side), np.float32)
+        settings = ViewSettings(side, grid, kwargs["image_aspect_ratio"], kwargs["resample"])
         for image, views, count in zip(flat, pixel_values, counts, strict=True):
-            _make_views(_rgb(image), tables[_is_fractions(image)], kwargs, views[:count])
+            _make_views(_rgb(image), tables[_is_fractions(image)], settings, views[:count])
         made = {"pixel_values": pixel_values, **({"image_views": np.array(counts)} if is_mixed else {})}
         return BatchFeature(made, tensor_type=kwargs.get("return_tensors"))
 
@@ -221,32 +178,10 @@ def views_of_all(resolution: str | Sequence[str] | None, pictures: int, grid: in
     return [views_of(one, grid) for one in each]
 
 
-def _make_views(image: Image.Image, table: np.ndarray, settings: dict[str, Any], out: np.ndarray) -> None:
+def _make_views(image: Image.Image, table: np.ndarray, settings: ViewSettings, out: np.ndarray) -> None:
     """The whole picture and, where `out` float32 [W, 3, size, size] has room for them, its tiles row by row."""
-    side, grid, resample = out.shape[-1], settings["image_grid"], settings["resample"]
-
-    def whole() -> Image.Image:
-        if settings["image_aspect_ratio"] == "pad":
-            return resize_on_square(image, side, resample)
-        return image.resize((side, side), resample)
-
-    if len(out) == 1:
-        _normalise(whole(), table, out[0])
-        return
-    large = side * grid
-    small, rows = side_by_side(lambda make: make(), (whole, lambda: widen_on_square(image, large, resample)))
-
-    def tiles(column: int) -> None:
-        """A column of tiles; the whole picture counts as one before the first."""
-        if column < 0:
-            _normalise(small, table, out[0])
-            return
-        left = column * side
-        strip = columns_on_square(rows, max(image.size), (left, left + side), large, resample)
-        for row in range(grid):
-            _normalise(strip.crop((0, row * side, side, (row + 1) * side)), table, out[1 + row * grid + column])
-
-    side_by_side(tiles, range(-1, grid))
+    threads = torch.get_num_threads()  # one in a data loader's worker
+    draw_views(image, settings, len(out), lambda number, view: _normalise(view, table, out[number]), threads)
 
 
 def _flat(images: Any) -> list[Any]:
@@ -331,12 +266,4 @@ def _normalise(view: Image.Image, table: np.ndarray, out: np.ndarray) -> None:
         np.take(values, np.asarray(band), out=plane, mode="clip")  # no byte is outside; clip needs no copy
 
 
-__all__ = [
-    "PAD_COLOR",
-    "FlashSlothImageProcessorPil",
-    "columns_on_square",
-    "resize_on_square",
-    "side_by_side",
-    "views_of_all",
-    "widen_on_square",
-]
+__all__ = ["FlashSlothImageProcessorPil", "views_of_all"]

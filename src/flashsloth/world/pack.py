@@ -38,6 +38,7 @@ from safetensors.numpy import save_file
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.files import whole_file, whole_folder, write_whole
+from flashsloth.media.views import resize_on_square
 from flashsloth.world.patch_labels import PatchLabels
 from flashsloth.world.question_templates import WORDINGS
 from flashsloth.world.questions import Question
@@ -244,8 +245,6 @@ def _draw_shard(plan: PackPlan, folder: Path, shard: int) -> int:
 
 def _row(sample: WorldSample, plan: PackPlan) -> tuple[np.ndarray, np.ndarray, bytes]:
     """A sample's picture, patches and text."""
-    from flashsloth.model.image_processing_flashsloth import resize_on_square
-
     square = resize_on_square(sample.image, plan.side, Image.Resampling.BICUBIC)
     labels = sample.patch_labels(plan.grid)
     patches = np.stack([getattr(labels, name) for name in PROPERTIES]).astype(np.uint8)
