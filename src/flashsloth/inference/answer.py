@@ -49,6 +49,13 @@ class Answer:
         return self.text
 
     @property
+    def sampled(self) -> list[Sampled]:
+        """Its tokens, each with what was kept of it."""
+        logprobs = self.logprobs or (None,) * len(self.tokens)
+        top = self.top_logprobs or ((),) * len(self.tokens)
+        return [Sampled(*one) for one in zip(self.tokens, logprobs, top, strict=True)]
+
+    @property
     def confidence(self) -> float | None:
         """How sure the model is, 0 to 1; None where no log-probabilities were kept.
 
@@ -108,6 +115,18 @@ class Collector:
         for output in outputs:
             self.add(output)
         return self.answers()
+
+    def answer(self, index: int) -> Answer:
+        """One of the request's n, which has ended.
+
+        Raises:
+            Exception: what it ended in, where that is an error.
+        """
+        end = self._ends[index]
+        assert end is not None
+        if end.error is not None:
+            raise end.error
+        return self._answer(self._tokens[index], end)
 
     def answers(self) -> list[Answer]:
         """One for each of the request's n; one in all where choices were given.

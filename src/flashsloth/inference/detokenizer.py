@@ -71,6 +71,11 @@ class Detokenizer:
             yield piece
 
     @property
+    def certain(self) -> str:
+        """What no later token changes, white space at either end included; cut before a stop string."""
+        return self._text
+
+    @property
     def text(self) -> str:
         """The whole answer so far."""
         return (self._text if self.stopped else self._text + self._unfinished()).strip()

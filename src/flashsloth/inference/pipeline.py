@@ -39,7 +39,7 @@ from flashsloth.inference.picture_resolution import (
     shown_resolution,
     standard_options,
 )
-from flashsloth.inference.prompt import Message, Prompt, PromptWriter, Question
+from flashsloth.inference.prompt import Messages, Prompt, PromptWriter, Question
 from flashsloth.inference.request import Request
 from flashsloth.inference.vision import ImageEncoder, Picture, PreparedPictures
 from flashsloth.inference.visual_attention import Attention, attention_of
@@ -129,7 +129,7 @@ class FlashSloth:
             PictureError, PromptError: where the picture, the question or the options cannot be used.
             EngineError: if the engine has failed.
         """
-        checked = self._checked(options)
+        checked = self.checked(options)
         started = time.monotonic()
         opened = self._open(image, question, checked)
         answers = self._answers(opened, question, standard_options(checked))
@@ -144,7 +144,7 @@ class FlashSloth:
         "auto" the call returns once it is decided whether HD is needed: the whole view's answer then comes as one
         piece, HD's piece by piece.
         """
-        checked = self._checked(options)
+        checked = self.checked(options)
         checked.require_one_text("stream")
         opened = self._open(image, question, checked)
         if checked.resolution == AUTO:
@@ -216,11 +216,11 @@ class FlashSloth:
         _check_on_error(on_error)
         if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
             raise PromptError(f"pairs is {type(pairs).__name__}; expected (picture, question) pairs")
-        return self._answer_pairs(pairs, self._checked(options), on_error)
+        return self._answer_pairs(pairs, self.checked(options), on_error)
 
     def chat(self, image: Picture = None, **options: Unpack[AnswerOptions]) -> Conversation:
         """A conversation; `image`, if any, goes with its first question, and the options with all of them."""
-        checked = self._checked(options)
+        checked = self.checked(options)
         checked.require_one_text("a conversation")
         if checked.details or checked.params.logprobs:
             what = "details" if checked.details else "logprobs"
@@ -236,10 +236,28 @@ class FlashSloth:
 
         It may hold features of its pictures already, and must be made again when weights have changed.
         """
-        checked = self._checked(options)
+        checked = self.checked(options)
         if checked.resolution == AUTO:
             raise PromptError('a request takes resolution "standard" or "hd", not "auto", which makes two: choose one')
         return self._request(self._open(image, question, checked), question, checked)
+
+    def conversation_request(
+        self, messages: Messages, pictures: PreparedPictures, options: Options, streams: bool = False
+    ) -> Request:
+        """What lets the engine answer the last message of a conversation.
+
+        Args:
+            messages: of user and assistant in turn, the last a user's; `{"type": "image"}` is a picture's place.
+            pictures: one for each place, in order.
+            options: as :meth:`checked` makes them; not with resolution "auto", which makes two requests.
+            streams: whether tokens come as they are made.
+
+        Raises:
+            PromptError: if the conversation cannot be answered.
+        """
+        prompt = self.writer.write(messages, options.system, options.resolution)
+        self.engine.token_limit(prompt, options.params)
+        return self._asked(messages, prompt, pictures, options, streams)
 
     def warm_up(self, batch: int = 1) -> WarmUp:
         """Pay for what is paid once now, so that no answer has to.
@@ -254,8 +272,12 @@ class FlashSloth:
 
         return warm_up(self, batch)
 
-    def _checked(self, given: AnswerOptions) -> Options:
-        """Options that this model can follow."""
+    def checked(self, given: AnswerOptions) -> Options:
+        """Options that this model can follow.
+
+        Raises:
+            TypeError, PromptError: for others.
+        """
         options = Options.of(given)
         check_resolution(options.resolution, self.model.config)
         return options
@@ -277,7 +299,7 @@ class FlashSloth:
         prompt = self.writer.write([message], options.system, options.resolution)
         self.engine.token_limit(prompt, options.params)  # first: a prompt that is too long costs no preparation
         pictures = self.image_encoder.prepare(opened, options.resolution)
-        return self._asked(message, prompt, pictures, options, streams)
+        return self._asked([message], prompt, pictures, options, streams)
 
     def prepare(self, image: Picture, options: Options) -> PreparedPictures:
         """Pictures, opened and with their views made, for a request with these options."""
@@ -287,13 +309,13 @@ class FlashSloth:
         self.writer.check_question(question)
         message = self.writer.user_message(question, len(pictures))
         prompt = self.writer.write([message], options.system, options.resolution)
-        return replace(self._asked(message, prompt, pictures, options), keeps_prefix=False)
+        return replace(self._asked([message], prompt, pictures, options), keeps_prefix=False)
 
     def _asked(
-        self, message: Message, prompt: Prompt, pictures: PreparedPictures, options: Options, streams: bool = False
+        self, messages: Messages, prompt: Prompt, pictures: PreparedPictures, options: Options, streams: bool = False
     ) -> Request:
         choices = tuple(
-            self.writer.answer_ids([message], choice, options.system, options.resolution) for choice in options.choices
+            self.writer.answer_ids(messages, choice, options.system, options.resolution) for choice in options.choices
         )
         params = replace(options.params, logprobs=True) if choices else options.params
         shown = pictures if len(pictures) else None

@@ -31,7 +31,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -46,7 +46,14 @@ IDLE_SECONDS = 1.0
 EXIT_SECONDS = 10.0
 """How long an operation may take that runs when the interpreter ends; beyond, the process is not held up."""
 Result = TypeVar("Result")
-Deliveries = queue.SimpleQueue[RequestOutput | EngineError]
+Delivery = RequestOutput | EngineError
+
+
+class Deliveries(Protocol):
+    """Where outputs come in: a queue, or what hands them on. It must not wait, for the engine waits for it."""
+
+    def put(self, item: Delivery, /) -> None:
+        """Take in what a step brought for one answer, or why the engine has failed."""
 
 
 class Reply:
@@ -56,10 +63,12 @@ class Reply:
         thread: that answers.
         request_id: of the request.
         answers: how many answers it gets.
-        deliveries: where outputs come in.
+        deliveries: where outputs come in; None where several requests share that, and the reply is not read.
     """
 
-    def __init__(self, thread: EngineThread, request_id: int, answers: int, deliveries: Deliveries) -> None:
+    def __init__(
+        self, thread: EngineThread, request_id: int, answers: int, deliveries: queue.SimpleQueue[Delivery] | None
+    ) -> None:
         self.request_id = request_id
         self._running, self._deliveries = answers, deliveries
         self._abort = weakref.finalize(self, thread.abort, request_id)
@@ -71,6 +80,7 @@ class Reply:
         Raises:
             EngineError: if the engine has failed.
         """
+        assert self._deliveries is not None
         try:
             while self._running:
                 output = self._deliveries.get()
@@ -131,7 +141,7 @@ class EngineThread:
             self._wake()
             for request in requests:
                 try:
-                    replies.append(self._add(request, queue.SimpleQueue() if deliveries is None else deliveries))
+                    replies.append(self._add(request, deliveries))
                 except ValueError as error:
                     replies.append(error)
         return replies
@@ -183,10 +193,13 @@ class EngineThread:
             time.sleep(0)  # who waits for them reads now: the next pass rarely lets go of the interpreter's lock
         return self.engine.has_work and not self._mailbox.closed
 
-    def _add(self, request: Request, deliveries: Deliveries) -> Reply:
+    def _add(self, request: Request, deliveries: Deliveries | None) -> Reply:
         request_id = self.engine.add_request(request)
-        self._mailbox.receivers[request_id] = _Receiver(deliveries, request.answers)
-        return Reply(self, request_id, request.answers, deliveries)
+        own: queue.SimpleQueue[Delivery] | None = queue.SimpleQueue() if deliveries is None else None
+        receiver = deliveries if own is None else own
+        assert receiver is not None
+        self._mailbox.receivers[request_id] = _Receiver(receiver, request.answers)
+        return Reply(self, request_id, request.answers, own)
 
     def _wake(self) -> None:
         """Have the thread check for work once the lock is free; start it if none was started."""

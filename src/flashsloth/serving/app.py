@@ -1,0 +1,149 @@
+"""The application: routes, and how errors are told. What stands around it is `guards.py`.
+
+In: a :class:`Service`. Out: an ASGI application, the same under `flashsloth serve`, in tests and on Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from flashsloth.serving.api_error import ApiError, failed
+from flashsloth.serving.chat import ChatReply, read_chat
+from flashsloth.serving.event_stream import EventStream
+from flashsloth.serving.metrics import MEDIA_TYPE
+from flashsloth.serving.openai_schema import IGNORED_HEADER, ChatRequest, read_body
+from flashsloth.serving.service import Service
+from flashsloth.version import __version__
+
+logger = logging.getLogger(__name__)
+LOG = "flashsloth.log"
+"""Under this key a request's scope has what its line in the log says beside its status."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of a service, which its lifespan starts and ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="FlashSloth",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    app.add_exception_handler(ApiError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_plainly)
+    app.add_exception_handler(Exception, _fail)
+    _add_status_routes(app, service)
+    app.add_api_route("/v1/chat/completions", _chat, methods=["POST"], openapi_extra=documented(ChatRequest))
+    return app
+
+
+async def _chat(request: Request) -> Response:
+    """Answer a conversation about pictures."""
+    service: Service = request.app.state.service
+    body = read_body(ChatRequest, await request.body())
+    asked, ignored = read_chat(body, service)
+    reply = ChatReply(body, service)
+    headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+    async with AsyncExitStack() as stack:
+        generation = await stack.enter_async_context(service.generation(asked))
+        request.scope[LOG] = generation
+        if not body.stream:
+            answers = await generation.answers()
+            return json_reply(reply.whole(generation, answers), headers)
+        await generation.start(streams=True)
+        events = _until_end(reply.events(generation), stack.pop_all())
+        return EventStream(events, service.config.ping_seconds, headers)
+
+
+async def _until_end(events: AsyncGenerator[Any], stack: AsyncExitStack) -> AsyncGenerator[Any]:
+    """Events of a request that counts as accepted until the last one."""
+    async with stack:
+        async for event in events:
+            yield event
+
+
+def json_reply(content: Any, headers: dict[str, str] | None = None, status: int = HTTPStatus.OK) -> Response:
+    """A reply of JSON."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return Response(text.encode(), status, headers, "application/json")
+
+
+def documented(kind: type[Any]) -> dict[str, Any]:
+    """What `/openapi.json` says of a route's body."""
+    schema = kind.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _add_status_routes(app: FastAPI, service: Service) -> None:
+    """Health, figures, and which model there is."""
+
+    async def live() -> Response:
+        """Whether the process answers at all."""
+        return json_reply({"status": "live"})
+
+    async def ready() -> Response:
+        """Whether a request would be answered."""
+        status = HTTPStatus.OK if service.is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return json_reply({"status": "ready" if service.is_ready else "not ready"}, status=status)
+
+    async def metrics() -> Response:
+        """Figures, in Prometheus' form."""
+        return Response(service.metrics.text(), media_type=MEDIA_TYPE)
+
+    async def models() -> Response:
+        """The names that the model is asked by."""
+        return json_reply({"object": "list", "data": [service.described(name) for name in service.config.model_names]})
+
+    async def model(model: str) -> Response:
+        """One of them."""
+        service.check_model(model)
+        return json_reply(service.described(model))
+
+    for path, route in (
+        ("/health/live", live),
+        ("/health/ready", ready),
+        ("/metrics", metrics),
+        ("/v1/models", models),
+        ("/v1/models/{model:path}", model),
+    ):
+        app.add_api_route(path, route, methods=["GET"])
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    request.app.state.service.metrics.note_failure(error.status)
+    return json_reply(error.body, error.headers, error.status)
+
+
+async def _refuse_plainly(request: Request, error: Exception) -> Response:
+    """Routes and methods that are not there."""
+    assert isinstance(error, HTTPException)
+    names = {HTTPStatus.NOT_FOUND: "there is nothing here", HTTPStatus.METHOD_NOT_ALLOWED: "this takes other methods"}
+    text = f"{names.get(HTTPStatus(error.status_code), error.detail)}: /openapi.json lists what there is"
+    return await _refuse(request, ApiError(error.status_code, text, headers=error.headers))
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    """A fault of ours; starlette raises it again once it is told, and the server logs it."""
+    told = failed("the server made a mistake; its log has more")
+    return JSONResponse(told.body, told.status)

@@ -1,0 +1,205 @@
+"""What OpenAI's clients send, and what this server makes of each field of it.
+
+In: the bytes of a body. Out: a request whose every field is used, or accepted because it cannot change an answer here
+and then named in the reply's header; anything else is refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flashsloth.serving.api_error import ApiError, invalid
+
+IGNORED_HEADER = "X-FlashSloth-Ignored"
+SHOWN = 80
+"""Characters of a client's value that an error shows."""
+
+
+class Body(BaseModel):
+    """A body, or a part of one: nothing but its fields, of exactly their types.
+
+    Attributes:
+        IGNORED: fields that cannot change an answer here.
+        UNSUPPORTED: known fields that are not built, each with the values that ask for nothing.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    IGNORED: ClassVar[frozenset[str]] = frozenset()
+    UNSUPPORTED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    def ignored(self) -> list[str]:
+        """Fields that were given and change nothing.
+
+        Raises:
+            ApiError: 400 for a field that is unknown, or not built.
+        """
+        found = []
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            if name in self.IGNORED:
+                found.append(name)
+            elif name in self.UNSUPPORTED:
+                if value is not None and value not in self.UNSUPPORTED[name]:
+                    raise invalid(
+                        f"{name} is not supported by this server: leave it out", name, "unsupported_parameter"
+                    )
+            else:
+                raise invalid(f"unknown parameter {shown(name)}: leave it out", name[:SHOWN], "unknown_parameter")
+        return found
+
+
+class FlashSlothOptions(BaseModel):
+    """What this server has beside OpenAI's interface.
+
+    Attributes:
+        attention: where the model looked: "sap", "embq", or true for both.
+        tiles: with `attention`, of an HD model its tiles as well.
+        resolution: of an HD model.
+        resolution_threshold: for "auto", how sure is sure.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    attention: bool | Literal["sap", "embq"] = False
+    tiles: bool = False
+    resolution: Literal["standard", "hd", "auto"] | None = None
+    resolution_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Part(Body):
+    """A part of a message: a text, or a picture."""
+
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"cache_control"})
+    type: str
+    text: str | None = None
+    image_url: Any = None
+    refusal: str | None = None
+
+
+class ImageUrl(Body):
+    """Where a picture is."""
+
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"detail"})
+    url: str
+
+
+class Message(Body):
+    """A message of a conversation."""
+
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"name", "refusal", "annotations"})
+    UNSUPPORTED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "tool_calls": ([],),
+        "function_call": (),
+        "audio": (),
+        "tool_call_id": (),
+    }
+    role: str
+    content: str | list[Part] | None = None
+
+
+class StreamOptions(Body):
+    """How a stream is written."""
+
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"include_obfuscation"})
+    include_usage: bool | None = None
+
+
+class ChatRequest(Body):
+    """The body of POST /v1/chat/completions."""
+
+    IGNORED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "user",
+            "parallel_tool_calls",
+            "service_tier",
+            "metadata",
+            "store",
+            "safety_identifier",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+        }
+    )
+    UNSUPPORTED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "modalities": (["text"],),
+        "audio": (),
+        "prediction": (),
+        "web_search_options": (),
+        "reasoning_effort": ("none",),
+        "verbosity": ("medium",),
+    }
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    response_format: dict[str, Any] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    flashsloth: FlashSlothOptions | None = None
+
+
+Read = TypeVar("Read", bound=Body)
+
+
+def read_body(kind: type[Read], body: bytes) -> Read:
+    """A body of that kind.
+
+    Raises:
+        ApiError: 400, naming the first field that is not as expected.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise _first_problem(error) from error
+    except RecursionError as error:
+        raise invalid("the body is nested too deeply: expected a JSON object of a request") from error
+
+
+def _first_problem(error: ValidationError) -> ApiError:
+    problem = error.errors(include_url=False, include_context=False)[0]
+    where = _place(problem["loc"])
+    if problem["type"] == "json_invalid":
+        return invalid(f"the body is not JSON ({problem['msg']}): expected a JSON object", code="invalid_json")
+    if not where:
+        return invalid("the body is not a JSON object: expected the fields of a request")
+    if problem["type"] == "missing":
+        return invalid(f"{where} is missing", where, "missing_required_parameter")
+    text = problem["msg"].removeprefix("Input ")
+    return invalid(f"{where} is {shown(problem['input'])}: it {text}", where, "invalid_value")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """`messages[0].content` of a location, without the names of a union's members."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() and part not in UNION_MEMBERS:
+            text += f".{part}" if text else part
+    return text
+
+
+UNION_MEMBERS = {"str", "bool", "int", "float"}
+"""What pydantic calls members of a union in a location."""
+
+
+def shown(value: Any) -> str:
+    """A client's value, short, on one line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
