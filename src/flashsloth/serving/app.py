@@ -62,6 +62,7 @@ async def _chat(request: Request) -> Response:
     service: Service = request.app.state.service
     body = read_body(ChatRequest, await request.body())
     asked, ignored = read_chat(body, service)
+    asked = await service.in_form(asked, body.response_format, "response_format")
     reply = ChatReply(body, service)
     headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
     async with AsyncExitStack() as stack:

@@ -1,8 +1,6 @@
 """POST /v1/chat/completions: OpenAI's chat in, whole or as a stream of events.
 
-A message's pictures stand before its text, as the command line writes them, where they stand together; pictures
-between texts stay there. Messages of one role in a row are one message. The first ones may be a system's or a
-developer's, which are the same.
+How messages become ours is told in `conversation.py`.
 """
 
 from __future__ import annotations
@@ -11,20 +9,17 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 from flashsloth.inference.answer import Answer
-from flashsloth.inference.prompt import Messages
 from flashsloth.serving.answer_text import TokenText, described_token
 from flashsloth.serving.api_error import invalid
+from flashsloth.serving.conversation import ASSISTANT, Conversation, ConversationReader
 from flashsloth.serving.generation import Asked, Generation
 from flashsloth.serving.looking import described_looking, looked_options
 from flashsloth.serving.openai_schema import ChatRequest, ImageUrl, Message, Part, shown
 from flashsloth.serving.service import Service, checked_options
 
-SYSTEM_ROLES = ("system", "developer")
-USER, ASSISTANT = "user", "assistant"
 SAMPLING = (
     "temperature",
     "top_p",
@@ -42,53 +37,18 @@ DIGITS = 9
 """Of a token's id, at most."""
 
 
-@dataclass(frozen=True)
-class Read:
-    """A conversation as the engine takes it."""
-
-    messages: Messages
-    pictures: tuple[str, ...]
-    system: str | None
-    ignored: tuple[str, ...]
-
-
-def read_messages(messages: Sequence[Message], most_pictures: int) -> Read:
+def read_messages(messages: Sequence[Message], most_pictures: int) -> Conversation:
     """A conversation of a client's messages.
 
     Raises:
         ApiError: 400, naming the message that cannot be used.
     """
-    system: list[str] = []
-    turns: Messages = []
-    pictures: list[str] = []
-    ignored: list[str] = []
+    reader = ConversationReader(most_pictures, "messages")
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
-        ignored += [f"{where}.{name}" for name in message.ignored()]
-        parts = _parts(message, where, pictures, ignored)
-        if message.role in SYSTEM_ROLES:
-            if turns:
-                raise invalid(f"{where} is a {message.role} message: expected those first", f"{where}.role")
-            if any(part["type"] == "image" for part in parts):
-                raise invalid(f"{where} shows a picture: expected pictures in user messages", f"{where}.content")
-            system.append(_text(parts))
-        elif message.role in (USER, ASSISTANT):
-            if message.role == ASSISTANT and not turns:
-                raise invalid(f"{where} is an assistant message: expected a user message first", f"{where}.role")
-            if turns and turns[-1]["role"] == message.role:
-                turns[-1]["content"] += parts
-            else:
-                turns.append({"role": message.role, "content": parts})
-        else:
-            text = f"{where}.role is {shown(message.role)}; expected system, developer, user or assistant"
-            raise invalid(text, f"{where}.role")
-    if not turns or turns[-1]["role"] != USER:
-        raise invalid("the last message is not a user's: expected one to answer", "messages")
-    if len(pictures) > most_pictures:
-        text = f"the messages hold {len(pictures)} pictures; expected at most {most_pictures}"
-        raise invalid(text, "messages", "too_many_images")
-    written: Messages = [{"role": one["role"], "content": _arranged(one)} for one in turns]
-    return Read(written, tuple(pictures), "\n\n".join(system) if system else None, tuple(ignored))
+        reader.ignored += [f"{where}.{name}" for name in message.ignored()]
+        reader.add(message.role, _parts(message, where, reader.pictures, reader.ignored), where)
+    return reader.read()
 
 
 def _parts(message: Message, where: str, pictures: list[str], ignored: list[str]) -> list[dict[str, Any]]:
@@ -124,26 +84,6 @@ def _part(part: Part, where: str, pictures: list[str], ignored: list[str]) -> di
     return {"type": "image"}
 
 
-def _arranged(message: dict[str, Any]) -> list[dict[str, Any]] | str:
-    """A message's parts, texts that follow each other joined, and its pictures first if they stand together."""
-    parts: list[dict[str, Any]] = []
-    for part in message["content"]:
-        if parts and part["type"] == "text" and parts[-1]["type"] == "text":
-            parts[-1] = {"type": "text", "text": f"{parts[-1]['text']}\n{part['text']}"}
-        else:
-            parts.append(part)
-    if message["role"] == ASSISTANT:
-        return _text(parts)
-    texts = [part for part in parts if part["type"] == "text"]
-    if len(texts) > 1:
-        return parts
-    return [*(part for part in parts if part["type"] == "image"), *texts]
-
-
-def _text(parts: Sequence[dict[str, Any]]) -> str:
-    return "\n".join(part["text"] for part in parts)
-
-
 def read_chat(body: ChatRequest, service: Service) -> tuple[Asked, list[str]]:
     """What a body asks for, and its fields that change nothing.
 
@@ -163,9 +103,6 @@ def read_chat(body: ChatRequest, service: Service) -> tuple[Asked, list[str]]:
         given["logit_bias"] = {_token(name): bias for name, bias in body.logit_bias.items()}
     if body.stop:
         given["stop"] = body.stop
-    kind = (body.response_format or {}).get("type", "text")
-    if kind != "text":
-        raise invalid(f"response_format.type is {shown(kind)}; expected text", "response_format")
     options = checked_options({**given, "system": read.system, **looked_options(body.flashsloth)}, service)
     return Asked(read.messages, read.pictures, options), [*ignored, *read.ignored]
 

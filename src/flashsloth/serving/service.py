@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +24,7 @@ from flashsloth.serving.generation import Asked, Generation
 from flashsloth.serving.metrics import Metrics
 from flashsloth.serving.openai_schema import shown
 from flashsloth.serving.pictures import Pictures
+from flashsloth.serving.structured_output import Grammars
 
 
 class Service:
@@ -42,6 +44,7 @@ class Service:
         self.sloth, self.config = sloth, config
         self.metrics = Metrics()
         self.pictures = Pictures(sloth, config, self.metrics)
+        self.grammars = Grammars.of(sloth)
         self.created = int(time.time())
         self.is_warm = self.is_draining = False
         self._engine: AsyncEngine | None = None
@@ -107,16 +110,37 @@ class Service:
         self.is_draining = True
         await self.pictures.close()
 
-    @asynccontextmanager
-    async def generation(self, asked: Asked) -> AsyncGenerator[Generation]:
-        """A block in which a request is answered.
+    async def in_form(self, asked: Asked, form: dict[str, Any] | None, param: str) -> Asked:
+        """A request whose answers have the form that `response_format` or `text.format` asks for.
+
+        Raises:
+            ApiError: 400 for a form that answers cannot be given.
+        """
+        mask = await self.grammars.mask(form, asked.options.params.n, param)
+        if mask is None:
+            return asked
+        return replace(asked, options=replace(asked.options, params=replace(asked.options.params, mask=mask)))
+
+    @contextmanager
+    def admitted(self, answers: int) -> Iterator[None]:
+        """A block in which so many answers count as accepted.
 
         Raises:
             ApiError: if the server answers nothing now, or too many wait already.
         """
         if self.is_draining:
             raise unavailable("the server is ending: ask again", 1)
-        with self.engine.admit(asked.answers):
+        with self.engine.admit(answers):
+            yield
+
+    @asynccontextmanager
+    async def generation(self, asked: Asked) -> AsyncGenerator[Generation]:
+        """A block in which a request is answered.
+
+        Raises:
+            ApiError: as :meth:`admitted`.
+        """
+        with self.admitted(asked.answers):
             yield Generation(self, asked)
 
 

@@ -1,0 +1,86 @@
+"""The shipped model, served from a thread of this process, and what tests ask it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+
+import flashsloth
+from flashsloth.serving.app import create_app
+from flashsloth.serving.config import ServeConfig
+from flashsloth.serving.service import Service
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PATIENCE = 60.0
+MODEL = "nano"
+EVENT, DATA, DONE = "event: ", "data: ", "[DONE]"
+
+
+@cache
+def nano() -> flashsloth.FlashSloth:
+    """One for all tests of a process."""
+    return flashsloth.load()
+
+
+def data_url(name: str) -> str:
+    """A picture of `examples/`, as clients send it."""
+    return "data:image/png;base64," + base64.b64encode((EXAMPLES / name).read_bytes()).decode()
+
+
+@contextmanager
+def serving(**limits: Any) -> Iterator[str]:
+    """The address of a server, until the block ends."""
+    config = ServeConfig(**{"port": 0, **limits})
+    service = Service(nano(), config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            end = time.monotonic() + PATIENCE
+            while not server.started:
+                assert time.monotonic() < end
+                assert thread.is_alive()
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def post(url: str, body: Any) -> httpx2.Response:
+    """A reply, whole; streams too."""
+    return httpx2.post(url, json=body, timeout=PATIENCE)
+
+
+def refusal(reply: httpx2.Response) -> tuple[int, str | None]:
+    """Status and parameter of a refusal."""
+    assert reply.status_code >= 400, reply.text[:200]
+    return reply.status_code, reply.json()["error"]["param"]
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The events of a stream, without the mark of its end; an event's name is its type."""
+    found = []
+    for block in text.split("\n\n"):
+        name = None
+        for line in block.splitlines():
+            if line.startswith(EVENT):
+                name = line.removeprefix(EVENT)
+            elif line.startswith(DATA) and line != DATA + DONE:
+                found.append(json.loads(line.removeprefix(DATA)))
+                assert name in (None, found[-1].get("type"))
+    return found
