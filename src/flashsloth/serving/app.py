@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -18,9 +18,11 @@ from starlette.responses import JSONResponse, Response
 
 from flashsloth.serving.api_error import ApiError, failed
 from flashsloth.serving.chat import ChatReply, read_chat
-from flashsloth.serving.event_stream import EventStream
+from flashsloth.serving.generation import Asked
 from flashsloth.serving.metrics import MEDIA_TYPE
 from flashsloth.serving.openai_schema import IGNORED_HEADER, ChatRequest, read_body
+from flashsloth.serving.responses import ResponsesReply, not_kept, read_responses
+from flashsloth.serving.responses_schema import ResponsesRequest
 from flashsloth.serving.service import Service
 from flashsloth.version import __version__
 
@@ -53,7 +55,12 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_plainly)
     app.add_exception_handler(Exception, _fail)
     _add_status_routes(app, service)
-    app.add_api_route("/v1/chat/completions", _chat, methods=["POST"], openapi_extra=documented(ChatRequest))
+    for path, route, body in (
+        ("/v1/chat/completions", _chat, ChatRequest),
+        ("/v1/responses", _responses, ResponsesRequest),
+    ):
+        app.add_api_route(path, route, methods=["POST"], openapi_extra=documented(body))
+    app.add_api_route("/v1/responses/{response_id}", _not_kept, methods=["GET", "DELETE"])
     return app
 
 
@@ -63,24 +70,38 @@ async def _chat(request: Request) -> Response:
     body = read_body(ChatRequest, await request.body())
     asked, ignored = read_chat(body, service)
     asked = await service.in_form(asked, body.response_format, "response_format")
-    reply = ChatReply(body, service)
+    return await _answer(request, asked, ChatReply(body, service), bool(body.stream), ignored)
+
+
+async def _responses(request: Request) -> Response:
+    """Answer a conversation about pictures, of which nothing is kept."""
+    service: Service = request.app.state.service
+    body = read_body(ResponsesRequest, await request.body())
+    asked, ignored = read_responses(body, service)
+    asked = await service.in_form(asked, None if body.text is None else body.text.format, "text.format")
+    return await _answer(request, asked, ResponsesReply(body, service), bool(body.stream), ignored)
+
+
+async def _not_kept(response_id: str) -> Response:
+    """No response is kept."""
+    raise not_kept()
+
+
+async def _answer(
+    request: Request, asked: Asked, reply: ChatReply | ResponsesReply, streams: bool, ignored: Sequence[str]
+) -> Response:
+    """The reply to a request, whole or as a stream."""
+    service: Service = request.app.state.service
     headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
     async with AsyncExitStack() as stack:
         generation = await stack.enter_async_context(service.generation(asked))
         request.scope[LOG] = generation
-        if not body.stream:
+        if not streams:
             answers = await generation.answers()
             return json_reply(reply.whole(generation, answers), headers)
         await generation.start(streams=True)
-        events = _until_end(reply.events(generation), stack.pop_all())
-        return EventStream(events, service.config.ping_seconds, headers)
-
-
-async def _until_end(events: AsyncGenerator[Any], stack: AsyncExitStack) -> AsyncGenerator[Any]:
-    """Events of a request that counts as accepted until the last one."""
-    async with stack:
-        async for event in events:
-            yield event
+        events, held = reply.events(generation), stack.pop_all()
+        return reply.stream(events, held=held, ping_seconds=service.config.ping_seconds, headers=headers)
 
 
 def json_reply(content: Any, headers: dict[str, str] | None = None, status: int = HTTPStatus.OK) -> Response:

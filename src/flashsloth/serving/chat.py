@@ -15,6 +15,7 @@ from flashsloth.inference.answer import Answer
 from flashsloth.serving.answer_text import TokenText, described_token
 from flashsloth.serving.api_error import invalid
 from flashsloth.serving.conversation import ASSISTANT, Conversation, ConversationReader
+from flashsloth.serving.event_stream import Event, EventStream
 from flashsloth.serving.generation import Asked, Generation
 from flashsloth.serving.looking import described_looking, looked_options
 from flashsloth.serving.openai_schema import ChatRequest, ImageUrl, Message, Part, shown
@@ -46,7 +47,7 @@ def read_messages(messages: Sequence[Message], most_pictures: int) -> Conversati
     reader = ConversationReader(most_pictures, "messages")
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
-        reader.ignored += [f"{where}.{name}" for name in message.ignored()]
+        reader.ignored += message.ignored(where)
         reader.add(message.role, _parts(message, where, reader.pictures, reader.ignored), where)
     return reader.read()
 
@@ -63,7 +64,7 @@ def _parts(message: Message, where: str, pictures: list[str], ignored: list[str]
 
 def _part(part: Part, where: str, pictures: list[str], ignored: list[str]) -> dict[str, Any]:
     if part.type == "text":
-        ignored += [f"{where}.{name}" for name in part.ignored()]
+        ignored += part.ignored(where)
         if part.text is None:
             raise invalid(f"{where}.text is missing: expected a text", f"{where}.text")
         return {"type": "text", "text": part.text}
@@ -72,14 +73,14 @@ def _part(part: Part, where: str, pictures: list[str], ignored: list[str]) -> di
     if part.type != "image_url":
         text = f"{where} is of type {shown(part.type)}; expected text or image_url"
         raise invalid(text, where, "unsupported_content")
-    ignored += [f"{where}.{name}" for name in part.ignored()]
+    ignored += part.ignored(where)
     if not isinstance(part.image_url, dict) or not isinstance(part.image_url.get("url"), str):
         text = (
             f'{where}.image_url is {shown(part.image_url)}; expected an object, {{"url": "data:image/png;base64,..."}}'
         )
         raise invalid(text, f"{where}.image_url")
     url = ImageUrl(**part.image_url)
-    ignored += [f"{where}.image_url.{name}" for name in url.ignored()]
+    ignored += url.ignored(f"{where}.image_url")
     pictures.append(url.url)
     return {"type": "image"}
 
@@ -95,7 +96,7 @@ def read_chat(body: ChatRequest, service: Service) -> tuple[Asked, list[str]]:
     if body.stream_options is not None:
         if not body.stream:
             raise invalid("stream_options is for streams: give stream: true, or leave it out", "stream_options")
-        ignored += [f"stream_options.{name}" for name in body.stream_options.ignored()]
+        ignored += body.stream_options.ignored("stream_options")
     read = read_messages(body.messages, service.config.max_pictures)
     given = {name: getattr(body, name) for name in SAMPLING if getattr(body, name) is not None}
     given["max_tokens"] = _max_tokens(body, service.config.max_tokens)
@@ -143,7 +144,11 @@ class ChatReply:
             choices.append({"index": index, "message": message, **end, **self._own(generation, answer)})
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage(generation)}
 
-    async def events(self, generation: Generation) -> AsyncGenerator[dict[str, Any]]:
+    def stream(self, events: AsyncGenerator[Event], **options: Any) -> EventStream:
+        """The reply of a request that streams; options as of :class:`EventStream`."""
+        return EventStream(events, **options)
+
+    async def events(self, generation: Generation) -> AsyncGenerator[Event]:
         """The events of a stream but its last, in the order in which OpenAI's clients rely on them."""
         first: dict[str, Any] = {"role": ASSISTANT, "content": "", "refusal": None}
         for index in range(generation.asked.answers):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 from starlette.responses import Response
@@ -28,6 +28,7 @@ class EventStream(Response):
 
     Args:
         events: of the reply; an :class:`ApiError` among them becomes the last one.
+        held: is closed at the end, however it comes.
         ping_seconds: after which a comment is sent where nothing else is.
         headers: beside those of a stream.
         named: whether each event's `type` stands before it, as the Responses interface has it.
@@ -40,6 +41,7 @@ class EventStream(Response):
     def __init__(
         self,
         events: AsyncGenerator[Event],
+        held: AsyncExitStack,
         ping_seconds: float,
         headers: Mapping[str, str] | None = None,
         *,
@@ -50,11 +52,15 @@ class EventStream(Response):
         own = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(headers={**own, **(headers or {})})
         del self.headers["content-length"]
-        self._events, self._ping_seconds = events, ping_seconds
+        self._events, self._held, self._ping_seconds = events, held, ping_seconds
         self._named, self._on_error, self._is_done = named, on_error, is_done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events; whoever cancels this ends them."""
+        async with self._held:
+            await self._send_all(scope, send)
+
+    async def _send_all(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         pings = asyncio.create_task(self._ping(send))
         end = DONE if self._is_done else b""

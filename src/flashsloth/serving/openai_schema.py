@@ -30,23 +30,24 @@ class Body(BaseModel):
     IGNORED: ClassVar[frozenset[str]] = frozenset()
     UNSUPPORTED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
-    def ignored(self) -> list[str]:
-        """Fields that were given and change nothing.
+    def ignored(self, where: str = "") -> list[str]:
+        """Fields that were given and change nothing, with where they stand: in this body, at `where` in a larger one.
 
         Raises:
             ApiError: 400 for a field that is unknown, or not built.
         """
         found = []
         for name, value in (self.__pydantic_extra__ or {}).items():
+            full = f"{where}.{name}" if where else name
             if name in self.IGNORED:
-                found.append(name)
+                found.append(full)
             elif name in self.UNSUPPORTED:
                 if value is not None and value not in self.UNSUPPORTED[name]:
                     raise invalid(
-                        f"{name} is not supported by this server: leave it out", name, "unsupported_parameter"
+                        f"{full} is not supported by this server: leave it out", full, "unsupported_parameter"
                     )
             else:
-                raise invalid(f"unknown parameter {shown(name)}: leave it out", name[:SHOWN], "unknown_parameter")
+                raise invalid(f"unknown parameter {shown(full)}: leave it out", full[:SHOWN], "unknown_parameter")
         return found
 
 
