@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from flashsloth.serving.access_log import LOG
 from flashsloth.serving.api_error import ApiError, failed
 from flashsloth.serving.chat import ChatReply, read_chat
 from flashsloth.serving.generation import Asked
@@ -27,8 +28,6 @@ from flashsloth.serving.service import Service
 from flashsloth.version import __version__
 
 logger = logging.getLogger(__name__)
-LOG = "flashsloth.log"
-"""Under this key a request's scope has what its line in the log says beside its status."""
 
 
 def create_app(service: Service) -> FastAPI:

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flashsloth.errors import EngineError, PromptError
 from flashsloth.inference.answer import Answer
@@ -103,6 +103,7 @@ class Generation:
     def __init__(self, service: Service, asked: Asked) -> None:
         self.asked, self.times = asked, Times()
         self.prompt_tokens = self.answer_tokens = 0
+        self._ends: list[str] = []
         self._service, self._since = service, time.monotonic()
         seconds = service.config.deadline
         self.deadline = min(seconds, asked.options.params.deadline or seconds)
@@ -152,6 +153,16 @@ class Generation:
         async with aclosing(self._streamed(request, options)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def facts(self) -> dict[str, Any]:
+        """What the log says of it."""
+        return {
+            "pictures": len(self.asked.pictures),
+            "prompt_tokens": self.prompt_tokens,
+            "tokens": self.answer_tokens,
+            "first_token_seconds": self.times.first_token,
+            "finish_reasons": self._ends,
+        }
 
     @property
     def seconds(self) -> float:
@@ -280,6 +291,7 @@ class Generation:
     def _end(self, answers: list[Answer]) -> None:
         self.times.total = self.seconds
         for answer in answers:
+            self._ends.append(str(answer.finish_reason))
             self._service.metrics.note_end(self, answer)
 
     def _left(self) -> float:

@@ -108,10 +108,15 @@ class EngineThread:
 
     Args:
         engine: to drive.
+
+    Attributes:
+        steps: that have ended.
+        longest_step: of them, in seconds; what else the thread did between two steps counts as part of the next.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.steps, self.longest_step = 0, 0.0
         self._mailbox = _Mailbox()
         weakref.finalize(self, self._mailbox.close)
 
@@ -176,6 +181,7 @@ class EngineThread:
 
     def deliver(self) -> bool:
         """Make a step and hand out what it brought; whether there is more to do."""
+        started = time.monotonic()
         with self._mailbox.lock:  # whoever woke the thread has added all, or was interrupted
             while not self._mailbox.wake.empty():
                 self._mailbox.wake.get()
@@ -183,6 +189,8 @@ class EngineThread:
             call, _ = self._mailbox.calls.popleft()
             call()
         outputs = self.engine.step()
+        self.longest_step = max(self.longest_step, time.monotonic() - started)
+        self.steps += 1
         with self._mailbox.lock:  # a request is registered by then, or its caller was interrupted
             for output in outputs:
                 self._mailbox.hand_out(output)
