@@ -22,6 +22,7 @@ from flashsloth.serving.chat import ChatReply, read_chat
 from flashsloth.serving.generation import Asked
 from flashsloth.serving.metrics import MEDIA_TYPE
 from flashsloth.serving.openai_schema import IGNORED_HEADER, ChatRequest, read_body
+from flashsloth.serving.page_files import add_page
 from flashsloth.serving.responses import ResponsesReply, not_kept, read_responses
 from flashsloth.serving.responses_schema import ResponsesRequest
 from flashsloth.serving.service import Service
@@ -60,6 +61,7 @@ def create_app(service: Service) -> FastAPI:
     ):
         app.add_api_route(path, route, methods=["POST"], openapi_extra=documented(body))
     app.add_api_route("/v1/responses/{response_id}", _not_kept, methods=["GET", "DELETE"])
+    add_page(app)
     return app
 
 
