@@ -119,6 +119,17 @@ class PromptWriter:
             raise PromptError("the question is empty; expected a text, such as 'What is in the picture?'")
         check_text("the question", text)
 
+    def text_ids(self, text: str, with_specials: bool) -> list[int]:
+        """The ids of a text by itself, with what the tokenizer puts around one if so asked.
+
+        Raises:
+            PromptError: if it is no text that can be read.
+        """
+        check_text("the text", text)
+        with self._lock:
+            ids: list[int] = self._processor.tokenizer(text, add_special_tokens=with_specials)["input_ids"]
+        return ids
+
     def user_message(self, question: Question, pictures: int) -> Message:
         """A user's turn: its pictures, then its question; or its parts as they stand.
 

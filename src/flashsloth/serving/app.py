@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
@@ -26,8 +27,12 @@ from flashsloth.serving.page_files import add_page
 from flashsloth.serving.responses import ResponsesReply, not_kept, read_responses
 from flashsloth.serving.responses_schema import ResponsesRequest
 from flashsloth.serving.service import Service
+from flashsloth.serving.systemone import Decisions, SystemOneRequest
+from flashsloth.serving.tokenize import TokenizeRequest, tokenized
 from flashsloth.version import __version__
 
+MOST_HEADER = 1024
+"""Characters of a header that a client's request determines."""
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +63,8 @@ def create_app(service: Service) -> FastAPI:
     for path, route, body in (
         ("/v1/chat/completions", _chat, ChatRequest),
         ("/v1/responses", _responses, ResponsesRequest),
+        ("/v1/systemone", _systemone, SystemOneRequest),
+        ("/tokenize", _tokenize, TokenizeRequest),
     ):
         app.add_api_route(path, route, methods=["POST"], openapi_extra=documented(body))
     app.add_api_route("/v1/responses/{response_id}", _not_kept, methods=["GET", "DELETE"])
@@ -83,6 +90,21 @@ async def _responses(request: Request) -> Response:
     return await _answer(request, asked, ResponsesReply(body, service), bool(body.stream), ignored)
 
 
+async def _systemone(request: Request) -> Response:
+    """Score the options of closed questions about a state and its pictures."""
+    service: Service = request.app.state.service
+    decisions = Decisions(read_body(SystemOneRequest, await request.body()), service)
+    request.scope[LOG] = decisions
+    return json_reply(await decisions.answer(), ignored_header(decisions.ignored))
+
+
+async def _tokenize(request: Request) -> Response:
+    """Count the tokens of a text, or of a conversation."""
+    body = read_body(TokenizeRequest, await request.body())
+    reply, ignored = await tokenized(body, request.app.state.service)
+    return json_reply(reply, ignored_header(ignored))
+
+
 async def _not_kept(response_id: str) -> Response:
     """No response is kept."""
     raise not_kept()
@@ -93,7 +115,7 @@ async def _answer(
 ) -> Response:
     """The reply to a request, whole or as a stream."""
     service: Service = request.app.state.service
-    headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+    headers = ignored_header(ignored)
     async with AsyncExitStack() as stack:
         generation = await stack.enter_async_context(service.generation(asked))
         request.scope[LOG] = generation
@@ -103,6 +125,13 @@ async def _answer(
         await generation.start(streams=True)
         events, held = reply.events(generation), stack.pop_all()
         return reply.stream(events, held=held, ping_seconds=service.config.ping_seconds, headers=headers)
+
+
+def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
+    """Names fields of a request that changed nothing, where there are any; each once, whichever message has it."""
+    names = ", ".join(dict.fromkeys(re.sub(r"\[\d+\]", "[]", name) for name in ignored))
+    text = names.encode("ascii", "backslashreplace").decode()
+    return {IGNORED_HEADER: text[:MOST_HEADER]} if text else {}
 
 
 def json_reply(content: Any, headers: dict[str, str] | None = None, status: int = HTTPStatus.OK) -> Response:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flashsloth.errors import EngineError, PromptError
 from flashsloth.inference.answer import Answer
@@ -29,6 +29,7 @@ from flashsloth.serving.answer_text import AnswerText, TokenText
 from flashsloth.serving.api_error import ApiError, failed, invalid, late, unavailable
 
 if TYPE_CHECKING:
+    from flashsloth.inference.vision import PreparedPictures
     from flashsloth.serving.service import Service
 
 LONG_TEXT = 4096
@@ -91,8 +92,20 @@ class Times:
     total: float | None = None
 
 
+class Preparer(Protocol):
+    """What makes pictures ready."""
+
+    async def prepare(self, sources: Sequence[str], resolution: str | None) -> PreparedPictures:
+        """See :meth:`Pictures.prepare`."""
+
+
 class Generation:
     """Answers one request; made by :meth:`Service.generation`.
+
+    Args:
+        service: that answers.
+        asked: what is asked.
+        pictures: makes its pictures ready; None for the service's own way.
 
     Attributes:
         asked: as given.
@@ -100,11 +113,12 @@ class Generation:
         prompt_tokens, answer_tokens: how many there were.
     """
 
-    def __init__(self, service: Service, asked: Asked) -> None:
+    def __init__(self, service: Service, asked: Asked, pictures: Preparer | None = None) -> None:
         self.asked, self.times = asked, Times()
         self.prompt_tokens = self.answer_tokens = 0
         self._ends: list[str] = []
         self._service, self._since = service, time.monotonic()
+        self._pictures = service.pictures if pictures is None else pictures
         seconds = service.config.deadline
         self.deadline = min(seconds, asked.options.params.deadline or seconds)
         self._request: Request | None = None
@@ -186,7 +200,7 @@ class Generation:
         options = replace(options, params=replace(options.params, deadline=self._left()))
         try:
             async with asyncio.timeout(self._left()):
-                pictures = await service.pictures.prepare(asked.pictures, options.resolution)
+                pictures = await self._pictures.prepare(asked.pictures, options.resolution)
         except TimeoutError as error:
             raise late(self.deadline) from error
         except PictureError as error:
