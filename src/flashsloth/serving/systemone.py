@@ -75,7 +75,7 @@ class SystemOneRequest(Body):
 
 
 @dataclass(frozen=True)
-class Options:
+class Scored:
     """What may be answered to a question.
 
     Attributes:
@@ -170,9 +170,9 @@ class Decisions:
             raise invalid(f"{where} asks nothing: expected instructions", f"{where}.instructions")
         reader.add(USER, parts, where)
         read = reader.read()
-        given: dict[str, Any] = {"choices": options.texts, "system": read.system}
+        given: Any = {"choices": options.texts, "system": read.system, **looked_options(self._body.flashsloth)}
         try:
-            checked = self._service.sloth.checked({**given, **looked_options(self._body.flashsloth)})
+            checked = self._service.sloth.checked(given)
         except PromptError as error:
             raise invalid(f"{where}: {error}", f"{where}.criteria") from error
         return Asked(read.messages, read.pictures, checked, where)
@@ -263,7 +263,7 @@ def _assets(body: SystemOneRequest, ignored: list[str]) -> dict[str, str]:
     return found
 
 
-def _options(question: Question, where: str, ignored: list[str]) -> Options:
+def _options(question: Question, where: str, ignored: list[str]) -> Scored:
     """What may be answered to a question.
 
     Raises:
@@ -277,7 +277,7 @@ def _options(question: Question, where: str, ignored: list[str]) -> Options:
             raise invalid(f'{where}.criteria has more than "true" and "false": leave it out', f"{where}.criteria")
         texts = {"true": YES, "false": NO}
         described = tuple(f"{text}: {_text(given[name])}" for name, text in texts.items() if given.get(name))
-        return Options(tuple(texts), tuple(texts.values()), described)
+        return Scored(tuple(texts), tuple(texts.values()), described)
     expected: type[Any] = dict if question.type == CHOICE else list
     if not isinstance(criteria, expected) or not 1 <= len(criteria) <= MOST_OPTIONS:
         shape = '{"option": "what it means", ...}' if question.type == CHOICE else '["least", ..., "most"]'
@@ -287,9 +287,9 @@ def _options(question: Question, where: str, ignored: list[str]) -> Options:
         )
     if isinstance(criteria, list):
         levels = tuple(_text(level) for level in criteria)
-        return Options(tuple(map(str, range(len(levels)))), levels)
+        return Scored(tuple(map(str, range(len(levels)))), levels)
     described = tuple(f"{name}: {_text(meaning)}" for name, meaning in criteria.items() if meaning)
-    return Options(tuple(criteria), tuple(criteria), described)
+    return Scored(tuple(criteria), tuple(criteria), described)
 
 
 def _text(content: Content | None) -> str:
