@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import uvicorn
+from running import running
 
 import flashsloth
 from flashsloth.serving.app import create_app
@@ -40,25 +37,10 @@ def data_url(name: str) -> str:
 
 @contextmanager
 def serving(**limits: Any) -> Iterator[str]:
-    """The address of a server, until the block ends."""
-    config = ServeConfig(**{"port": 0, **limits})
-    service = Service(nano(), config)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        try:
-            end = time.monotonic() + PATIENCE
-            while not server.started:
-                assert time.monotonic() < end
-                assert thread.is_alive()
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+    """The address of a server with all that stands around the application, until the block ends."""
+    config = ServeConfig(port=0, **limits)
+    with running(create_app(Service(nano(), config)), **limits) as server:
+        yield f"http://127.0.0.1:{server.port}"
 
 
 def post(url: str, body: Any) -> httpx2.Response:

@@ -15,9 +15,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from flashsloth.serving.access_log import LOG
+from flashsloth.serving.api_document import EVERYWHERE, document, refusals, takes
 from flashsloth.serving.api_error import ApiError, failed
 from flashsloth.serving.chat import ChatReply, read_chat
 from flashsloth.serving.generation import Asked
@@ -60,14 +61,17 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_plainly)
     app.add_exception_handler(Exception, _fail)
     _add_status_routes(app, service)
-    for path, route, body in (
-        ("/v1/chat/completions", _chat, ChatRequest),
-        ("/v1/responses", _responses, ResponsesRequest),
-        ("/v1/systemone", _systemone, SystemOneRequest),
-        ("/tokenize", _tokenize, TokenizeRequest),
+    for path, route, body, streams in (
+        ("/v1/chat/completions", _chat, ChatRequest, True),
+        ("/v1/responses", _responses, ResponsesRequest, True),
+        ("/v1/systemone", _systemone, SystemOneRequest, False),
+        ("/tokenize", _tokenize, TokenizeRequest, False),
     ):
-        app.add_api_route(path, route, methods=["POST"], openapi_extra=documented(body))
-    app.add_api_route("/v1/responses/{response_id}", _not_kept, methods=["GET", "DELETE"])
+        app.add_api_route(path, route, methods=["POST"], **takes(body, streams=streams))
+    nowhere = refusals(*EVERYWHERE, HTTPStatus.NOT_FOUND)
+    for method in ("GET", "DELETE"):
+        app.add_api_route("/v1/responses/{response_id}", _not_kept, methods=[method], responses=nowhere)
+    document(app, (ChatRequest, ResponsesRequest, SystemOneRequest, TokenizeRequest))
     add_page(app)
     return app
 
@@ -140,12 +144,6 @@ def json_reply(content: Any, headers: dict[str, str] | None = None, status: int 
     return Response(text.encode(), status, headers, "application/json")
 
 
-def documented(kind: type[Any]) -> dict[str, Any]:
-    """What `/openapi.json` says of a route's body."""
-    schema = kind.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 def _add_status_routes(app: FastAPI, service: Service) -> None:
     """Health, figures, and which model there is."""
 
@@ -171,14 +169,15 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         service.check_model(model)
         return json_reply(service.described(model))
 
-    for path, route in (
-        ("/health/live", live),
-        ("/health/ready", ready),
-        ("/metrics", metrics),
-        ("/v1/models", models),
-        ("/v1/models/{model:path}", model),
+    for path, route, kind in (
+        ("/health/live", live, JSONResponse),
+        ("/health/ready", ready, JSONResponse),
+        ("/metrics", metrics, PlainTextResponse),
+        ("/v1/models", models, JSONResponse),
+        ("/v1/models/{model:path}", model, JSONResponse),
     ):
-        app.add_api_route(path, route, methods=["GET"])
+        refused = refusals(*EVERYWHERE, HTTPStatus.NOT_FOUND)
+        app.add_api_route(path, route, methods=["GET"], response_class=kind, responses=refused)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -18,6 +18,15 @@ SHOWN = 80
 """Characters of a client's value that an error shows."""
 
 
+def _say_all(schema: dict[str, Any], kind: type[Any]) -> None:
+    """Let a body's schema have every field that is taken, and no other."""
+    about = {"description": "Accepted; changes nothing here."}
+    known = {name: dict(about) for name in sorted(kind.IGNORED)}
+    unsupported = {name: {"enum": [None, *values]} for name, values in kind.UNSUPPORTED.items()}
+    schema["properties"] = {**schema.get("properties", {}), **known, **unsupported}
+    schema["additionalProperties"] = False
+
+
 class Body(BaseModel):
     """A body, or a part of one: nothing but its fields, of exactly their types.
 
@@ -26,7 +35,7 @@ class Body(BaseModel):
         UNSUPPORTED: known fields that are not built, each with the values that ask for nothing.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, json_schema_extra=_say_all)
     IGNORED: ClassVar[frozenset[str]] = frozenset()
     UNSUPPORTED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
