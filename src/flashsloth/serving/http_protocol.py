@@ -67,7 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_CountingTransport(transport, self))  # type: ignore[arg-type]
-        _set_probes(transport.get_extra_info("socket"), self._limits.reader_seconds)
+        _set_options(transport.get_extra_info("socket"), self._limits.reader_seconds)
         self._expect_request()
         if len(self.connections) > self._limits.max_connections:
             self._refuse(unavailable("the server has too many connections: ask again in 1 s", 1))
@@ -289,9 +289,10 @@ def _sending(connection: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
-def _set_probes(connection: socket.socket, reader_seconds: float) -> None:
-    """Let the system find out that a client has vanished, or takes nothing, though nothing more is written."""
+def _set_options(connection: socket.socket, reader_seconds: float) -> None:
+    """Send at once what is small; and let the system find out that a client has vanished, or takes nothing."""
     with suppress(OSError):  # a socket of another family
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in {**PROBES, "TCP_USER_TIMEOUT": int(1000 * reader_seconds)}.items():
             if hasattr(socket, name):

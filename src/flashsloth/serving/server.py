@@ -54,6 +54,9 @@ class Server(uvicorn.Server):
         engine: that is watched.
         longest_step: seconds that a step is expected to take at most.
         on_ready: is called with the server's address once it accepts requests.
+
+    Attributes:
+        is_cut_short: whether it ended before all its requests did, so that the engine may be in the midst of them.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Server(uvicorn.Server):
         super().__init__(_uvicorn_config(self.guards, config))
         self.limits = config
         self._log, self._engine, self._longest_step, self._on_ready = log, engine, longest_step, on_ready
+        self.is_cut_short = False
         self._told: list[int] = []
         self._is_told = asyncio.Event()
         self._supervision: asyncio.Task[None] | None = None
@@ -154,6 +158,7 @@ class Server(uvicorn.Server):
             problem = watchdog and watchdog.problem()
             if problem:
                 await self._fail(problem)
+        self.is_cut_short = not idle.done()
         idle.cancel()
         self.guards.end(unavailable("the server ended before the answer did: ask again, or ask another", RETRY_SECONDS))
         with suppress(TimeoutError):
@@ -234,6 +239,9 @@ def serve(
         server.run(sockets)
         if server.guards.startup_error is not None:
             raise server.guards.startup_error
+        if server.is_cut_short:  # nobody waits for what the engine still does
+            log.flush()
+            os._exit(0)
     return 0
 
 
