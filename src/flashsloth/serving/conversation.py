@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from flashsloth.inference.prompt import Messages
@@ -111,10 +113,8 @@ def _arranged(message: dict[str, Any]) -> Parts | str:
             parts.append(part)
     if message["role"] == ASSISTANT:
         return _text(parts)
-    texts = [part for part in parts if part["type"] == "text"]
-    if len(texts) > 1:
-        return parts
-    return [*(part for part in parts if part["type"] == "image"), *texts]
+    kinds = [kind for kind, _ in groupby(part["type"] for part in parts)]
+    return sorted(parts, key=itemgetter("type")) if kinds == ["text", "image"] else parts
 
 
 def _text(parts: Sequence[dict[str, Any]]) -> str:
