@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
@@ -10,10 +11,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-from running import Reply, is_closed, read_reply, wait_for
+from running import PATIENCE, Lines, PlainApp, Reply, Running, is_closed, read_reply, wait_for
 from served_process import HANGS, RAISES, Served, chat, events
+
+from flashsloth.serving.config import ServeConfig, ServeError
+from flashsloth.serving.listening import bind
+from flashsloth.serving.server import Server, serve
 
 STREAMS = 16
 DONE = "[DONE]"
@@ -65,6 +71,50 @@ def drain(served: Served, wait: Callable[[], None]) -> None:
             else:  # nobody listened any more
                 assert reply.body == b""
                 assert sent > told
+
+
+class SlowApp(PlainApp):
+    """Takes its time to start, and may fail to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.go_on, self._error = threading.Event(), error
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await asyncio.to_thread(self.go_on.wait)
+            if self._error is not None:
+                raise self._error
+        await super().__call__(scope, receive, send)
+
+
+def test_it_listens_before_it_is_ready() -> None:
+    app, urls = SlowApp(), list[str]()
+    config = ServeConfig(port=0)
+    sockets = bind(config)
+    server = Server(app, config, on_ready=urls.append)
+    thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
+    thread.start()
+    one = Running(server, sockets[0].getsockname()[1], Lines())
+    assert one.ask("GET", "/health/live").status == 200
+    for refused in (one.ask("GET", "/health/ready"), one.post("/size", {})):
+        assert refused.status == 503
+        assert refused.headers["retry-after"] == "2"
+    assert not urls
+    app.go_on.set()
+    wait_for(lambda: one.ask("GET", "/health/ready").status == 200)
+    assert one.post("/size", {}).status == 200
+    wait_for(lambda: urls == [f"http://127.0.0.1:{one.port}"])
+    server.stop()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_an_application_that_cannot_start() -> None:
+    app = SlowApp(ServeError("there is no model"))
+    app.go_on.set()
+    with pytest.raises(ServeError, match="there is no model"):
+        serve(app, ServeConfig(port=0))
 
 
 def test_sigterm_lets_what_was_accepted_end(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LONG_TEXT = 4096
 """Characters beyond which a prompt is written outside the event loop."""
+DEAD = "the engine has failed and answers no more: ask again, or ask another server"
 LEAST_SECONDS = 1e-3
 """What a request that is nearly late may still take: the engine ends it, and says so."""
 
@@ -223,14 +224,14 @@ class Generation:
         except PromptError as error:
             raise invalid(str(error), self.asked.param) from error
         except EngineError as error:
-            raise unavailable(str(error), 1) from error
+            raise unavailable(DEAD, 1) from error  # what it failed with may quote another's request
         try:
             async with aclosing(aiter(reply)) as outputs:
                 async for some in outputs:
                     self._note(some)
                     yield some
         except EngineError as error:
-            raise unavailable(str(error), 1) from error
+            raise unavailable(DEAD, 1) from error  # what it failed with may quote another's request
 
     async def _whole(self, request: Request, options: Options) -> list[Answer]:
         collector = self._service.sloth.collector(request, options)

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from pathlib import Path
 
 from flashsloth.serving.api_error import ApiError, unavailable
 from flashsloth.serving.api_keys import ApiKeys
 from flashsloth.serving.config import ServeConfig
 from flashsloth.serving.exchange import App, Bodies, ClientLeftError, Exchange, Message, Receive, Scope, Send
+from flashsloth.serving.page_files import PAGE
 from flashsloth.serving.request_headers import body_length, is_json, unsupported
 from flashsloth.serving.sites import Sites
 
@@ -29,7 +29,6 @@ ANY_HOST = (LIVE, READY, METRICS)
 WHILE_ENDING = (LIVE, METRICS)
 """What is answered while nothing else is."""
 START_RETRY_SECONDS = 2
-PAGE = Path(__file__).parent / "page"
 
 
 def page_paths() -> frozenset[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from flashsloth.errors import EngineError
 from flashsloth.inference.engine.engine_thread import EngineThread
+from flashsloth.serving.access_log import describe_error
 
 LOOK_SECONDS = 0.25
 """Between two looks."""
@@ -42,7 +43,8 @@ class Watchdog:
         try:
             self._thread.check()
         except EngineError as error:
-            return str(error)
+            cause = error.__cause__
+            return "the engine has died" + ("" if cause is None else f": {describe_error(cause)}")
         now = self._clock()
         passed, self._looked = min(now - self._looked, 2 * LOOK_SECONDS), now
         if self._thread.steps != self._steps or not self._thread.engine.has_work:

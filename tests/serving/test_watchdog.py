@@ -1,0 +1,81 @@
+"""What the watchdog takes for a hanging engine, and what it does not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flashsloth.errors import EngineError
+from flashsloth.serving.watchdog import LEAST_PATIENCE, LOOK_SECONDS, PATIENCE, Watchdog
+
+
+class Thread:
+    """As much of an engine's thread as is looked at."""
+
+    def __init__(self) -> None:
+        self.engine = SimpleNamespace(has_work=True)
+        self.steps, self.longest_step = 0, 0.01
+        self.failure: EngineError | None = None
+
+    def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class Clock:
+    """Goes on as a test says."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def seconds_until_problem(dog: Watchdog, clock: Clock, most: float) -> float | None:
+    """How long a watchdog is patient while nothing happens."""
+    started = clock.now
+    while clock.now - started < most:
+        clock.now += LOOK_SECONDS
+        if dog.problem():
+            return clock.now - started
+    return None
+
+
+def watched(**options: Any) -> tuple[Any, Clock, Watchdog]:
+    thread, clock = Thread(), Clock()
+    return thread, clock, Watchdog(thread, clock=clock, **options)  # type: ignore[arg-type]
+
+
+def test_an_engine_with_work_that_ends_no_step_hangs() -> None:
+    _, clock, dog = watched()
+    assert seconds_until_problem(dog, clock, 100) == pytest.approx(LEAST_PATIENCE, abs=LOOK_SECONDS)
+
+
+@pytest.mark.parametrize("is_planned", [True, False])
+def test_where_steps_are_long_so_is_patience(is_planned: bool) -> None:
+    thread, clock, dog = watched(**({"longest_step": 7.0} if is_planned else {}))
+    thread.longest_step = 0.01 if is_planned else 7.0
+    assert seconds_until_problem(dog, clock, 100) == pytest.approx(7.0 * PATIENCE, abs=LOOK_SECONDS)
+
+
+def test_no_false_alarm() -> None:
+    thread, clock, dog = watched()
+    for _ in range(20):  # steps end, now and then
+        assert seconds_until_problem(dog, clock, LEAST_PATIENCE * 0.9) is None
+        thread.steps += 1
+        assert dog.problem() is None
+    thread.engine.has_work = False
+    assert seconds_until_problem(dog, clock, 10_000) is None
+    thread.engine.has_work = True
+    clock.now += 10_000  # the process was stopped
+    assert dog.problem() is None
+    assert seconds_until_problem(dog, clock, LEAST_PATIENCE * 0.9) is None
+
+
+def test_an_engine_that_died() -> None:
+    thread, _, dog = watched()
+    thread.failure = EngineError("failed with a secret")
+    thread.failure.__cause__ = RuntimeError("a secret")
+    assert dog.problem() == "the engine has died: RuntimeError"
