@@ -174,7 +174,8 @@ class Decisions:
         try:
             checked = self._service.sloth.checked(given)
         except PromptError as error:
-            raise invalid(f"{where}: {error}", f"{where}.criteria") from error
+            param = "flashsloth" if str(error).startswith("resolution") else f"{where}.criteria"
+            raise invalid(f"{where}: {error}", param) from error
         return Asked(read.messages, read.pictures, checked, where)
 
     def _split(self, text: str, reader: ConversationReader) -> Parts:
