@@ -1,7 +1,8 @@
 """Whatever is sent to whichever route, as its own document has it or not: no fault of ours, no status but documented.
 
-Bodies are made from `/openapi.json` by schemathesis, to the letter and against it. Half of them have the model's name,
-messages of known roles and a real picture put in where they have such places, so that they come further than the door.
+Bodies are made from `/openapi.json` by schemathesis, to the letter and against it. A third are sent as they are
+a third have the model's name, known roles and a real picture in the places that they have for them; a third
+are some fields added to a good request. So they come further than the door.
 """
 
 from __future__ import annotations
@@ -51,6 +52,21 @@ LIKELY: dict[str, Any] = {
     "n": st.integers(1, 3),
 }
 """What a field holds that is to be taken."""
+PICTURE = data_url("word.png")
+GOOD: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}],
+    },
+    "/v1/responses": {"model": MODEL, "input": [{"role": "user", "content": "What is written?"}]},
+    "/v1/systemone": {
+        "model": MODEL,
+        "images": [PICTURE],
+        "questions": {"a": {"type": "choice", "instructions": "Which?", "criteria": {"b": None, "c": "d"}}},
+    },
+    "/tokenize": {"prompt": "What is written?"},
+}
+AS_MADE, LIKELY_VALUES, ADDED = "as made", "likely values", "added to a good one"
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +96,18 @@ def fuzz(method: str, path: str, mode: GenerationMode, examples: int, url: str, 
     health = list(HealthCheck)
 
     @settings(max_examples=examples, deadline=None, derandomize=True, phases=phases, suppress_health_check=health)
-    @given(case=operation.as_strategy(generation_mode=mode), is_likely=st.booleans(), data=st.data())
-    def run(case: Any, is_likely: bool, data: Any) -> None:
-        if is_likely and isinstance(case.body, dict):
+    @given(
+        case=operation.as_strategy(generation_mode=mode),
+        sent=st.sampled_from([AS_MADE, LIKELY_VALUES, ADDED]),
+        data=st.data(),
+    )
+    def run(case: Any, sent: str, data: Any) -> None:
+        if sent != AS_MADE and isinstance(case.body, dict):
             case.body = made_likely(case.body, data.draw)
+        if sent == ADDED and isinstance(case.body, dict) and path in GOOD:
+            names = sorted(set(case.body) - set(GOOD[path]))
+            added = data.draw(st.lists(st.sampled_from(names), max_size=3, unique=True)) if names else []
+            case.body = {**GOOD[path], **{name: case.body[name] for name in added}}
         response = case.call(base_url=url, timeout=PATIENCE, headers={"Content-Type": JSON["Content-Type"]})
         case.validate_response(response, checks=CHECKS)
 
