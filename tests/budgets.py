@@ -23,6 +23,11 @@ OPTIONAL = (
     "tifffile",
     "imagecodecs",
     "pillow_heif",
+    "fastapi",
+    "uvicorn",
+    "httptools",
+    "llguidance",
+    "prometheus_client",
 )
 NO_EXTRAS = f"""
 import sys

@@ -29,6 +29,7 @@ from flashsloth.cli import (
     evaluate_tasks,
     merge,
     plan,
+    serve,
     train,
     verify_batch,
     warmup,
@@ -54,6 +55,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     ANSWERS: (
         Command(ask.ask, ask.EXAMPLES),
         Command(chat.chat, chat.EXAMPLES),
+        Command(serve.serve, serve.EXAMPLES),
         Command(warmup.warmup, warmup.EXAMPLES),
         Command(verify_batch.verify_batch, verify_batch.EXAMPLES),
     ),

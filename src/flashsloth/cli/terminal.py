@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
 
 from rich.console import Console
 from rich.text import Text
@@ -32,9 +32,18 @@ from rich.text import Text
 from flashsloth.errors import FlashSlothError
 
 if TYPE_CHECKING:
+    from flashsloth.inference.engine.config import EngineConfig
     from flashsloth.inference.pipeline import FlashSloth
 
 PACKAGE_LOGGER = "flashsloth"
+
+
+class LoadSettings(TypedDict, total=False):
+    """What few commands say of how a model is loaded; see :func:`flashsloth.load`."""
+
+    engine: EngineConfig
+    picture_cache: int
+    adapter: str | None
 
 
 def stderr() -> Console:
@@ -164,12 +173,14 @@ class _LogHandler(logging.Handler):
         self.console.print(Text(self.format(record)), soft_wrap=True)
 
 
-def load_quietly(name: str | None, device: str, dtype: str, quantize: str | None = None) -> FlashSloth:
+def load_quietly(
+    name: str | None, device: str, dtype: str, quantize: str | None = None, **settings: Unpack[LoadSettings]
+) -> FlashSloth:
     """Load a model for a command, behind a spinner."""
-    with waiting(f"loading {name or 'the small model'}"):
+    with waiting(f"loading {settings.get('adapter') or name or 'the small model'}"):
         from flashsloth.inference.load import load
 
-        return load(name, device=device, dtype=dtype, quantize=quantize)
+        return load(name, device=device, dtype=dtype, quantize=quantize, **settings)
 
 
 def describe(sloth: FlashSloth) -> str:

@@ -66,6 +66,7 @@ def load(
     optimize: bool = True,
     picture_cache: int = DEFAULT_BYTES,
     engine: EngineConfig | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> FlashSloth:
     """Load a FlashSloth.
 
@@ -80,6 +81,7 @@ def load(
             moved then.
         picture_cache: bytes kept of pictures that may be asked about again; 0 for none.
         engine: how many answers are made at once, and in how much memory; None for the defaults.
+        adapter: of this model, or, where none is named, of the one that the adapter names; it is merged in.
 
     Raises:
         LoadError: if there is no such checkpoint, it holds something else, or the device or precision cannot be had.
@@ -94,8 +96,10 @@ def load(
     chosen_quantization = check_quantization(quantize)
     chosen_device = choose_device(device)
     cache = PictureCache(picture_cache)
-    folder = shipped_folder() if name_or_path is None else find_folder(name_or_path)
-    whole = read_adapter(folder).base_folder() if is_adapter(folder) else folder
+    named = name_or_path if adapter is None else adapter
+    folder = shipped_folder() if named is None else find_folder(named)
+    base = None if adapter is None else name_or_path
+    whole = folder if adapter is None and not is_adapter(folder) else read_adapter(folder).base_folder(base)
     settings = _read_config(whole)
     stored = DTYPES.get(str(settings.get("dtype") or settings.get("torch_dtype")).removeprefix("torch."), torch.float32)
     chosen_dtype = choose_dtype(dtype, chosen_device, stored, _weight_bytes(whole))
@@ -104,7 +108,7 @@ def load(
             model = _load_model(folder, whole, chosen_dtype)
     except OSError as error:
         raise LoadError(f"{folder} cannot be loaded ({cause(error)}): copy the checkpoint again") from error
-    name = SHIPPED if name_or_path is None else os.fspath(name_or_path)
+    name = SHIPPED if named is None else os.fspath(named)
     processor = _load_processor(folder, model)
     if model.config.prompt_ids is None:
         with suppress(ValueError):  # a template of another kind: the model refuses ids alone
