@@ -190,11 +190,3 @@ def test_every_row_of_the_table_is_a_command(capsys: pytest.CaptureFixture[str])
     for name in names:
         assert main(["eval", name, "--help"]) == 0
         assert "--judge-url" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.4, "0 s"), (99, "99 s"), (101, "2 min"), (5900, "98 min"), (12_000, "3 h 20 min")],
-)
-def test_durations(seconds: float, said: str) -> None:
-    assert evaluate_tasks.duration(seconds) == said

@@ -18,6 +18,7 @@ import typer
 from flashsloth.cli import (
     ablation,
     ask,
+    batch,
     bench,
     chat,
     checkpoints,
@@ -56,6 +57,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command(ask.ask, ask.EXAMPLES),
         Command(chat.chat, chat.EXAMPLES),
         Command(serve.serve, serve.EXAMPLES),
+        Command(batch.batch, batch.EXAMPLES),
         Command(warmup.warmup, warmup.EXAMPLES),
         Command(verify_batch.verify_batch, verify_batch.EXAMPLES),
     ),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +11,7 @@ import typer
 
 from flashsloth.cli import arguments, terminal
 from flashsloth.cli.evaluate_score import INCOMPLETE, JudgeModel, JudgeTimes, JudgeUrl, end_with, judge, show_reports
+from flashsloth.cli.progress import told_progress
 from flashsloth.cli.terminal import CommandError
 from flashsloth.evaluation.settings import PAPER, PRESETS, TASKS, TaskSettings
 
@@ -38,10 +37,6 @@ FLASHSLOTH, SERVER, TRANSFORMERS = KINDS = ("flashsloth", "server", "transformer
 ADDRESSES = ("http://", "https://")
 RUNS = Path("eval")
 """Where runs are kept, unless something else is said."""
-ESTIMATED_AFTER = 10, 100, 1000
-"""Answers: the first estimate has a model's start in it, later ones less and less of it."""
-SAID_EVERY = 30.0
-"""Seconds between lines about progress, where no terminal shows it."""
 FAILURES_SHOWN = 3
 
 Data = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="The benchmark's files.")]
@@ -242,7 +237,7 @@ def _run(
     from flashsloth.evaluation.runner import run
 
     terminal.print_note(f"{task.settings.title}: {len(items):,} questions; answers are kept in {folder}")
-    with _progress(task.settings.title) as progress:
+    with told_progress(task.settings.title, "questions") as progress:
         outcome = run(task.settings, items, answerer, folder, part=part, limit=limit, seed=seed, progress=progress)
     title = task.settings.title
     for name, error in list(outcome.failures.items())[:FAILURES_SHOWN]:
@@ -299,37 +294,6 @@ def _report_of_the_rest(
     header = header_of(task.settings, answerer, items, limit, seed)
     summary, _ = score(task, predictions)
     return make_report(header, task.settings, summary, predictions, asked=len(items), seconds=outcome.seconds)
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere a line with an estimate after some answers, and then now and then."""
-    started = said = time.monotonic()
-    advance: Callable[[int], None] | None = None
-
-    def tell(done: int, total: int) -> None:
-        nonlocal said, advance
-        if terminal.stderr().is_terminal:
-            if advance is None:
-                advance = bars.enter_context(terminal.progress(title, total))
-            advance(1)
-        now = time.monotonic()
-        is_due = done in ESTIMATED_AFTER or (advance is None and now - said > SAID_EVERY)
-        if is_due and done < total:
-            said = now
-            rest = duration((now - started) / done * (total - done))
-            terminal.print_progress(f"{title}: {done:,} of {total:,} questions are done, about {rest} to go")
-
-    with ExitStack() as bars:
-        yield tell
-
-
-def duration(seconds: float) -> str:
-    """A time in two units at most: "40 s", "12 min", "3 h 20 min"."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _command(name: str, about: str, tasks: Sequence[str]) -> Callable[..., None]:

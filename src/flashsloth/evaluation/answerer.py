@@ -74,6 +74,9 @@ class FlashSlothAnswerer:
         name: what it is called in reports.
         told: what the header says of it beside its name, its precision and its views: digests, how it was quantized.
         resolution: see `AnswerOptions`.
+
+    Attributes:
+        sloth, name: as given.
     """
 
     packages: tuple[str, ...] = ("torch", "transformers", "tokenizers", "pillow")
@@ -82,7 +85,7 @@ class FlashSlothAnswerer:
         self, sloth: FlashSloth, name: str, told: Mapping[str, Any] | None = None, resolution: str | None = None
     ) -> None:
         self.name = name
-        self._sloth, self._told, self._resolution = sloth, dict(told or {}), resolution
+        self.sloth, self._told, self._resolution = sloth, dict(told or {}), resolution
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Answerer`."""
@@ -90,8 +93,8 @@ class FlashSlothAnswerer:
             "kind": "flashsloth",
             "name": self.name,
             **self._told,
-            "dtype": str(self._sloth.dtype).removeprefix("torch."),
-            "views": self._sloth.model.config.num_views,
+            "dtype": str(self.sloth.dtype).removeprefix("torch."),
+            "views": self.sloth.model.config.num_views,
             "resolution": self._resolution,
         }
 
@@ -110,7 +113,7 @@ class FlashSlothAnswerer:
         places: list[int] = []
         unread: list[tuple[int, Exception]] = []
         pairs = _pairs(items, places, unread)
-        for number, answer in self._sloth.answer_as_ready(pairs, on_error="return", **options):
+        for number, answer in self.sloth.answer_as_ready(pairs, on_error="return", **options):
             if isinstance(answer, Exception):
                 yield places[number], answer
             else:
@@ -121,7 +124,7 @@ class FlashSlothAnswerer:
 
     def _text(self, tokens: Iterable[int]) -> str:
         """What tokens spell, white space at either end included: some rules see it."""
-        tokenizer = self._sloth.processor.tokenizer
+        tokenizer = self.sloth.processor.tokenizer
         text: str = tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 

@@ -1,0 +1,154 @@
+"""`flashsloth batch`: a file of questions in, a file of answers out, whatever happens in between."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flashsloth.cli import arguments, terminal
+from flashsloth.cli.evaluate_tasks import Adapter
+from flashsloth.cli.progress import told_progress
+from flashsloth.cli.terminal import CommandError, readable
+from flashsloth.inference import MAX_TOKENS, RESOLUTION_THRESHOLD
+
+if TYPE_CHECKING:
+    from flashsloth.serving.batch import Answerer, BatchOutcome
+    from flashsloth.serving.batch_lines import BatchSource
+
+EXAMPLES = (
+    "flashsloth batch questions.jsonl answers.jsonl",
+    'flashsloth batch photos answers.jsonl --question "What is in the picture?"',
+    "flashsloth batch table.csv answers.jsonl --model FOLDER --max-tokens 64",
+)
+INCOMPLETE = 1
+"""Exit code where a line could not be answered."""
+FOR_SIMPLE_LINES = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "choices",
+    "per_token",
+    "resolution",
+    "resolution_threshold",
+)
+"""Arguments that OpenAI's lines do not take: each says them by itself."""
+
+In = Annotated[
+    Path, typer.Argument(metavar="IN", help="OpenAI's batch lines, or a picture and a question a line, or a folder.")
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="For the answers; a file that is there goes on.")]
+Asked = Annotated[
+    str | None, typer.Option("--question", "-q", metavar="TEXT", help="Asked where a line has none, and of a folder.")
+]
+Choices = Annotated[
+    list[str] | None, typer.Option("--choice", metavar="TEXT", help="Score this answer; repeat for each choice.")
+]
+PerToken = Annotated[bool, typer.Option("--per-token", help="Score choices by their mean per token.")]
+
+
+def batch(
+    source: In,
+    out: Out,
+    *,
+    question: Asked = None,
+    model: arguments.Model = None,
+    adapter: Adapter = None,
+    max_tokens: arguments.MaxTokens = MAX_TOKENS,
+    temperature: arguments.Temperature = 0.0,
+    top_p: arguments.TopP = 1.0,
+    top_k: arguments.TopK = 0,
+    min_p: arguments.MinP = 0.0,
+    seed: arguments.DrawSeed = None,
+    stop: arguments.Stop = None,
+    presence_penalty: arguments.PresencePenalty = 0.0,
+    frequency_penalty: arguments.FrequencyPenalty = 0.0,
+    choices: Choices = None,
+    per_token: PerToken = False,
+    resolution: arguments.Resolution = None,
+    resolution_threshold: arguments.ResolutionThreshold = RESOLUTION_THRESHOLD,
+    device: arguments.Device = "auto",
+    dtype: arguments.Dtype = "auto",
+    quantize: arguments.Quantize = None,
+    as_json: arguments.Json = False,
+) -> None:
+    """Answer every line of a file, or every picture of a folder.
+
+    Answers are written down one by one, in any order, each id once; the same command goes on after any end, and asks
+    again what has changed or failed. Exits with 1 where a line could not be answered: its line in OUT says why.
+    """
+    given = locals()
+    from flashsloth.serving.batch import read_asked, run_batch
+    from flashsloth.serving.batch_lines import BatchSource
+    from flashsloth.serving.batch_output import BatchOutput
+
+    asked = BatchSource(source, None if question is None else readable(question, "--question"))
+    if out.exists() and out.samefile(source):
+        raise CommandError(f"{out} is what is asked; expected another file for the answers")
+    _check_options(asked, given)
+    counted = read_asked(asked)
+    with BatchOutput(out) as output:
+        answerer = _answerer(asked, given)
+        with told_progress(source.name, "lines") as progress:
+            outcome = run_batch(asked, counted, output, answerer, progress)
+    _say(outcome, out, as_json)
+    if outcome.failed:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _check_options(source: BatchSource, given: dict[str, Any]) -> None:
+    """Refuse what lines say by themselves, before anything is read.
+
+    Raises:
+        CommandError: for such an option.
+    """
+    defaults = {name: one.default for name, one in inspect.signature(batch).parameters.items()}
+    if source.is_openai:
+        for name in FOR_SIMPLE_LINES:
+            if given[name] != defaults[name]:
+                option = {"choices": "choice"}.get(name, name).replace("_", "-")
+                raise CommandError(f"--{option} is given, but OpenAI's lines say that themselves: leave it out")
+
+
+def _answerer(source: BatchSource, given: dict[str, Any]) -> Answerer:
+    with terminal.waiting(f"loading {given['model'] or 'the small model'}"):
+        from flashsloth.evaluation.answerer import load_flashsloth
+        from flashsloth.serving.batch_answerers import SimpleAnswerer
+
+        names = ("device", "dtype", "quantize", "adapter")
+        model = load_flashsloth(given["model"], **{name: given[name] for name in names})
+        return SimpleAnswerer(model, source, _options(given))
+
+
+def _options(given: dict[str, Any]) -> Any:
+    """Of answers to simple lines."""
+    return {
+        **arguments.sampling_options({**given, "deadline": None}),
+        "choices": [readable(text, "--choice") for text in given["choices"] or []],
+        "per_token": given["per_token"],
+        "resolution": given["resolution"],
+        "resolution_threshold": given["resolution_threshold"],
+    }
+
+
+def _say(outcome: BatchOutcome, out: Path, as_json: bool) -> None:
+    """What became of it, on stdout."""
+    if as_json:
+        terminal.print_json({**vars(outcome), "out": str(out)})
+        return
+    answered = outcome.already + outcome.answered
+    before = f", {outcome.already:,} of them before" if outcome.already else ""
+    terminal.print_line(f"{answered:,} of {outcome.lines:,} lines are answered in {out}{before}")
+    if outcome.failed:
+        terminal.print_error(
+            f"{outcome.failed:,} lines could not be answered; their lines in {out} say why, and the same command asks "
+            "them again"
+        )
