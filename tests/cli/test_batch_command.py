@@ -107,6 +107,7 @@ def test_where_all_is_answered_it_says_so(
         (["in.jsonl", "out.jsonl", "--resolution", "hd"], "this model takes one view"),
         (["in.jsonl", "out.jsonl", "-q", " "], "--question is empty"),
         (["same.jsonl", "out.jsonl"], "has 1 ids more than once: '1' (line 1 and line 2)"),
+        (["in.jsonl", "out.jsonl", "--allow-media-host", "a"], "--allow-media-host is given, but only OpenAI's lines"),
         (["openai.jsonl", "out.jsonl"], "--max-tokens is given, but OpenAI's lines say that"),
     ],
 )

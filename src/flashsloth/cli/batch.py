@@ -23,6 +23,7 @@ EXAMPLES = (
     'flashsloth batch photos answers.jsonl --question "What is in the picture?"',
     "flashsloth batch table.csv answers.jsonl --model FOLDER --max-tokens 64",
 )
+EXTRA = "pip install 'flashsloth[serve]'"
 INCOMPLETE = 1
 """Exit code where a line could not be answered."""
 FOR_SIMPLE_LINES = (
@@ -41,6 +42,7 @@ FOR_SIMPLE_LINES = (
     "resolution_threshold",
 )
 """Arguments that OpenAI's lines do not take: each says them by itself."""
+FOR_OPENAIS_LINES = ("served_model_name", "allow_media_host")
 
 In = Annotated[
     Path, typer.Argument(metavar="IN", help="OpenAI's batch lines, or a picture and a question a line, or a folder.")
@@ -51,6 +53,14 @@ Asked = Annotated[
 ]
 Choices = Annotated[
     list[str] | None, typer.Option("--choice", metavar="TEXT", help="Score this answer; repeat for each choice.")
+]
+ServedNames = Annotated[
+    list[str] | None,
+    typer.Option("--served-model-name", metavar="NAME", help="What OpenAI's lines call the model; repeatable."),
+]
+MediaHosts = Annotated[
+    list[str] | None,
+    typer.Option("--allow-media-host", metavar="NAME", help="A host that OpenAI's lines may name pictures of."),
 ]
 PerToken = Annotated[bool, typer.Option("--per-token", help="Score choices by their mean per token.")]
 
@@ -75,6 +85,8 @@ def batch(
     per_token: PerToken = False,
     resolution: arguments.Resolution = None,
     resolution_threshold: arguments.ResolutionThreshold = RESOLUTION_THRESHOLD,
+    served_model_name: ServedNames = None,
+    allow_media_host: MediaHosts = None,
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
     quantize: arguments.Quantize = None,
@@ -105,17 +117,20 @@ def batch(
 
 
 def _check_options(source: BatchSource, given: dict[str, Any]) -> None:
-    """Refuse what lines say by themselves, before anything is read.
+    """Refuse what lines say by themselves, or cannot use, before anything is read.
 
     Raises:
         CommandError: for such an option.
     """
     defaults = {name: one.default for name, one in inspect.signature(batch).parameters.items()}
+    names: tuple[str, ...] = FOR_OPENAIS_LINES
+    why = "only OpenAI's lines use it"
     if source.is_openai:
-        for name in FOR_SIMPLE_LINES:
-            if given[name] != defaults[name]:
-                option = {"choices": "choice"}.get(name, name).replace("_", "-")
-                raise CommandError(f"--{option} is given, but OpenAI's lines say that themselves: leave it out")
+        names, why = FOR_SIMPLE_LINES, "OpenAI's lines say that themselves"
+    for name in names:
+        if given[name] != defaults[name]:
+            option = {"choices": "choice"}.get(name, name).replace("_", "-")
+            raise CommandError(f"--{option} is given, but {why}: leave it out")
 
 
 def _answerer(source: BatchSource, given: dict[str, Any]) -> Answerer:
@@ -123,9 +138,32 @@ def _answerer(source: BatchSource, given: dict[str, Any]) -> Answerer:
         from flashsloth.evaluation.answerer import load_flashsloth
         from flashsloth.serving.batch_answerers import SimpleAnswerer
 
+        if source.is_openai:
+            _check_extra()
         names = ("device", "dtype", "quantize", "adapter")
         model = load_flashsloth(given["model"], **{name: given[name] for name in names})
-        return SimpleAnswerer(model, source, _options(given))
+        if not source.is_openai:
+            return SimpleAnswerer(model, source, _options(given))
+        from flashsloth.serving.batch_requests import RequestAnswerer
+        from flashsloth.serving.config import ServeConfig
+
+        names_here = tuple(given["served_model_name"] or (model.name,))
+        hosts = tuple(given["allow_media_host"] or ())
+        return RequestAnswerer(model, ServeConfig(model_names=names_here, allow_media_hosts=hosts))
+
+
+def _check_extra() -> None:
+    """Refuse OpenAI's lines where the server is not installed.
+
+    Raises:
+        CommandError: saying how to get it.
+    """
+    try:
+        import flashsloth.serving.app  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "flashsloth":
+            raise
+        raise CommandError(f"OpenAI's lines need {error.name}, which is not installed: {EXTRA}") from error
 
 
 def _options(given: dict[str, Any]) -> Any:
