@@ -11,6 +11,7 @@ import typer
 from flashsloth.cli import arguments, terminal
 from flashsloth.cli.evaluate_tasks import Adapter
 from flashsloth.cli.progress import told_progress
+from flashsloth.cli.serve import EXTRA, own_name
 from flashsloth.cli.terminal import CommandError, readable
 from flashsloth.inference import MAX_TOKENS, RESOLUTION_THRESHOLD
 
@@ -23,7 +24,6 @@ EXAMPLES = (
     'flashsloth batch photos answers.jsonl --question "What is in the picture?"',
     "flashsloth batch table.csv answers.jsonl --model FOLDER --max-tokens 64",
 )
-EXTRA = "pip install 'flashsloth[serve]'"
 INCOMPLETE = 1
 """Exit code where a line could not be answered."""
 FOR_SIMPLE_LINES = (
@@ -147,7 +147,7 @@ def _answerer(source: BatchSource, given: dict[str, Any]) -> Answerer:
         from flashsloth.serving.batch_requests import RequestAnswerer
         from flashsloth.serving.config import ServeConfig
 
-        names_here = tuple(given["served_model_name"] or (model.name,))
+        names_here = tuple(given["served_model_name"] or (own_name(given["model"], given["adapter"]),))
         hosts = tuple(given["allow_media_host"] or ())
         return RequestAnswerer(model, ServeConfig(model_names=names_here, allow_media_hosts=hosts))
 
