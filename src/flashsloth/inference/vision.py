@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from flashsloth.inference.picture_cache import PictureCache, WeightsState
 from flashsloth.media import ImagePolicy, open_pictures
-from flashsloth.media.views import digest
+from flashsloth.media.views import PictureViews, digest
 from flashsloth.model.configuration_flashsloth import views_of
 from flashsloth.model.loading.non_finite import require_finite
 from flashsloth.model.modeling_flashsloth import FlashSlothForConditionalGeneration
@@ -109,17 +109,36 @@ class ImageEncoder:
             resolution: "standard" for their whole views alone; None or "hd" for all views.
         """
         views = views_of(resolution, self._image_processor.image_grid)
-        preparation = f"{type(self._image_processor).__name__} {vars(self._image_processor)} {views} views"
-        keys: list[Hashable] = [(digest(picture), preparation) for picture in pictures]
-        weights = self.weights_state()
-        known = [self._pictures.get(("features", weights, key)) for key in keys]
+        keys = [self._key(digest(picture), views) for picture in pictures]
         made = [
             self._image_processor(images=[picture], resolution=resolution, return_tensors="pt")["pixel_values"]
             if features is None
             else features
-            for features, picture in zip(known, pictures, strict=True)
+            for features, picture in zip(map(self._known(), keys), pictures, strict=True)
         ]
         return PreparedPictures(keys, made, [picture.size for picture in pictures], [views] * len(pictures))
+
+    def prepare_views(self, picture: PictureViews, resolution: str | None = None) -> PreparedPictures:
+        """As :meth:`prepare`, for one picture whose views another process has made by `view_settings`."""
+        views = views_of(resolution, self._image_processor.image_grid)
+        if len(picture.views) != views:
+            raise ValueError(f"the picture has {len(picture.views)} views, expected {views} at that resolution")
+        key = self._key(picture.digest, views)
+        features = self._known()(key)
+        made = self._image_processor.normalised(picture.views) if features is None else features
+        return PreparedPictures([key], [made], [picture.size], [views])
+
+    def prepare_known(
+        self, digest: bytes, size: tuple[int, int], resolution: str | None = None
+    ) -> PreparedPictures | None:
+        """As :meth:`prepare`, for one picture by its digest and size, if its features are kept; None if they are not.
+
+        What is returned holds the features: they may be dropped meanwhile.
+        """
+        views = views_of(resolution, self._image_processor.image_grid)
+        key = self._key(digest, views)
+        features = self._known()(key)
+        return None if features is None else PreparedPictures([key], [features], [size], [views])
 
     def encode_prepared(self, sets: list[PreparedPictures]) -> list[ImageFeatures | None]:
         """Features of sets of pictures, all that are new in the same passes; every set then holds them.
@@ -138,6 +157,15 @@ class ImageEncoder:
         for prepared in sets:
             prepared.made[:] = [made[key] for key in prepared.keys]
         return [one.features if len(one) else None for one in sets]
+
+    def _key(self, digest: bytes, views: int) -> Hashable:
+        """What a picture is under which its features are kept: its pixels, and how they are prepared."""
+        return digest, f"{type(self._image_processor).__name__} {vars(self._image_processor)} {views} views"
+
+    def _known(self) -> Callable[[Hashable], FlashSlothImageFeatures | None]:
+        """The features of a key with the weights as they are now; None where they are not kept."""
+        weights = self.weights_state()
+        return lambda key: self._pictures.get(("features", weights, key))
 
     def _encode(self, views: torch.Tensor) -> FlashSlothImageFeatures:
         return self._model.get_image_features(views.to(self._model.device))
