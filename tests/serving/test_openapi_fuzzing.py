@@ -1,7 +1,7 @@
 """Whatever is sent to whichever route, as its own document has it or not: no fault of ours, no status but documented.
 
-Bodies are made from `/openapi.json` by schemathesis, to the letter and against it. A third are sent as they are
-a third have the model's name, known roles and a real picture in the places that they have for them; a third
+Bodies are made from `/openapi.json` by schemathesis, to the letter and against it. A third are sent as they are,
+a third have the model's name, known roles and a real picture in the places that they have for them, and a third
 are some fields added to a good request. So they come further than the door.
 """
 

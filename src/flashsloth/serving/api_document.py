@@ -56,7 +56,7 @@ ERROR_SCHEMA = {
 
 def takes(kind: type[Body], *, streams: bool = False) -> dict[str, Any]:
     """Of a route with a body: what `add_api_route` is told."""
-    content = {JSON: {"schema": {"type": "object"}}, **({EVENTS: {"schema": {"type": "string"}}} if streams else {})}
+    content = {JSON: {"schema": {"type": "object"}}, **({EVENTS: {}} if streams else {})}
     body = {"required": True, "content": {JSON: {"schema": {"$ref": SCHEMAS + kind.__name__}}}}
     answered = {HTTPStatus.OK.value: {"description": "The reply", "content": content}}
     return {"openapi_extra": {"requestBody": body}, "responses": {**answered, **refusals(*EVERYWHERE, *WITH_BODY)}}
