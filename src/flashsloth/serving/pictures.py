@@ -1,6 +1,7 @@
 """Pictures of requests: from what a client sent to what the engine encodes.
 
-In: data URLs and addresses. Out: :class:`PreparedPictures`.
+In: data URLs and addresses. Out: :class:`PreparedPictures`. The media workers open them (`media_workers.py`), unless
+the very same text was opened before and the features of that picture are still kept.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ import asyncio
 from collections.abc import Sequence
 
 from flashsloth.inference.pipeline import FlashSloth
-from flashsloth.inference.vision import PreparedPictures
-from flashsloth.media import data_url_bytes
+from flashsloth.inference.vision import PreparedPictures, join_prepared
+from flashsloth.media import PictureError
+from flashsloth.serving.api_error import unavailable
 from flashsloth.serving.config import ServeConfig
+from flashsloth.serving.media_process import MediaUnavailable
+from flashsloth.serving.media_workers import MediaWorkers
 from flashsloth.serving.metrics import Metrics
+
+RETRY_SECONDS = 1
 
 
 class Pictures:
@@ -25,24 +31,46 @@ class Pictures:
     """
 
     def __init__(self, sloth: FlashSloth, config: ServeConfig, metrics: Metrics) -> None:
-        self._sloth, self._config, self._metrics = sloth, config, metrics
+        self._encoder, self._metrics = sloth.image_encoder, metrics
+        self._workers = MediaWorkers(config, sloth.processor.image_processor.view_settings)
 
     async def start(self) -> None:
-        """Start the workers."""
+        """Start the workers.
+
+        Raises:
+            MediaUnavailable: if one does not start.
+        """
+        await self._workers.start()
 
     async def close(self) -> None:
         """End them."""
+        await self._workers.close()
 
     async def prepare(self, sources: Sequence[str], resolution: str | None) -> PreparedPictures:
         """Pictures, in their order.
 
         Raises:
             PictureError: for one that cannot be used.
+            ApiError: 503, if no worker can be had.
         """
-        return await asyncio.to_thread(self._prepare, sources, resolution)
-
-    def _prepare(self, sources: Sequence[str], resolution: str | None) -> PreparedPictures:
-        encoder = self._sloth.image_encoder
-        prepared = encoder.prepare(encoder.open([data_url_bytes(one) for one in sources], "careful"), resolution)
+        asked = (self._prepare(source, resolution) for source in sources)
+        parts: list[PreparedPictures] = []
+        for number, made in enumerate(await asyncio.gather(*asked, return_exceptions=True), start=1):
+            if isinstance(made, MediaUnavailable):
+                raise unavailable(str(made), RETRY_SECONDS) from made
+            if isinstance(made, PictureError) and len(sources) > 1:
+                raise PictureError(f"picture {number} of {len(sources)}: {made}") from made
+            if isinstance(made, BaseException):
+                raise made
+            parts.append(made)
+        prepared = join_prepared(parts)
         self._metrics.note_pictures(len(prepared), len(prepared) - prepared.unencoded)
         return prepared
+
+    async def _prepare(self, source: str, resolution: str | None) -> PreparedPictures:
+        if known := self._workers.known(source):
+            prepared = self._encoder.prepare_known(known.digest, known.size, resolution)
+            if prepared is not None:
+                return prepared
+        views = await self._workers.prepare(source, resolution)
+        return await asyncio.to_thread(self._encoder.prepare_views, views, resolution)
