@@ -37,7 +37,7 @@ export async function fit(pictures, room) {
 	for (;;) {
 		const over = pictures.reduce((sum, picture) => sum + sentBytes(picture), -room);
 		const able = pictures.filter((picture) => (picture.sent ?? picture).width > SMALLEST);
-		if (over <= 0) return [...changed];
+		if (over <= 0 || !pictures.length) return [...changed];
 		if (!able.length) throw new Error("These pictures are more than the server takes at once: remove one.");
 		const largest = able.reduce((a, b) => (sentBytes(b) > sentBytes(a) ? b : a)), from = largest.sent ?? largest;
 		const by = Math.min(0.85, 0.95 * Math.sqrt(Math.max(1 - over / sentBytes(largest), 0.1)));
