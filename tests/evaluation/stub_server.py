@@ -99,6 +99,9 @@ def serving(answer: Callable[[str, int], Response]) -> Iterator[Stub]:
                     return
 
         def do_GET(self) -> None:
+            if "/models/" in self.path:  # as most servers, it knows nothing of FlashSloth's own
+                self.respond(Response(status=404, body=b"{}"))
+                return
             with lock:
                 stub.requests.append({"path": self.path, "method": "GET"})
             self.respond(Response("0.5"))

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.evaluation.task import EvaluationError
@@ -30,6 +30,9 @@ FOR_ALL = (401, 403, 404, 405)
 MOST_BYTES = 16 << 20
 """Of a reply."""
 PIECE_BYTES = 1 << 16
+FACTS_SECONDS = 10.0
+OWN = "flashsloth"
+"""Under this name FlashSloth's own server takes and says what no other does; its models say so, too."""
 SHOWN = 200
 """Characters of a server's own words that an error quotes."""
 
@@ -136,11 +139,24 @@ class ChatClient:
                 wait *= 2
         raise AssertionError("a server is asked at least once")
 
-    def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    def model_facts(self) -> dict[str, Any]:
+        """What a server says of its model; nothing where it does not say."""
+        path = f"{self.url}/models/{quote(self.model, safe='/')}"
+        try:
+            with self._opener.open(self._request(path), timeout=min(FACTS_SECONDS, self._patience.seconds)) as response:
+                found = json.loads(response.read(PIECE_BYTES))
+        except (OSError, http.client.HTTPException, ValueError, RecursionError):  # few servers are asked for that
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _request(self, url: str, body: bytes | None = None) -> urllib.request.Request:
+        headers = {"Accept": "application/json", **({} if body is None else {"Content-Type": "application/json"})}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self.url + PATH, body, headers)
+        return urllib.request.Request(url, body, headers)
+
+    def _post(self, body: bytes) -> bytes:
+        request = self._request(self.url + PATH, body)
         until = time.monotonic() + self._patience.seconds
         try:
             with self._opener.open(request, timeout=self._patience.seconds) as response:
@@ -191,6 +207,7 @@ class ChatClient:
             found = json.loads(content)
             [choice, *_] = found["choices"]
             text, reason = choice["message"]["content"], choice.get("finish_reason")
+            text = (choice.get(OWN) or {}).get("raw_text", text)
             tokens = (found.get("usage") or {}).get("completion_tokens")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             shown = self._shown(content.decode(errors="replace"))

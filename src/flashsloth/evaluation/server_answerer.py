@@ -15,7 +15,7 @@ from typing import Any
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.evaluation.answerer import IMAGE_POLICY, Asked, Reply, prompt_parts, read_pictures
-from flashsloth.evaluation.chat_client import ChatClient, Patience
+from flashsloth.evaluation.chat_client import OWN, ChatClient, Patience
 from flashsloth.evaluation.item import Item
 from flashsloth.evaluation.settings import TaskSettings
 from flashsloth.media import open_picture
@@ -60,6 +60,8 @@ class ServerAnswerer:
         options: dict[str, Any] = {"max_tokens": settings.max_tokens, "temperature": settings.temperature}
         if settings.temperature:
             options |= {"top_p": settings.top_p, "seed": seed}
+        if OWN in client.model_facts():  # then answers can be had as in process
+            options[OWN] = {"raw_text": True}
 
         def work() -> None:
             while (one := asked.get()) is not None:

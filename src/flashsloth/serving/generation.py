@@ -274,6 +274,12 @@ class Generation:
         text = AnswerText(self._service.sloth.processor.tokenizer, self.asked.options.params.stop, by_token=True)
         return [one for part in (text.add(answer.sampled), text.finish()) for one in part[1]]
 
+    def raw_text(self, answer: Answer) -> str:
+        """What an answer's tokens spell, white space at either end included."""
+        tokenizer = self._service.sloth.processor.tokenizer
+        text: str = tokenizer.decode(list(answer.tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
     def _check(self, output: RequestOutput) -> None:
         """Let an answer go on that did not end in another way than its own.
 

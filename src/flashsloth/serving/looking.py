@@ -1,6 +1,6 @@
 """Where the model looked, and at which resolution: what a request may ask beside OpenAI's interface, and the reply.
 
-    {"attention": "sap" | "embq" | true, "resolution": "standard" | "hd" | "auto"}
+    {"attention": "sap" | "embq" | true, "resolution": "standard" | "hd" | "auto", "raw_text": true}
 
 Maps are base64 of little-endian float16, row by row: as JSON numbers, those of one picture would take 60 kB.
 
@@ -42,6 +42,8 @@ def described_looking(asked: FlashSlothOptions, generation: Generation, answer: 
     """The reply to what was asked."""
     times = {name: round(value, DIGITS) for name, value in vars(generation.times).items() if value is not None}
     found: dict[str, Any] = {"resolution": answer.resolution, "times": times}
+    if asked.raw_text:
+        found["raw_text"] = generation.raw_text(answer)
     if asked.attention:
         found["attention"] = {"pictures": [_described(one, asked) for one in answer.attention]}
     return found

@@ -68,6 +68,7 @@ class FlashSlothOptions(BaseModel):
         tiles: with `attention`, of an HD model its tiles as well.
         resolution: of an HD model.
         resolution_threshold: for "auto", how sure is sure.
+        raw_text: reply with the answer's text as its tokens spell it, too: white space at its ends is not stripped.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -75,6 +76,7 @@ class FlashSlothOptions(BaseModel):
     tiles: bool = False
     resolution: Literal["standard", "hd", "auto"] | None = None
     resolution_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    raw_text: bool = False
 
 
 class Part(Body):
