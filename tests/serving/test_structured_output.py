@@ -73,6 +73,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another site": ({"$ref": "http://elsewhere.example/schema"}, "elsewhere.example"),
     "a file": ({"$ref": "file:///etc/passwd"}, "passwd"),
     "a place that is not there": ({"$ref": "#/$defs/a"}, "$defs/a"),
+    "either, but not both": ({"oneOf": [{"type": "string"}, {"const": "a"}]}, "write anyOf"),
     "looking back": ({"type": "string", "pattern": "(?<=a)b"}, "look-around"),
     "an open bracket": ({"type": "string", "pattern": "[a"}, "character class"),
     "a kind that is none": ({"type": "colour"}, "colour"),

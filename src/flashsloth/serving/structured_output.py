@@ -304,6 +304,8 @@ def _limits() -> LLParserLimits:
 
 
 def _line(message: str) -> str:
-    """A message of llguidance in one line."""
+    """A message of llguidance in one line; it names options of its own, which clients do not have."""
+    if "coerce_one_of" in message:
+        return "cases of oneOf that may both fit are not supported; write anyOf"
     line = " ".join(message.replace("<non-verbose/>", "").split())
     return line if len(line) <= MOST_MESSAGE else line[:MOST_MESSAGE] + "..."
