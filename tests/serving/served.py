@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
+import torch
 from running import running
 
 import flashsloth
 from flashsloth.serving.app import create_app
 from flashsloth.serving.config import ServeConfig
 from flashsloth.serving.service import Service
+from flashsloth.serving.structured_output import JsonMask
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENCE = 60.0
@@ -41,6 +45,27 @@ def serving(**limits: Any) -> Iterator[str]:
     config = ServeConfig(port=0, **limits)
     with running(create_app(Service(nano(), config)), **limits) as server:
         yield f"http://127.0.0.1:{server.port}"
+
+
+DEADLINE = 1.5
+"""Seconds in which a slow answer of :func:`slowly` has begun and has not ended."""
+LONG = {"type": "json_schema", "name": "long", "schema": {"type": "string", "minLength": 500}}
+LONG_CHAT = {"type": "json_schema", "json_schema": {"name": "long", "schema": LONG["schema"]}}
+"""The form of an answer that is masked, and so can be slowed down; of responses, and of chat."""
+
+
+@contextmanager
+def slowly() -> Iterator[None]:
+    """A block in which each token of an answer of a form takes at least a while."""
+    quick = JsonMask.__call__
+
+    def slow(mask: JsonMask, tokens: Sequence[int]) -> torch.Tensor:
+        time.sleep(0.05)
+        return quick(mask, tokens)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JsonMask, "__call__", slow)
+        yield
 
 
 def post(url: str, body: Any) -> httpx2.Response:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from openai_spec import check, check_event, needs_specification
-from served import MODEL, data_url, events_of, post, refusal, serving
+from served import DEADLINE, LONG, LONG_CHAT, MODEL, data_url, events_of, post, refusal, serving, slowly
 
 pytestmark = needs_specification
 
@@ -180,15 +180,14 @@ def test_models_are_what_the_specification_says(url: str) -> None:
 
 
 def test_errors_in_a_stream_are_what_the_specification_says() -> None:
-    form = {"type": "json_schema", "name": "long", "schema": {"type": "string", "minLength": 990}}
-    with serving(deadline=0.15) as address:
-        body = response_body(text={"format": form}, max_output_tokens=1000, stream=True)
+    with serving(deadline=DEADLINE) as address, slowly():
+        body = {"model": MODEL, "input": "Go on.", "text": {"format": LONG}, "stream": True}
         events = events_of(post(f"{address}/v1{RESPONSES}", body).text)
         for event in events:
             check_event(event)
         assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
-        chat = {"type": "json_schema", "json_schema": {"name": "long", "schema": form["schema"]}}
-        body = chat_body(response_format=chat, max_tokens=1000, stream=True)
+        said_so = [{"role": "user", "content": "Go on."}]
+        body = {"model": MODEL, "messages": said_so, "response_format": LONG_CHAT, "stream": True}
         *chunks, error = events_of(post(f"{address}/v1{CHAT}", body).text)
         check("ErrorResponse", error)
         for chunk in chunks:
