@@ -22,6 +22,8 @@ LONG = "Describe everything that you can think of, and then count."
 def serve_nano(folder: str, limits: dict[str, Any], stderr: str, patience: float | None) -> None:
     """What the process does; its address is in a file once it is ready, its log in another."""
     _put_stderr(Path(folder), stderr)
+    import torch
+
     import flashsloth
     from flashsloth.serving import watchdog
     from flashsloth.serving.app import create_app
@@ -31,6 +33,7 @@ def serve_nano(folder: str, limits: dict[str, Any], stderr: str, patience: float
 
     if patience is not None:
         watchdog.LEAST_PATIENCE = patience
+    torch.set_num_threads(1)  # before threads load: torch repairs after a fork what several cannot at once
     sloth = flashsloth.load()
     engine: Any = sloth.engine
 

@@ -83,11 +83,12 @@ class Exchange:
         self._error: str | None = None
         self._end: ApiError | None = None
         self._is_read = has_no_body(self.headers)
+        self._given: list[Message] = []
         self._reading: asyncio.Timeout | None = None
         self._watcher: asyncio.Future[None] | None = None
 
-    async def read_body(self) -> bytes:
-        """The request's body.
+    async def read_body(self) -> None:
+        """Take the request's body in.
 
         Raises:
             ApiError: 413 where it is too large, 408 where it does not come, 503 where too much is held already.
@@ -107,19 +108,18 @@ class Exchange:
                         raise self._too_large()
         except TimeoutError:
             raise self._end or late_request(seconds) from None
-        return b"".join(pieces)
+        self._given.append({"type": "http.request", "body": b"".join(pieces), "more_body": False})
 
-    async def run(self, app: App, body: bytes) -> None:
+    async def run(self, app: App) -> None:
         """Let an application reply, until it is done, its client leaves, or the exchange is ended."""
         if self._end is not None:
             await self.refuse(self._end)
             return
-        given: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         left = asyncio.Event()
 
         async def receive() -> Message:
-            if given:
-                return given.pop()
+            if self._given:
+                return self._given.pop()  # the application may let go of it
             await left.wait()
             return {"type": "http.disconnect"}
 

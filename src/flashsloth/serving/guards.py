@@ -122,13 +122,13 @@ class Guards:
                 return
             self._check_key(exchange, scope)
             self._check_content(exchange, scope)
-            body = await exchange.read_body()
+            await exchange.read_body()
         except ApiError as error:
             await exchange.refuse(error)
         except ClientLeftError:
             return
         else:
-            await exchange.run(self._app, body)
+            await exchange.run(self._app)
 
     def _check_sender(self, exchange: Exchange, scope: Scope) -> None:
         path = scope["path"]
