@@ -10,6 +10,7 @@ threads do; whoever started it starts it again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -232,10 +233,16 @@ def serve(
         ListenError: if it cannot listen there.
         Exception: with which the application fails to start.
     """
+
+    def ready(url: str) -> None:
+        gc.collect()
+        gc.freeze()  # what there is by now stays: no collection, which stops everything, need look at it again
+        on_ready(url)
+
     sockets = bind(config) if sockets is None else sockets
     raise_file_limit()
     with logging_to_stderr() as log:
-        server = Server(app, config, log, page=page, engine=engine, longest_step=longest_step, on_ready=on_ready)
+        server = Server(app, config, log, page=page, engine=engine, longest_step=longest_step, on_ready=ready)
         server.run(sockets)
         if server.guards.startup_error is not None:
             raise server.guards.startup_error
