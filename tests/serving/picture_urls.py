@@ -13,8 +13,13 @@ def data_url(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def png_url(picture: Image.Image) -> str:
-    """A picture as a data URL of a PNG."""
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG."""
     file = io.BytesIO()
     picture.save(file, "PNG")
-    return data_url(file.getvalue())
+    return file.getvalue()
+
+
+def png_url(picture: Image.Image) -> str:
+    """A picture as a data URL of a PNG."""
+    return data_url(png_bytes(picture))

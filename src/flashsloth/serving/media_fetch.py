@@ -31,8 +31,8 @@ READ_BYTES = 64 << 10
 MOST_URL_CHARACTERS = 8192
 PORTS = {"http": 80, "https": 443}
 HOST = r"(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
-URL = re.compile(rf"(?P<scheme>https?)://{HOST}(?P<path>[/?][!-~]*)?", re.IGNORECASE | re.ASCII)
-"""Scheme, host, port and path, of printable ASCII alone; no user's name, no white space, no backslash before the path.
+URL = re.compile(rf"(?P<scheme>https?)://{HOST}(?P<path>[/?][!-\[\]-~]*)?", re.IGNORECASE | re.ASCII)
+"""Scheme, host, port and path, of printable ASCII alone; no user's name, no white space, no backslash.
 What follows a # is the client's and never sent."""
 HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "flashsloth", "Connection": "close"}
 LOOPBACK_NAME = "localhost"
