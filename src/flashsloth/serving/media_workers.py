@@ -262,4 +262,4 @@ def _is_data(source: str) -> bool:
 
 
 def _key(source: bytes) -> bytes:
-    return hashlib.blake2b(source, digest_size=DIGEST_BYTES).digest()
+    return hashlib.new("blake2b", source).digest()[:DIGEST_BYTES]
