@@ -98,6 +98,11 @@ class Running:
         """Send JSON."""
         return self.ask("POST", path, {**JSON, **(headers or {})}, json.dumps(content).encode())
 
+    def logged(self) -> int:
+        """Lines so far, those of every request that has got its reply included."""
+        wait_for(lambda: not self.server.guards._exchanges)
+        return len(self.log.lines)
+
     @property
     def connections(self) -> int:
         """That are open."""

@@ -164,7 +164,7 @@ def test_large_headers(server: Running, size: int) -> None:
     ],
 )
 def test_what_is_no_request(server: Running, sent: bytes) -> None:
-    before = len(server.log.lines)
+    before = server.logged()
     reply = server.raw(sent)
     assert reply.status == 400
     assert reply.error["type"] == "invalid_request_error"
@@ -265,7 +265,7 @@ def test_too_many_connections() -> None:
 
 
 def test_a_client_that_leaves_while_it_sends(server: Running) -> None:
-    before = len(server.log.lines)
+    before = server.logged()
     with server.connect() as connection:
         connection.sendall(request("POST", "/size", {**JSON, "Content-Length": "100000"}) + b"1" * 1000)
         connection.shutdown(socket.SHUT_WR)

@@ -75,10 +75,10 @@ class Guards:
         try:
             await self._answer(exchange, scope)
         finally:
+            exchange.close()
             self._exchanges.discard(exchange)
             if not self._exchanges:
                 self._idle.set()
-            exchange.close()
 
     def refuse(self, error: ApiError) -> None:
         """Answer every later request with an error."""
