@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from picture_files import corners, encoded, exif_with_orientation
+from picture_files import corners, damaged, encoded, exif_with_orientation
 from PIL import Image, features
 from test_colour import P3_PROFILE
 from test_heif import heic
@@ -13,8 +13,6 @@ from test_heif import heic
 from flashsloth.media import PictureError, open_picture
 
 CASES = 60  # of each file
-MOST_FLIPS = 12
-HEADER_BYTES = 64  # where a flip does the most
 EXIF = exif_with_orientation(6)
 DEEP = Image.fromarray(np.arange(24 * 16, dtype=np.uint16).reshape(16, 24) * 170)
 CLEAR = corners().convert("RGBA")
@@ -40,23 +38,6 @@ FILES = {
     "png, profile": encoded(corners(), "PNG", icc_profile=P3_PROFILE),
     "tiff, float": encoded(Image.fromarray(np.asarray(DEEP).astype(np.float32)), "TIFF"),
 }
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """`data` with some bytes replaced, half of the time near its beginning, and now and then cut off or repeated."""
-    bytes_ = bytearray(data)
-    for _ in range(chance.randint(1, MOST_FLIPS)):
-        end = len(bytes_) if chance.random() < 0.5 else min(HEADER_BYTES, len(bytes_))
-        bytes_[chance.randrange(end)] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
-    fate = chance.random()
-    if fate < 0.2:
-        del bytes_[chance.randrange(len(bytes_)) :]
-    elif fate < 0.3:
-        start = chance.randrange(len(bytes_))
-        bytes_[start:start] = bytes_[start : start + chance.randrange(40)]
-    return bytes(bytes_)
-
-
 if features.check("avif"):
     FILES["avif"] = encoded(corners(), "AVIF", exif=EXIF)
 if find_spec("pillow_heif"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_files import PNG_GREY, PNG_SIGNATURE, corners, encoded, packed_zeros, png
+from picture_files import PNG_GREY, PNG_SIGNATURE, bomb, corners, encoded, packed_zeros, png
 from PIL import Image, ImageFile, PngImagePlugin
 
 from flashsloth.media import MediaLimits, PictureError, open_picture
@@ -218,19 +218,6 @@ def test_limits_are_reached_exactly() -> None:
 def test_limits_check_themselves(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):
         MediaLimits(**{field: value})
-
-
-def bomb(kind: str) -> bytes:
-    """A small file of 400 megapixels, all there."""
-    side = 20_000
-    if kind == "PNG":
-        return png(side, side, 1, PNG_GREY, bytes((1 + side // 8) * side))
-    small = encoded(Image.new("RGB", (16, 16)), kind)
-    if kind == "GIF":
-        return small.replace(struct.pack("<HH", 16, 16), struct.pack("<HH", side, side))
-    if kind == "JPEG":
-        return small.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", side, side), 1)
-    return small.replace(struct.pack("<II", 16, 16), struct.pack("<II", side, side))  # BMP
 
 
 def peak_growth_of_opening(file: Path, options: str = "") -> int:

@@ -31,8 +31,8 @@ from flashsloth.serving.media_fetch import OPTION, is_host
 from flashsloth.serving.media_process import MediaError, MediaProcess, MediaUnavailable
 from flashsloth.serving.media_worker import WorkerSettings
 
-CLOCK_FACTOR = 4
-"""A picture may take so many times longer by the clock than by the processor's time: others compute too."""
+CLOCK_FACTOR = 6
+"""A picture may take so many times longer by the clock than by the processor's time: others compute too, and first."""
 MOST_KNOWN = 4096
 """Sources of which it is remembered which pictures they are: some hundreds of bytes each."""
 RETRY_SECONDS = 1.0

@@ -1,6 +1,7 @@
 """Pictures as bytes, made here: by Pillow where it can write them, by hand where it cannot."""
 
 import io
+import random
 import struct
 import zlib
 from typing import Any
@@ -11,6 +12,8 @@ from PIL import Image
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_GREY, PNG_RGB, PNG_PALETTE = 0, 2, 3
 SHORT, LONG = 3, 4  # TIFF types
+MOST_FLIPS = 12
+HEADER_BYTES = 64  # where a flip does the most
 
 # The four corners differ, so that no two orientations look alike.
 RED, GREEN, BLUE, GREY = (200, 30, 60), (20, 180, 40), (10, 20, 220), (120, 120, 120)
@@ -72,3 +75,31 @@ def grey_tiff(width: int, height: int, bits: int, data: bytes, photometric: int 
     start = 8 + 2 + 12 * len(entries) + 4
     directory = b"".join(struct.pack("<HHII", tag, kind, 1, start if tag == 273 else v) for tag, kind, v in entries)
     return b"II*\x00" + struct.pack("<IH", 8, len(entries)) + directory + struct.pack("<I", 0) + data
+
+
+def bomb(kind: str) -> bytes:
+    """A small file of 400 megapixels, all there."""
+    side = 20_000
+    if kind == "PNG":
+        return png(side, side, 1, PNG_GREY, bytes((1 + side // 8) * side))
+    small = encoded(Image.new("RGB", (16, 16)), kind)
+    if kind == "GIF":
+        return small.replace(struct.pack("<HH", 16, 16), struct.pack("<HH", side, side))
+    if kind == "JPEG":
+        return small.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", side, side), 1)
+    return small.replace(struct.pack("<II", 16, 16), struct.pack("<II", side, side))  # BMP
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """`data` with some bytes replaced, half of the time near its beginning, and now and then cut off or repeated."""
+    bytes_ = bytearray(data)
+    for _ in range(chance.randint(1, MOST_FLIPS)):
+        end = len(bytes_) if chance.random() < 0.5 else min(HEADER_BYTES, len(bytes_))
+        bytes_[chance.randrange(end)] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+    fate = chance.random()
+    if fate < 0.2:
+        del bytes_[chance.randrange(len(bytes_)) :]
+    elif fate < 0.3:
+        start = chance.randrange(len(bytes_))
+        bytes_[start:start] = bytes_[start : start + chance.randrange(40)]
+    return bytes(bytes_)
