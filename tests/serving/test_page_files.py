@@ -13,6 +13,8 @@ from served import serving
 import flashsloth.serving.page_files as page_files
 
 MOST_BYTES = 60_000
+MOST_FIGURE_BYTES = 150_000
+FIGURES = Path(__file__).parents[2] / "docs" / "figures" / "page"
 FILES = sorted(page_files.PAGE.iterdir())
 CODE = [one for one in FILES if one.suffix in (".js", ".html", ".css")]
 MARKUP = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser")
@@ -64,3 +66,11 @@ def test_all_that_the_page_names_is_there() -> None:
 def test_no_script_or_style_stands_in_the_markup() -> None:
     page = (page_files.PAGE / page_files.INDEX).read_text(encoding="utf-8")
     assert not re.findall(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", page)
+
+
+@pytest.mark.parametrize("state", ["welcome", "answer", "map", "trouble"])
+def test_the_docs_have_it_at_both_widths_in_both_themes(state: str) -> None:
+    for size in ("desk", "phone"):
+        for theme in ("light", "dark"):
+            shown = FIGURES / f"{state}-{size}-{theme}.webp"
+            assert 0 < shown.stat().st_size <= MOST_FIGURE_BYTES

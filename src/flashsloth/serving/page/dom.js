@@ -23,7 +23,7 @@ export function thumb(picture, onclick) {
 	return element("li", {}, element("button", { type: "button", className: "thumb", title: picture.name, onclick }, shown));
 }
 
-/** Copy a text, and say so on the button; where the page may not (over plain http), by way of a selection. */
+/** Copy a text, and say so on the button; over plain http by way of a selection. */
 export async function copy(text, pressed) {
 	try {
 		await navigator.clipboard.writeText(text);

@@ -192,7 +192,7 @@ function failureOf(error, turn) {
 	return error instanceof Failure ? error : new Failure(error.message);
 }
 
-/** One button in place of another, with its focus. */
+/** One button for another, with its focus. */
 function swap(from, to) {
 	const had = document.activeElement === $(from);
 	$(to).hidden = false;
@@ -273,7 +273,7 @@ function setUpQuestion() {
 		if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !isPhone()) submit(event);
 	};
 	$("ask").onsubmit = submit;
-	$("hint").textContent = isPhone() ? "" : "Enter asks, Shift+Enter breaks the line";
+	$("hint").textContent = isPhone() ? "" : "Shift+Enter: new line";
 	$("stop").onclick = () => state.running?.abort();
 	document.addEventListener("keydown", (event) => {
 		if (event.key === "Escape" && !document.querySelector("dialog[open]")) state.running?.abort();
@@ -315,7 +315,7 @@ function setUpTheme() {
 		dataset.theme = names[(names.indexOf(theme()) + 1) % names.length];
 		try {
 			localStorage.setItem("theme", theme());
-		} catch { /* it lasts as long as the page */ }
+		} catch { /* so not for long */ }
 		tell();
 	};
 	tell();

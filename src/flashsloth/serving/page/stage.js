@@ -33,11 +33,10 @@ export function showOnStage(pictures, picture = shown.picture, turn = shown.turn
 	showMaps();
 }
 
-/** Show where the model looked in a turn. */
 export function showAttention(pictures, turn) {
 	if (shown.map === "none") shown.map = "mean";
 	showOnStage(pictures, turn.shown.includes(shown.picture) ? shown.picture : turn.shown.find((one) => !one.removed), turn);
-	$("look").scrollIntoView({ block: "nearest", behavior: "smooth" });
+	$("look").scrollIntoView({ block: "nearest" });
 }
 
 function showPicture({ name, url, width, height, sent }) {
