@@ -72,7 +72,8 @@ def states(page: Page, address: str) -> Iterator[str]:
     yield "answer"
     page.get_by_role("button", name="Where it looked").click()
     frame = page.locator("#frame")
-    box = frame.bounding_box() or {}
+    box = frame.bounding_box()
+    assert box
     frame.hover(position={"x": PEAK[0] * box["width"], "y": PEAK[1] * box["height"]})
     yield "map"
     page.route("**/chat/completions", lambda route: route.abort())
