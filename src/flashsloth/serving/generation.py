@@ -193,7 +193,11 @@ class Generation:
         return await self._whole(self._request, standard_options(self.asked.options))
 
     def _again(self, answer: Answer) -> Options | None:
-        return hd_options(self.asked.options, answer, self.seconds)
+        """How HD is asked, if it has to be; then its first token is the first that counts."""
+        options = hd_options(self.asked.options, answer, self.seconds)
+        if options is not None:
+            self.times.first_token = None
+        return options
 
     async def _made(self, options: Options, streams: bool) -> Request:
         """What the engine is asked."""
