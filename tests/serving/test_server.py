@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from running import PATIENCE, Lines, PlainApp, Reply, Running, is_closed, read_reply, wait_for
 from served_process import HANGS, RAISES, Served, chat, events
@@ -167,6 +168,7 @@ def read_rest(connection: object) -> bytes:
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     served = Served(tmp_path).wait_until_ready()
+    workers = psutil.Process(served.process.pid).children(recursive=True)
     served.signal(HANGS)
     with served.connect() as stream:
         stream.sendall(chat())
@@ -178,11 +180,20 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert b'"error"' in read_rest(stream)
         assert served.exit_code() == 128 + signal.SIGTERM
         assert time.monotonic() - told < 1.5
+    wait_for(lambda: not any(map(runs, workers)))
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)  # whoever inherits it may never ask for its end
+    except psutil.NoSuchProcess:
+        return False
 
 
 def check_end_by_engine(served: Served, seconds: float, breaks: int) -> None:
     """Break the engine while it answers; everybody is told, nobody is let in, and the process ends."""
-    broken = time.monotonic()
+    workers = psutil.Process(served.process.pid).children(recursive=True)
+    assert workers  # that open pictures
     with served.connect() as stream, served.connect() as whole:
         stream.sendall(chat(tokens=900))
         wait_for(lambda: b"content" in stream.recv(65536))
@@ -196,6 +207,7 @@ def check_end_by_engine(served: Served, seconds: float, breaks: int) -> None:
         assert error["type"] == "server_error"
         assert read_reply(whole).error["type"] == "server_error"
     assert served.exit_code() == 1
+    wait_for(lambda: not any(map(runs, workers)))
     assert "secret" not in "".join(line for line in served.log.splitlines() if '"id"' in line)
 
 
