@@ -49,7 +49,7 @@ MOST_PATTERNS = 24
 """In a schema: whether two leave any text may take a second to find out."""
 LARGEST_MULTIPLE = 20_000
 """Product of a schema's multipleOf, without decimal points: an automaton has so many states."""
-COMPILE_SECONDS = 10.0
+COMPILE_SECONDS = 30.0
 COMPILERS = 2
 GRAMMARS_KEPT = 16
 OPTIONS = {
