@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from flashsloth.serving.access_log import LOG
 from flashsloth.serving.api_document import EVERYWHERE, document, refusals, takes
 from flashsloth.serving.api_error import ApiError, failed
+from flashsloth.serving.asked import Asked
 from flashsloth.serving.chat import ChatReply, read_chat
-from flashsloth.serving.generation import Asked
 from flashsloth.serving.metrics import MEDIA_TYPE
 from flashsloth.serving.openai_schema import IGNORED_HEADER, ChatRequest, read_body
 from flashsloth.serving.page_files import add_page
@@ -81,7 +81,6 @@ async def _chat(request: Request) -> Response:
     service: Service = request.app.state.service
     body = read_body(ChatRequest, await request.body())
     asked, ignored = read_chat(body, service)
-    asked = await service.in_form(asked, body.response_format, "response_format")
     return await _answer(request, asked, ChatReply(body, service), bool(body.stream), ignored)
 
 
@@ -90,7 +89,6 @@ async def _responses(request: Request) -> Response:
     service: Service = request.app.state.service
     body = read_body(ResponsesRequest, await request.body())
     asked, ignored = read_responses(body, service)
-    asked = await service.in_form(asked, None if body.text is None else body.text.format, "text.format")
     return await _answer(request, asked, ResponsesReply(body, service), bool(body.stream), ignored)
 
 

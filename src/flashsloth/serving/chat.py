@@ -14,9 +14,10 @@ from typing import Any
 from flashsloth.inference.answer import Answer
 from flashsloth.serving.answer_text import TokenText, described_token
 from flashsloth.serving.api_error import invalid
+from flashsloth.serving.asked import Asked
 from flashsloth.serving.conversation import ASSISTANT, Conversation, ConversationReader
 from flashsloth.serving.event_stream import Event, EventStream
-from flashsloth.serving.generation import Asked, Generation
+from flashsloth.serving.generation import Generation
 from flashsloth.serving.looking import described_looking, looked_options
 from flashsloth.serving.openai_schema import ChatRequest, ImageUrl, Message, Part, shown
 from flashsloth.serving.service import Service, checked_options
@@ -105,7 +106,7 @@ def read_chat(body: ChatRequest, service: Service) -> tuple[Asked, list[str]]:
     if body.stop:
         given["stop"] = body.stop
     options = checked_options({**given, "system": read.system, **looked_options(body.flashsloth)}, service)
-    return Asked(read.messages, read.pictures, options), [*ignored, *read.ignored]
+    return Asked(read.messages, read.pictures, options, body.response_format), [*ignored, *read.ignored]
 
 
 def _max_tokens(body: ChatRequest, default: int) -> int:

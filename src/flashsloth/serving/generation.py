@@ -1,6 +1,6 @@
 """One request on its way through the server: pictures, prompt, engine, answers.
 
-In: :class:`Asked`, which every interface makes of its own body. Out: whole answers, or pieces of them as they are made.
+In: :class:`Asked`, which every interface makes of its own body (`asked.py`). Out: whole answers, or pieces of them as they are made.
 
     async with service.generation(asked) as generation:
         answers = await generation.answers()
@@ -15,18 +15,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flashsloth.errors import EngineError, PromptError
 from flashsloth.inference.answer import Answer
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_resolution import AUTO, hd_options, standard_options
-from flashsloth.inference.prompt import Messages
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
 from flashsloth.media import PictureError
 from flashsloth.serving.answer_text import AnswerText, TokenText
 from flashsloth.serving.api_error import ApiError, failed, invalid, late, unavailable
+from flashsloth.serving.asked import Asked
 
 if TYPE_CHECKING:
     from flashsloth.inference.vision import PreparedPictures
@@ -37,28 +37,6 @@ LONG_TEXT = 4096
 DEAD = "the engine has failed and answers no more: ask again, or ask another server"
 LEAST_SECONDS = 1e-3
 """What a request that is nearly late may still take: the engine ends it, and says so."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a client asks for, in our own words.
-
-    Attributes:
-        messages: of user and assistant in turn, the last a user's; `{"type": "image"}` is a picture's place.
-        pictures: data URLs or addresses, one for each place, in order.
-        options: how to answer; the system text is among them.
-        param: the part of the body that holds the messages, for errors.
-    """
-
-    messages: Messages
-    pictures: tuple[str, ...] = ()
-    options: Options = field(default_factory=Options)
-    param: str = "messages"
-
-    @property
-    def answers(self) -> int:
-        """How many rows of the engine it takes."""
-        return len(self.options.choices) or self.options.params.n
 
 
 @dataclass(frozen=True)
@@ -131,6 +109,8 @@ class Generation:
         Raises:
             ApiError: for whatever is wrong with the request.
         """
+        if self.asked.form is not None:
+            self.asked = await self._in_form()
         self._request = await self._made(standard_options(self.asked.options), streams and not self._is_auto)
         self.prompt_tokens = len(self._request.prompt)
 
@@ -198,6 +178,16 @@ class Generation:
         if options is not None:
             self.times.first_token = None
         return options
+
+    async def _in_form(self) -> Asked:
+        """What is asked, with a mask by which answers get their form."""
+        asked, params = self.asked, self.asked.options.params
+        try:
+            async with asyncio.timeout(self._left()):
+                mask = await self._service.grammars.mask(asked.form, params.n, asked.form_param)
+        except TimeoutError as error:
+            raise late(self.deadline) from error
+        return replace(asked, options=replace(asked.options, params=replace(params, mask=mask)))
 
     async def _made(self, options: Options, streams: bool) -> Request:
         """What the engine is asked."""

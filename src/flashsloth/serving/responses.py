@@ -23,9 +23,10 @@ from flashsloth.inference.answer import Answer
 from flashsloth.inference.request import FinishReason
 from flashsloth.serving.answer_text import TokenText, described_token
 from flashsloth.serving.api_error import ApiError, invalid
+from flashsloth.serving.asked import Asked
 from flashsloth.serving.conversation import ASSISTANT, USER, Conversation, ConversationReader, Parts
 from flashsloth.serving.event_stream import Event, EventStream
-from flashsloth.serving.generation import Asked, Generation
+from flashsloth.serving.generation import Generation
 from flashsloth.serving.looking import described_looking, looked_options
 from flashsloth.serving.openai_schema import shown
 from flashsloth.serving.responses_schema import InputItem, InputPart, ResponsesRequest
@@ -77,7 +78,8 @@ def read_responses(body: ResponsesRequest, service: Service) -> tuple[Asked, lis
         **looked_options(body.flashsloth),
     }
     options = checked_options(given, service)
-    return Asked(read.messages, read.pictures, options, "input"), [*ignored, *read.ignored]
+    form = None if body.text is None else body.text.format
+    return Asked(read.messages, read.pictures, options, form, "input", "text.format"), [*ignored, *read.ignored]
 
 
 def read_input(body: ResponsesRequest, most_pictures: int) -> Conversation:

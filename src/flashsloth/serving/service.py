@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -20,9 +19,10 @@ from flashsloth.inference.pipeline import FlashSloth
 from flashsloth.inference.prompt import Messages
 from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.serving.api_error import ApiError, invalid, unavailable
+from flashsloth.serving.asked import Asked
 from flashsloth.serving.async_engine import AsyncEngine
 from flashsloth.serving.config import ServeConfig
-from flashsloth.serving.generation import Asked, Generation
+from flashsloth.serving.generation import Generation
 from flashsloth.serving.metrics import Metrics
 from flashsloth.serving.openai_schema import shown
 from flashsloth.serving.pictures import Pictures
@@ -119,17 +119,6 @@ class Service:
         """End what runs beside the event loop."""
         self.is_draining = True
         await self.pictures.close()
-
-    async def in_form(self, asked: Asked, form: dict[str, Any] | None, param: str) -> Asked:
-        """A request whose answers have the form that `response_format` or `text.format` asks for.
-
-        Raises:
-            ApiError: 400 for a form that answers cannot be given.
-        """
-        mask = await self.grammars.mask(form, asked.options.params.n, param)
-        if mask is None:
-            return asked
-        return replace(asked, options=replace(asked.options, params=replace(asked.options.params, mask=mask)))
 
     @contextmanager
     def admitted(self, answers: int) -> Iterator[None]:

@@ -34,8 +34,9 @@ from flashsloth.errors import PromptError
 from flashsloth.inference.answer import Answer
 from flashsloth.inference.vision import PreparedPictures
 from flashsloth.serving.api_error import invalid
+from flashsloth.serving.asked import Asked
 from flashsloth.serving.conversation import USER, ConversationReader, Parts
-from flashsloth.serving.generation import Asked, Generation
+from flashsloth.serving.generation import Generation
 from flashsloth.serving.looking import described_looking, looked_options
 from flashsloth.serving.openai_schema import Body, FlashSlothOptions, shown
 from flashsloth.serving.service import Service
@@ -176,7 +177,7 @@ class Decisions:
         except PromptError as error:
             param = "flashsloth" if str(error).startswith("resolution") else f"{where}.criteria"
             raise invalid(f"{where}: {error}", param) from error
-        return Asked(read.messages, read.pictures, checked, where)
+        return Asked(read.messages, read.pictures, checked, param=where)
 
     def _split(self, text: str, reader: ConversationReader) -> Parts:
         """Parts of a text: pictures where their names stand."""
