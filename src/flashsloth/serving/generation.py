@@ -1,6 +1,6 @@
 """One request on its way through the server: pictures, prompt, engine, answers.
 
-In: :class:`Asked`, which every interface makes of its own body (`asked.py`). Out: whole answers, or pieces of them as they are made.
+In: what is asked (`asked.py`), made by each interface of its own body. Out: whole answers, or pieces as they are made.
 
     async with service.generation(asked) as generation:
         answers = await generation.answers()
