@@ -365,3 +365,15 @@ def test_a_slow_tokenizer_is_told_so() -> None:
     grammars = Grammars(range(9), [1], 9)
     with pytest.raises(ApiError, match="tokenizer"):
         asyncio.run(grammars.mask({"type": "json_object"}, 1))
+
+
+def test_no_white_space_between_parts(grammars: Grammars) -> None:
+    """One text alone fits a constant: small models would go on writing white space where it may stand."""
+    tokenizer = TOKENIZERS["nano"][0]()
+    mask, chance = mask_of(grammars, SCHEMAS["const"]), random.Random(0)
+    for _ in range(5):
+        tokens: list[int] = []
+        while tokenizer.eos_token_id not in (allowed := mask(tokens).nonzero().flatten().tolist()):
+            tokens.append(chance.choice(allowed))
+        assert allowed == [tokenizer.eos_token_id]
+        assert tokenizer.decode(tokens) == '{"shape":"circle","at":[1,2.5,null]}'
