@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -107,6 +108,28 @@ def test_views_are_those_of_this_process() -> None:
                 assert np.array_equal(ours.views, expected.views)
 
     run(test, CONFIG)
+
+
+def test_in_another_thread_by_uvloop() -> None:
+    """As Ray Serve runs an application."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed; Ray Serve brings it")
+    made = []
+
+    async def ask() -> None:
+        workers = MediaWorkers(ONE, SETTINGS)
+        await workers.start()
+        for source in (png_url(picture(1, 900, 700)), "data:,"):
+            try:
+                made.append((await workers.prepare(source)).digest)
+            except PictureError as error:
+                made.append(str(error))
+        await workers.close()
+
+    thread = threading.Thread(target=lambda: uvloop.run(ask()), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert made[0] == digest(picture(1, 900, 700))
+    assert len(made) == 2
 
 
 def test_a_source_is_known_once_it_was_opened() -> None:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import cast
 
 from flashsloth.errors import FlashSlothError
 from flashsloth.media.limits import PictureError, cause, shown
@@ -138,8 +139,7 @@ class MediaProcess(asyncio.Protocol):
         return self._process.returncode or 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         if self._reply is None or self._reply.done():  # it was not asked, or has answered
