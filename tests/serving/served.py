@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +69,17 @@ def slowly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JsonMask, "__call__", slow)
         yield
+
+
+@cache
+def npm_packages() -> str | None:
+    """Where npm has the client; None without npm or without the client, which CI must have."""
+    if shutil.which("npm") is not None and shutil.which("node") is not None:
+        root = subprocess.run(["npm", "root", "--global"], capture_output=True, text=True, check=True).stdout.strip()
+        if (Path(root) / "openai").is_dir():
+            return root
+    assert not os.environ.get("CI"), "npm's package openai is not here: .ci/install_programs installs it"
+    return None
 
 
 def post(url: str, body: Any) -> httpx2.Response:

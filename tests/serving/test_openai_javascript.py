@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from running import wait_for
-from served import EXAMPLES, MODEL, PATIENCE, nano, serving
+from served import EXAMPLES, MODEL, PATIENCE, nano, npm_packages, serving
 
 SCRIPT = Path(__file__).with_name("openai_client.cjs")
-PACKAGE = "openai"
-
-
-@cache
-def packages() -> str | None:
-    """Where npm has the client; None without npm or without the client, which CI must have."""
-    if shutil.which("npm") is not None and shutil.which("node") is not None:
-        root = subprocess.run(["npm", "root", "--global"], capture_output=True, text=True, check=True).stdout.strip()
-        if (Path(root) / PACKAGE).is_dir():
-            return root
-    assert not os.environ.get("CI"), "npm's package openai is not here: .ci/install_programs installs it"
-    return None
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """What the client got; the engine has nothing to do afterwards, though two streams were left."""
-    root = packages()
+    root = npm_packages()
     if root is None:
         pytest.skip("npm's package openai is not here: npm install --global openai")
     with serving() as url:

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from served import EXAMPLES, PATIENCE, nano, serving
-from test_openai_javascript import packages
+from served import EXAMPLES, PATIENCE, nano, npm_packages, serving
 
 FOLDER = EXAMPLES / "serve"
 COUNTING, QUESTION = EXAMPLES / "counting.png", "How many hexagons are there?"
@@ -44,7 +43,7 @@ def test_python(url: str) -> None:
 
 
 def test_javascript(url: str) -> None:
-    root = packages()
+    root = npm_packages()
     if root is None:
         pytest.skip("npm's package openai is not here: npm install --global openai")
     found = run(url, "node", str(FOLDER / "ask.mjs"), str(COUNTING), QUESTION, NODE_PATH=root)
