@@ -6,16 +6,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
+import flashsloth
 from flashsloth.errors import EngineError
-from flashsloth.serving.watchdog import LEAST_PATIENCE, LOOK_SECONDS, PATIENCE, Watchdog
+from flashsloth.inference.options import Options
+from flashsloth.serving.watchdog import LEAST_PATIENCE, LOOK_SECONDS, PATIENCE, PLANNED_PATIENCE, SHORT_PROMPT, Watchdog
 
 
 class Thread:
     """As much of an engine's thread as is looked at."""
 
     def __init__(self) -> None:
-        self.engine = SimpleNamespace(has_work=True)
+        self.engine = SimpleNamespace(has_work=True, scheduler=SimpleNamespace(running=[]))
         self.steps, self.longest_step = 0, 0.01
         self.failure: EngineError | None = None
 
@@ -43,9 +46,9 @@ def seconds_until_problem(dog: Watchdog, clock: Clock, most: float) -> float | N
     return None
 
 
-def watched(**options: Any) -> tuple[Any, Clock, Watchdog]:
+def watched() -> tuple[Any, Clock, Watchdog]:
     thread, clock = Thread(), Clock()
-    return thread, clock, Watchdog(thread, clock=clock, **options)  # type: ignore[arg-type]
+    return thread, clock, Watchdog(thread, clock)  # type: ignore[arg-type]
 
 
 def test_an_engine_with_work_that_ends_no_step_hangs() -> None:
@@ -53,11 +56,32 @@ def test_an_engine_with_work_that_ends_no_step_hangs() -> None:
     assert seconds_until_problem(dog, clock, 100) == pytest.approx(LEAST_PATIENCE, abs=LOOK_SECONDS)
 
 
-@pytest.mark.parametrize("is_planned", [True, False])
-def test_where_steps_are_long_so_is_patience(is_planned: bool) -> None:
-    thread, clock, dog = watched(**({"longest_step": 7.0} if is_planned else {}))
-    thread.longest_step = 0.01 if is_planned else 7.0
+def test_where_steps_are_long_so_is_patience() -> None:
+    thread, clock, dog = watched()
+    thread.longest_step = 7.0
     assert seconds_until_problem(dog, clock, 100) == pytest.approx(7.0 * PATIENCE, abs=LOOK_SECONDS)
+
+
+def test_many_pictures_in_one_step_take_their_time() -> None:
+    sloth = flashsloth.load()
+    thread = sloth.engine_thread
+    thread.longest_step = first = 7.0  # as at true size on a laptop
+    clock = Clock()
+    dog = Watchdog(thread, clock)
+    opened = [sloth.image_encoder.prepare([Image.new("RGB", (32, 32), (number, 0, 0))]) for number in range(4)]
+    requests = [sloth.conversation_request(ask(), one, Options()) for one in opened]
+    for request in requests:
+        thread.engine.add_request(request)
+    thread.engine._receive()
+    assert len(thread.engine.scheduler.admit()) == 4  # and now the step looks at them
+    tokens = sum(len(request.prompt) for request in requests)
+    expected = PLANNED_PATIENCE * first * (4 + tokens / SHORT_PROMPT)
+    assert expected > PATIENCE * first
+    assert seconds_until_problem(dog, clock, 1000) == pytest.approx(expected, abs=LOOK_SECONDS)
+
+
+def ask() -> Any:
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What color is it?"}]}]
 
 
 def test_no_false_alarm() -> None:

@@ -53,7 +53,6 @@ class Server(uvicorn.Server):
         log: that is flushed before a sudden end.
         page: paths that need no key; None for those of our page.
         engine: that is watched.
-        longest_step: seconds that a step is expected to take at most.
         on_ready: is called with the server's address once it accepts requests.
 
     Attributes:
@@ -68,13 +67,12 @@ class Server(uvicorn.Server):
         *,
         page: Collection[str] | None = None,
         engine: EngineThread | None = None,
-        longest_step: float = 0.0,
         on_ready: Callable[[str], None] = lambda url: None,
     ) -> None:
         self.guards = guarded(app, config, page, early=True)
         super().__init__(_uvicorn_config(self.guards, config))
         self.limits = config
-        self._log, self._engine, self._longest_step, self._on_ready = log, engine, longest_step, on_ready
+        self._log, self._engine, self._on_ready = log, engine, on_ready
         self.is_cut_short = False
         self._told: list[int] = []
         self._is_told = asyncio.Event()
@@ -140,7 +138,7 @@ class Server(uvicorn.Server):
         return self.guards.startup_error is None
 
     async def _run_until_told(self) -> None:
-        watchdog = None if self._engine is None else Watchdog(self._engine, self._longest_step)
+        watchdog = None if self._engine is None else Watchdog(self._engine)
         while not self._is_told.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_told.wait(), LOOK_SECONDS)
@@ -212,7 +210,6 @@ def serve(
     sockets: list[socket.socket] | None = None,
     page: Collection[str] | None = None,
     engine: EngineThread | None = None,
-    longest_step: float = 0.0,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> int:
     """Run an application until a signal ends it.
@@ -223,7 +220,6 @@ def serve(
         sockets: from :func:`flashsloth.serving.listening.bind`, where one wants to know early whether that works.
         page: paths that need no key; None for those of our page.
         engine: that is watched.
-        longest_step: seconds that one of its steps is expected to take at most; what was seen counts too.
         on_ready: is called with the address once requests are accepted.
 
     Returns:
@@ -242,7 +238,7 @@ def serve(
     sockets = bind(config) if sockets is None else sockets
     raise_file_limit()
     with logging_to_stderr() as log:
-        server = Server(app, config, log, page=page, engine=engine, longest_step=longest_step, on_ready=ready)
+        server = Server(app, config, log, page=page, engine=engine, on_ready=ready)
         server.run(sockets)
         if server.guards.startup_error is not None:
             raise server.guards.startup_error
