@@ -51,7 +51,8 @@ class ServeConfig:
         ping_seconds: between comments in a stream that has nothing to say yet.
         drain_seconds: that accepted requests have to end in, once the server is told to.
         media_workers: processes that fetch, decode and resize pictures.
-        media_seconds, media_memory: that a picture may take, in bytes of address space.
+        media_seconds: of processor time that a picture may take, and by the clock six times as many.
+        media_memory: that it may take, in bytes of address space.
         media_pictures: after which a worker is replaced.
         allow_hosts: names beside loopback's that requests may be addressed to.
         allow_origins: other sites whose pages may ask.
