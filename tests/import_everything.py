@@ -36,6 +36,8 @@ OF_SERVER = {
         "metrics",
         "page_files",
         "pictures",
+        "ray_batch",
+        "ray_deployment",
         "responses",
         "server",
         "service",
@@ -43,7 +45,7 @@ OF_SERVER = {
         "tokenize",
     )
 }
-"""Modules that only a server imports, which needs the extra `serve` from its first line on."""
+"""Modules that only a server imports, which needs the extra `serve`, or `scale`, from its first line on."""
 MODULE_OF = {"pytest-xdist": "xdist", "types-PyYAML": "types_PyYAML", "pillow-heif": "pillow_heif"}
 
 

@@ -14,16 +14,21 @@ from flashsloth.cli.progress import told_progress
 from flashsloth.cli.serve import EXTRA, own_name
 from flashsloth.cli.terminal import CommandError, readable
 from flashsloth.inference import MAX_TOKENS, RESOLUTION_THRESHOLD
+from flashsloth.serving.config import ServeConfig
 
 if TYPE_CHECKING:
     from flashsloth.serving.batch import Answerer, BatchOutcome
     from flashsloth.serving.batch_lines import BatchSource
+    from flashsloth.serving.batch_output import BatchOutput
 
 EXAMPLES = (
     "flashsloth batch questions.jsonl answers.jsonl",
     'flashsloth batch photos answers.jsonl --question "What is in the picture?"',
     "flashsloth batch table.csv answers.jsonl --model FOLDER --max-tokens 64",
+    "flashsloth batch questions.jsonl answers.jsonl --engine ray --actors 8 --actor-gpus 1",
 )
+RAY_EXTRA = "pip install 'flashsloth[scale]'"
+LOCAL, RAY = ENGINES = ("local", "ray")
 INCOMPLETE = 1
 """Exit code where a line could not be answered."""
 FOR_SIMPLE_LINES = (
@@ -43,6 +48,8 @@ FOR_SIMPLE_LINES = (
 )
 """Arguments that OpenAI's lines do not take: each says them by itself."""
 FOR_OPENAIS_LINES = ("served_model_name", "allow_media_host")
+LOADING = ("device", "dtype", "quantize", "adapter")
+FOR_RAY = ("actors", "actor_cpus", "actor_gpus")
 
 In = Annotated[
     Path, typer.Argument(metavar="IN", help="OpenAI's batch lines, or a picture and a question a line, or a folder.")
@@ -62,6 +69,10 @@ MediaHosts = Annotated[
     list[str] | None,
     typer.Option("--allow-media-host", metavar="NAME", help="A host that OpenAI's lines may name pictures of."),
 ]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: several processes or machines.")]
+Actors = Annotated[int, typer.Option("--actors", metavar="N", min=1, help="Of ray: models that answer.")]
+ActorCpus = Annotated[float, typer.Option("--actor-cpus", metavar="N", help="Of ray: processors of each.")]
+ActorGpus = Annotated[float, typer.Option("--actor-gpus", metavar="N", help="Of ray: accelerators of each.")]
 PerToken = Annotated[bool, typer.Option("--per-token", help="Score choices by their mean per token.")]
 
 
@@ -90,6 +101,10 @@ def batch(
     device: arguments.Device = "auto",
     dtype: arguments.Dtype = "auto",
     quantize: arguments.Quantize = None,
+    engine: EngineName = LOCAL,
+    actors: Actors = 1,
+    actor_cpus: ActorCpus = 0.5,
+    actor_gpus: ActorGpus = 0.0,
     as_json: arguments.Json = False,
 ) -> None:
     """Answer every line of a file, or every picture of a folder.
@@ -108,7 +123,7 @@ def batch(
     _check_options(asked, given)
     counted = read_asked(asked)
     with BatchOutput(out) as output:
-        answerer = _answerer(asked, given)
+        answerer = _ray_answerer(asked, output, given) if engine == RAY else _answerer(asked, given)
         with told_progress(source.name, "lines") as progress:
             outcome = run_batch(asked, counted, output, answerer, progress)
     _say(outcome, out, as_json)
@@ -123,11 +138,14 @@ def _check_options(source: BatchSource, given: dict[str, Any]) -> None:
         CommandError: for such an option.
     """
     defaults = {name: one.default for name, one in inspect.signature(batch).parameters.items()}
-    names: tuple[str, ...] = FOR_OPENAIS_LINES
-    why = "only OpenAI's lines use it"
+    if given["engine"] not in ENGINES:
+        raise CommandError(f"--engine is {given['engine']!r}; expected {' or '.join(ENGINES)}")
+    refused = dict.fromkeys(FOR_OPENAIS_LINES, "only OpenAI's lines use it")
     if source.is_openai:
-        names, why = FOR_SIMPLE_LINES, "OpenAI's lines say that themselves"
-    for name in names:
+        refused = dict.fromkeys(FOR_SIMPLE_LINES, "OpenAI's lines say that themselves")
+    if given["engine"] != RAY:
+        refused |= dict.fromkeys(FOR_RAY, "only --engine ray uses it")
+    for name, why in refused.items():
         if given[name] != defaults[name]:
             option = {"choices": "choice"}.get(name, name).replace("_", "-")
             raise CommandError(f"--{option} is given, but {why}: leave it out")
@@ -140,16 +158,36 @@ def _answerer(source: BatchSource, given: dict[str, Any]) -> Answerer:
 
         if source.is_openai:
             _check_extra()
-        names = ("device", "dtype", "quantize", "adapter")
-        model = load_flashsloth(given["model"], **{name: given[name] for name in names})
+        model = load_flashsloth(given["model"], **{name: given[name] for name in LOADING})
         if not source.is_openai:
             return SimpleAnswerer(model, source, _options(given))
         from flashsloth.serving.batch_requests import RequestAnswerer
-        from flashsloth.serving.config import ServeConfig
 
-        names_here = tuple(given["served_model_name"] or (own_name(given["model"], given["adapter"]),))
-        hosts = tuple(given["allow_media_host"] or ())
-        return RequestAnswerer(model, ServeConfig(model_names=names_here, allow_media_hosts=hosts))
+        return RequestAnswerer(model, _config(given))
+
+
+def _ray_answerer(source: BatchSource, output: BatchOutput, given: dict[str, Any]) -> Answerer:
+    with terminal.waiting("starting Ray, and loading the model there"):
+        try:
+            from flashsloth.serving.ray_batch import ActorSettings, RayAnswerer
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "flashsloth":
+                raise
+            raise CommandError(f"--engine ray needs {error.name}, which is not installed: {RAY_EXTRA}") from error
+        from flashsloth.inference.options import Options
+
+        options = _options(given)
+        Options.of(options)
+        loading: dict[str, Any] = {name: given[name] for name in ("model", *LOADING)}
+        actors = {"actors": given["actors"], "cpus": given["actor_cpus"], "gpus": given["actor_gpus"]}
+        settings = ActorSettings(**loading, options=options, config=_config(given), **actors)
+        return RayAnswerer(source, output, settings)
+
+
+def _config(given: dict[str, Any]) -> ServeConfig:
+    """What OpenAI's lines are held to."""
+    names = tuple(given["served_model_name"] or (own_name(given["model"], given["adapter"]),))
+    return ServeConfig(model_names=names, allow_media_hosts=tuple(given["allow_media_host"] or ()))
 
 
 def _check_extra() -> None:

@@ -14,6 +14,7 @@ lines are strangers' requests and hold no paths. No more than one line is held.
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
@@ -127,6 +128,12 @@ class BatchSource:
         if self.path.suffix.lower() == TABLE_ENDING:
             return self._rows()
         return self._lines()
+
+    def elsewhere(self) -> BatchSource:
+        """The same for a process that works in another folder."""
+        other = copy.copy(self)
+        other.path, other.folder = self.path.absolute(), self.folder.absolute()
+        return other
 
     def shown(self, line: BatchLine) -> dict[str, Any]:
         """Of a simple line, what stands in its answer's line as well; data URLs are not repeated."""
