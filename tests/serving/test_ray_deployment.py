@@ -163,6 +163,7 @@ def test_a_replica_whose_engine_dies_is_not_healthy() -> None:
 
     replica = Replica(RaySettings())
     replica.check_health()
+    replica._service.is_warm = True
     engine = replica._service.sloth.engine
 
     def broken() -> Any:

@@ -202,6 +202,8 @@ class _Actor:
         answered = []
         for text in table[CHUNK]:
             lines = map(_line_of, json.loads(text))
-            found = [([line.place, line.id, {}, line.digest.hex()], row) for line, row in self._answerer.answers(lines)]
+            found: list[Any] = [
+                ([line.place, line.id, {}, line.digest.hex()], row) for line, row in self._answerer.answers(lines)
+            ]
             answered.append(json.dumps(found))
         return {CHUNK: answered}

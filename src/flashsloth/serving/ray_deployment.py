@@ -150,6 +150,8 @@ class Replica:
             raise RuntimeError(self._problem)
 
     def _watch(self) -> None:
+        while not self._service.is_warm:  # the first steps show how long later ones may take
+            time.sleep(LOOK_SECONDS)
         watchdog = Watchdog(self._service.sloth.engine_thread)
         while self._problem is None:
             time.sleep(LOOK_SECONDS)
