@@ -14,10 +14,10 @@ from typing import Any
 
 import compare_speed
 import pytest
-import speed_models
 import speed_pairs
 import speed_worker
 
+from flashsloth.benchmark import checkpoints
 from flashsloth.benchmark.timing import CpuContention
 from flashsloth.model.loading.folders import shipped_folder
 
@@ -109,7 +109,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_worker_measures_answers_of_full_length(tmp_path: Path) -> None:
-    speed_models.make_checkpoint(speed_models.NANO, tmp_path)
+    checkpoints.make_checkpoint(checkpoints.NANO, tmp_path)
     worker = speed_worker.Worker()
     worker.load(str(tmp_path), "cpu", None, repetitions=1)
     worker.check()

@@ -36,10 +36,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from speed_models import KINDS, NANO, make_checkpoint
 from speed_pairs import Comparer, Settings
 from speed_result import CLOCKS, LEAST_SPEED, MOST_MEMORY, NEW, OLD, TITLES, WALL, Comparison, table
 
+from flashsloth.benchmark.checkpoints import KINDS, NANO, make_checkpoint
 from flashsloth.benchmark.worker_process import WorkerError, WorkerProcess
 from flashsloth.errors import BenchmarkError
 from flashsloth.files import write_whole

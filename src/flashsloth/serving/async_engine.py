@@ -4,7 +4,9 @@
         reply = engine.submit(request)
         async for outputs in reply: ...          what steps brought since the last time; who stops reading aborts
 
-The engine's thread wakes the loop once a step, with what the step brought for all requests together.
+The engine's thread wakes the loop at most once a step, with what the step brought for all requests together: at once
+for an answer's first tokens, for its end, and where nothing came for a while; what comes in quicker succession is
+collected for a moment that nobody sees, since handing out a token can cost as much as making it.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ from flashsloth.inference.request import Request, RequestOutput
 from flashsloth.serving.api_error import invalid, overloaded
 
 LEAST_RETRY_SECONDS, MOST_RETRY_SECONDS = 1, 60
-RETRY_SHARE = 0.5
-"""Of the time in which all who wait are answered, after which a refused client asks again: a place is free by then."""
+RETRY_SPREAD = 2.0
+"""Answers that end for each client that is asked to come again; other places go to those who come by themselves."""
 RATE_MEMORY = 0.1
 """Weight of the newest interval between two ends in their running mean."""
+
+
+COLLECT_SECONDS = 0.03
+"""For which tokens are collected that follow others: less than an eye, or a page that is drawn, can tell."""
 
 
 class AsyncEngine:
@@ -41,11 +47,12 @@ class AsyncEngine:
     """
 
     def __init__(self, thread: EngineThread, max_running: int, max_waiting: int) -> None:
-        self._thread, self._most, self._waiting = thread, max_running + max_waiting, max_waiting
+        self._thread, self._most = thread, max_running + max_waiting
         self._max_running = max_running
         self._deliveries = _Deliveries(asyncio.get_running_loop())
         self.accepted = 0
         self._interval, self._last_end = 0.0, time.monotonic()
+        self._retry_at = 0.0  # when the client that was refused last asks again
 
     @contextmanager
     def admit(self, answers: int) -> Iterator[None]:
@@ -58,7 +65,7 @@ class AsyncEngine:
             raise invalid(f"n is {answers}; this server makes at most {self._most} answers a request", "n")
         if self.accepted + answers > self._most:
             waiting = max(self.accepted - self._max_running, 0)
-            seconds = self.retry_seconds()
+            seconds = self._retry_seconds(answers)
             raise overloaded(f"{waiting} answers wait already: ask again in {seconds} s", seconds)
         self.accepted += answers
         started = time.monotonic()
@@ -77,10 +84,15 @@ class AsyncEngine:
         """
         return self._deliveries.expect(self._thread.submit(request, self._deliveries), request.answers)
 
-    def retry_seconds(self) -> int:
-        """After how long a refused client should ask again."""
-        seconds = math.ceil(RETRY_SHARE * self._waiting * self._interval)
-        return min(max(seconds, LEAST_RETRY_SECONDS), MOST_RETRY_SECONDS)
+    def _retry_seconds(self, answers: int) -> int:
+        """After how long a refused client should ask again; each is told a later moment than the ones before.
+
+        If all of a thousand were told the same, they would all be refused again but a few.
+        """
+        now = time.monotonic()
+        self._retry_at = max(self._retry_at, now) + RETRY_SPREAD * self._interval * answers
+        self._retry_at = min(self._retry_at, now + MOST_RETRY_SECONDS)
+        return max(math.ceil(self._retry_at - now), LEAST_RETRY_SECONDS)
 
     def _note_end(self, started: float, answers: int) -> None:
         """Keep a running mean of the time between the ends of two answers while there is work."""
@@ -147,8 +159,10 @@ class _Deliveries:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._arrived: deque[Delivery] = deque()
-        self._is_called = False
+        self._is_called = self._is_urgent = False
+        self._timer: asyncio.TimerHandle | None = None
         self._replies: dict[int, tuple[AsyncReply, int]] = {}  # request id -> reply, its answers that have not ended
+        self._begun: set[int] = set()  # ids of those that have had something
 
     def expect(self, reply: Reply, answers: int) -> AsyncReply:
         """Hand what comes for a request to a reply; the loop cannot have handed out any of it yet."""
@@ -157,17 +171,25 @@ class _Deliveries:
         return made
 
     def put(self, item: Delivery, /) -> None:
-        """Called by the engine's thread; the first since the loop was here calls it."""
+        """Called by the engine's thread; calls the loop, unless that was called already, or comes by itself soon."""
         self._arrived.append(item)
-        if not self._is_called:
-            self._is_called = True
-            try:
-                self._loop.call_soon_threadsafe(self._hand_out)
-            except RuntimeError:  # the loop has ended, and nobody reads
-                self._arrived.clear()
+        if self._is_called and (self._is_urgent or not self._hurries(item)):
+            return
+        self._is_urgent = self._hurries(item)
+        self._is_called = True
+        try:
+            self._loop.call_soon_threadsafe(self._hand_out)
+        except RuntimeError:  # the loop has ended, and nobody reads
+            self._arrived.clear()
+
+    def _hurries(self, item: Delivery) -> bool:
+        return isinstance(item, EngineError) or item.finish_reason is not None or item.request_id not in self._begun
 
     def _hand_out(self) -> None:
-        self._is_called = False  # first: what comes from now on calls again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._is_called = self._is_urgent = False  # first: what comes from now on calls again
         found: dict[int, list[RequestOutput]] = {}
         while self._arrived:
             item = self._arrived.popleft()
@@ -175,13 +197,23 @@ class _Deliveries:
                 for reply, _ in self._replies.values():
                     reply.fail(item)
                 self._replies.clear()
+                self._begun.clear()
             else:
                 found.setdefault(item.request_id, []).append(item)
         for request_id, outputs in found.items():
-            if request_id not in self._replies:
-                continue
-            reply, left = self._replies.pop(request_id)
-            left -= sum(one.finish_reason is not None for one in outputs)
-            if left:
-                self._replies[request_id] = reply, left
-            reply.feed(outputs)
+            self._feed(request_id, outputs)
+        if self._begun and found and not self._is_called:
+            self._is_called = True  # by the timer
+            self._timer = self._loop.call_later(COLLECT_SECONDS, self._hand_out)
+
+    def _feed(self, request_id: int, outputs: list[RequestOutput]) -> None:
+        if request_id not in self._replies:
+            return
+        reply, left = self._replies.pop(request_id)
+        left -= sum(one.finish_reason is not None for one in outputs)
+        if left:
+            self._replies[request_id] = reply, left
+            self._begun.add(request_id)
+        else:
+            self._begun.discard(request_id)
+        reply.feed(outputs)

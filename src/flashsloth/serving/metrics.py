@@ -44,6 +44,12 @@ class Metrics:
         self._gauge("num_requests_waiting", "Answers that wait for a row, or for their pictures.").set_function(
             lambda: max(service.engine.accepted - len(scheduler.running), 0)
         )
+        self._gauge("engine_steps", "Steps of the engine so far.").set_function(
+            lambda: service.sloth.engine_thread.steps
+        )
+        self._gauge("starved_steps", "At which answers waited beside free rows, twice or more in a row.").set_function(
+            lambda: scheduler.starved_steps
+        )
         self._gauge("mm_cache_bytes", "Held of pictures that may be asked about again.").set_function(
             lambda: service.sloth.pictures.bytes_held
         )

@@ -106,12 +106,18 @@ class Scheduler:
     Args:
         config: limits.
         positions: that the cache may hold, over all rows.
+
+    Attributes:
+        waiting, running: sequences.
+        starved_steps: at whose start sequences waited beside free rows, as at the start of the step before: a step's
+            budget, or memory, kept them.
     """
 
     def __init__(self, config: EngineConfig, positions: int) -> None:
         self._config, self._positions = config, positions
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.starved_steps, self._is_starved = 0, False
 
     def __iter__(self) -> Iterator[Sequence]:
         yield from self.waiting
@@ -144,6 +150,9 @@ class Scheduler:
                 break
             admitted.append(first)
             self.running.append(self.waiting.popleft())
+        is_starved = bool(self.waiting) and len(self.running) < self._config.max_rows
+        self.starved_steps += is_starved and self._is_starved
+        self._is_starved = is_starved
         return admitted
 
     def remove(self, sequence: Sequence) -> None:

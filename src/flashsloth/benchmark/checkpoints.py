@@ -1,4 +1,4 @@
-"""The checkpoints that `compare_speed.py` lets both trees load: answers never end before their length.
+"""Checkpoints to measure speed with (`tools/compare_speed.py`, `bench serve`): answers never end before their length.
 
 In: "nano", "true-size" or "hd", and an empty folder. Out: a checkpoint there.
 

@@ -1,0 +1,1 @@
+"""A server under load, from outside: `flashsloth bench serve`. Nothing here reaches into the server's process."""
