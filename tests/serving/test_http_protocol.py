@@ -237,6 +237,18 @@ def test_who_reads_nothing_is_cut_and_delays_nobody(server: Running) -> None:
         connection.close()
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system cannot be told so")
+def test_who_reads_nothing_of_a_short_reply_is_cut_by_the_system() -> None:
+    with running(PlainApp(), reader_seconds=SECONDS, keep_alive_seconds=100.0) as server:
+        connection = server.connect(receive_buffer=4096)
+        connection.sendall(request("POST", "/stream", JSON, b'{"events": 1000, "bytes": 300}'))
+        wait_for(lambda: server.connections)
+        wait_for(lambda: not server.connections)  # though all of it was handed to the system long before
+        with pytest.raises(ConnectionResetError):
+            list(iter(lambda: connection.recv(65536), b""))
+        connection.close()
+
+
 def test_who_reads_slowly_is_served(server: Running) -> None:
     with server.connect(receive_buffer=4096) as connection:
         connection.sendall(request("POST", "/stream", JSON, json.dumps({"events": 40, "bytes": 100_000}).encode()))
