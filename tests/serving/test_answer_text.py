@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import tiny
+from tokenizers_like import spaced_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from flashsloth.inference.detokenizer import text_of
 from flashsloth.inference.sampling import Sampled
-from flashsloth.serving.answer_text import AnswerText, TokenText, described_token
+from flashsloth.serving.answer_text import AnswerText, TokenText, described_token, token_bytes
 
 TEXT = "  Größe 尺寸 \U0001f600 is there, and what is left of the red circle?  \n"
 STOPS: list[tuple[str, ...]] = [(), ("is",), ("尺寸",), ("of t", "?"), ("Größe",), ("never there",), (" \U0001f600",)]
@@ -37,6 +40,8 @@ def test_tokens_are_the_content(stop: tuple[str, ...], tiny_tokenizer: PreTraine
         text, tokens = grown(ids, tiny_tokenizer, stop, random.Random(seed))
         assert text == text_of(ids, tiny_tokenizer, stop)
         assert "".join(one.text for one in tokens) == text
+        described = [described_token(one, tiny_tokenizer) for one in tokens]
+        assert b"".join(bytes(one["bytes"]) for one in described) == text.encode()
     assert [one.sampled.token for one in tokens] == ids[: len(tokens)]
 
 
@@ -50,8 +55,25 @@ def test_any_tokens(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
         assert "".join(one.text for one in tokens) == text
 
 
-def test_a_token_is_described_with_its_bytes(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    [token] = tiny_tokenizer("é", add_special_tokens=False)["input_ids"][:1]
-    described = described_token(TokenText(Sampled(token, -0.5, ((token, -0.5),)), "é"), tiny_tokenizer)
-    assert (described["token"], described["bytes"], described["logprob"]) == ("é", [195, 169], -0.5)
-    assert len(described["top_logprobs"]) == 1
+@pytest.mark.parametrize("make", [tiny.make_tokenizer, spaced_tokenizer])
+def test_a_part_of_a_character_has_its_own_bytes(make: Callable[[], PreTrainedTokenizerFast]) -> None:
+    """As bytes are written in GPT-2's vocabularies, and in Llama's."""
+    tokenizer = make()
+    ids = tokenizer("a尺", add_special_tokens=False)["input_ids"]
+    assert [token_bytes(one, tokenizer) for one in ids] == [b"a", b"\xe5", b"\xb0", b"\xba"]
+    top = ((ids[1], -0.5), (ids[0], -1.0))
+    _, tokens = grown_of([Sampled(one, -0.5, top) for one in ids], tokenizer)
+    described = [described_token(one, tokenizer) for one in tokens]
+    assert [(one["token"], one["bytes"]) for one in described] == [
+        ("a", [97]),
+        ("", [0xE5]),
+        ("", [0xB0]),
+        ("尺", [0xBA]),
+    ]
+    assert [one["bytes"] for one in described[0]["top_logprobs"]] == [[0xE5], [97]]
+
+
+def grown_of(sampled: list[Sampled], tokenizer: Any) -> tuple[str, list[TokenText]]:
+    answer = AnswerText(tokenizer, (), by_token=True)
+    parts = [answer.add(sampled), answer.finish()]
+    return "".join(text for text, _ in parts), [one for _, tokens in parts for one in tokens]

@@ -4,26 +4,40 @@ In: tokens, as the engine makes them. Out: pieces of text that, joined, are the 
 log-probabilities are wanted, tokens whose texts, joined, are the same content.
 
 A token's text is what it adds to the text of all ids: nothing for the first bytes of a character, which its last token
-has whole. Tokens outside the content (the end token, white space at either end, a stop string and what follows it) are
-left out.
+has whole; its bytes say which of them it has. Tokens outside the content (the end token, white space at either end, a
+stop string and what follows it) are left out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from flashsloth.inference.detokenizer import Detokenizer
 from flashsloth.inference.sampling import Sampled
 
+REPLACEMENT = "\ufffd"
+"""What stands for bytes that are no character."""
+BYTE = re.compile("<0x([0-9A-F]{2})>")
+"""A byte, as vocabularies made by SentencePiece write it."""
+
 
 @dataclass(frozen=True)
 class TokenText:
-    """A token of an answer with its share of the content."""
+    """A token of an answer with its share of the content.
+
+    Attributes:
+        sampled: the token.
+        text: its share.
+        is_first: whether no token before has any.
+    """
 
     sampled: Sampled
     text: str
+    is_first: bool = False
 
 
 class AnswerText:
@@ -76,7 +90,7 @@ class AnswerText:
             last = min(max(end - start, self._given), len(self._content))
             if end - start > len(self._content) and not is_end:
                 break
-            empty.append(TokenText(one, self._content[self._given : last]))
+            empty.append(TokenText(one, self._content[self._given : last], not self._given))
             if last > self._given:
                 released, empty = [*released, *empty], []
             self._given = last
@@ -85,14 +99,45 @@ class AnswerText:
 
 
 def described_token(token: TokenText, tokenizer: Any) -> dict[str, Any]:
-    """A token with its log-probabilities, as OpenAI's clients read it."""
+    """A token with its log-probabilities, as OpenAI's clients read it.
+
+    Its bytes are those of its text; of a token that holds a part of a character, they are its own, so that all tokens'
+    bytes, joined, are the content's too.
+    """
     beside = [
-        {"token": text, "logprob": logprob, "bytes": _bytes(text)}
-        for text, logprob in ((tokenizer.decode([one]), logprob) for one, logprob in token.sampled.top)
+        {"token": tokenizer.decode([one]), "logprob": logprob, "bytes": list(token_bytes(one, tokenizer))}
+        for one, logprob in token.sampled.top
     ]
-    own = {"token": token.text, "logprob": token.sampled.logprob, "bytes": _bytes(token.text)}
-    return {**own, "top_logprobs": beside}
+    whole = token_bytes(token.sampled.token, tokenizer)
+    own = token.text.encode()
+    if not _is_text(whole):
+        own = whole.lstrip() if token.is_first else whole
+    return {"token": token.text, "logprob": token.sampled.logprob, "bytes": list(own), "top_logprobs": beside}
 
 
-def _bytes(text: str) -> list[int]:
-    return list(text.encode())
+def token_bytes(token: int, tokenizer: Any) -> bytes:
+    """What a token is written as, which may be a part of a character."""
+    text: str = tokenizer.decode([token])
+    if REPLACEMENT not in text:
+        return text.encode()
+    written: str = tokenizer.convert_ids_to_tokens(token)
+    if alone := BYTE.fullmatch(written):
+        return bytes([int(alone[1], 16)])
+    table = _byte_of_character()
+    return bytes(table[one] for one in written) if set(written) <= set(table) else text.encode()
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """How byte-level vocabularies, GPT-2's and those after it, write bytes."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}
