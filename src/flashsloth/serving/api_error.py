@@ -18,6 +18,9 @@ TYPES = {
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
 """Of errors that have a type of their own; others are the client's from 400 on, and the server's from 500."""
+MOST_MESSAGE = 1000
+MOST_PARAM = 200
+"""Characters: what a client wrote may stand in both, and a megabyte of it is not sent back."""
 
 
 class ApiError(FlashSlothError):
@@ -25,8 +28,8 @@ class ApiError(FlashSlothError):
 
     Args:
         status: of HTTP.
-        message: one line: what was found, what was expected, what to do.
-        param: the part of the request that it is about.
+        message: one line: what was found, what was expected, what to do; cut where it is too long for one.
+        param: the part of the request that it is about; cut likewise.
         code: a word for programs.
         headers: that the reply carries beside its own.
     """
@@ -39,8 +42,10 @@ class ApiError(FlashSlothError):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param, self.code = HTTPStatus(status), message, param, code
+        self.message = _short(" ".join(message.split("\n")), MOST_MESSAGE)
+        super().__init__(self.message)
+        self.param = None if param is None else _short(param, MOST_PARAM)
+        self.status, self.code = HTTPStatus(status), code
         self.headers = dict(headers or {})
 
     @property
@@ -48,6 +53,10 @@ class ApiError(FlashSlothError):
         """What the reply holds, or the last event of a stream that had begun."""
         kind = TYPES.get(self.status, SERVER if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else INVALID)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
