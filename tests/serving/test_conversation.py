@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -82,3 +83,21 @@ def test_what_cannot_be_answered_is_named(messages: list[Any], param: str) -> No
     with pytest.raises(ApiError) as refused:
         read(*messages)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_texts_that_no_prompt_can_hold_are_refused_before_they_are_written() -> None:
+    reader = ConversationReader(4, "messages", most_characters=10)
+    reader.add("user", [text("12345"), IMAGE], "messages[0]")
+    with pytest.raises(ApiError, match="more than 10 characters") as refused:
+        reader.add("user", [text("123")], "messages[1]")
+    assert (refused.value.status, refused.value.param) == (400, "messages")
+    with pytest.raises(ApiError, match="more than 8 characters"):
+        ConversationReader(4, "input", "a system", 8).add("user", [text("")], "input")
+
+
+def test_many_parts_are_joined_at_once() -> None:
+    parts = 200_000
+    began = time.process_time()
+    found = read(("user", [text("abcdefghij")] * parts))
+    assert time.process_time() - began < 2  # joined one after the other they would take a minute
+    assert found.messages[0]["content"][0]["text"].count("\n") == parts - 1

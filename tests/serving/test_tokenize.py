@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import pytest
-from served import EXAMPLES, MODEL, data_url, nano, post, refusal, serving
+from served import EXAMPLES, MODEL, PATIENCE, data_url, nano, post, refusal, serving
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,34 @@ def test_a_conversation_is_counted_as_it_is_answered(url: str) -> None:
 )
 def test_mistakes_are_named(body: dict[str, Any], status: int, param: str, url: str) -> None:
     assert refusal(post(f"{url}/tokenize", body)) == (status, param)
+
+
+def test_a_text_that_no_context_holds_is_refused_at_once(url: str) -> None:
+    long = "abc " * (2 << 20)
+    assert refusal(post(f"{url}/tokenize", {"prompt": long})) == (400, "prompt")
+    assert refusal(post(f"{url}/tokenize", {"messages": [{"role": "user", "content": long}]})) == (400, "messages")
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": long}]}
+    assert refusal(post(f"{url}/v1/chat/completions", asked)) == (400, "messages")
+    assert refusal(post(f"{url}/v1/responses", {"model": MODEL, "input": long})) == (400, "input")
+    questions = {"a": {"type": "noul", "instructions": "Is it?"}}
+    body = {"state": long, "questions": questions}
+    assert refusal(post(f"{url}/v1/systemone", body)) == (400, "questions.a")
+    assert post(f"{url}/tokenize", {"prompt": "abc " * 10_000}).json()["count"] > 10_000
+
+
+def test_a_prompt_waits_for_no_other_in_the_event_loop(url: str) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    with ThreadPoolExecutor(1) as pool:
+        with nano().writer._lock:  # as another request's long text holds it
+            assert nano().writer.is_busy
+            waiting = pool.submit(post, f"{url}/v1/chat/completions", body)
+            while not metric(url, "num_requests_waiting"):
+                assert not waiting.done()
+            assert httpx2.get(f"{url}/health/live", timeout=PATIENCE).status_code == 200
+            assert not waiting.done()
+        assert waiting.result().status_code == 200
+
+
+def metric(url: str, name: str) -> float:
+    lines = httpx2.get(f"{url}/metrics", timeout=PATIENCE).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"flashsloth:{name} "))

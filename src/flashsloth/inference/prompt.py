@@ -106,6 +106,11 @@ class PromptWriter:
         self._processor = processor
         self._lock = threading.Lock()  # a tokenizer may be set up by one thread at a time only
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether another thread writes now: one that must not wait lets a third one do it."""
+        return self._lock.locked()
+
     def check_question(self, question: Any) -> None:
         """Refuse anything but a question.
 

@@ -15,7 +15,7 @@ from flashsloth.inference.answer import Answer
 from flashsloth.serving.answer_text import TokenText, described_token
 from flashsloth.serving.api_error import invalid
 from flashsloth.serving.asked import Asked
-from flashsloth.serving.conversation import ASSISTANT, Conversation, ConversationReader
+from flashsloth.serving.conversation import ASSISTANT, Conversation
 from flashsloth.serving.event_stream import Event, EventStream
 from flashsloth.serving.generation import Generation
 from flashsloth.serving.looking import described_looking, looked_options
@@ -39,13 +39,13 @@ DIGITS = 9
 """Of a token's id, at most."""
 
 
-def read_messages(messages: Sequence[Message], most_pictures: int) -> Conversation:
+def read_messages(messages: Sequence[Message], service: Service) -> Conversation:
     """A conversation of a client's messages.
 
     Raises:
         ApiError: 400, naming the message that cannot be used.
     """
-    reader = ConversationReader(most_pictures, "messages")
+    reader = service.reader("messages")
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
         reader.ignored += message.ignored(where)
@@ -98,7 +98,7 @@ def read_chat(body: ChatRequest, service: Service) -> tuple[Asked, list[str]]:
         if not body.stream:
             raise invalid("stream_options is for streams: give stream: true, or leave it out", "stream_options")
         ignored += body.stream_options.ignored("stream_options")
-    read = read_messages(body.messages, service.config.max_pictures)
+    read = read_messages(body.messages, service)
     given = {name: getattr(body, name) for name in SAMPLING if getattr(body, name) is not None}
     given["max_tokens"] = _max_tokens(body, service.config.max_tokens)
     if body.logit_bias:

@@ -48,18 +48,22 @@ class ConversationReader:
         most_pictures: in all of them.
         param: the part of the body that holds them, for errors.
         system: what stands before the first one's system text.
+        most_characters: of all their texts; None for any number.
 
     Attributes:
         pictures: of all places so far; who reads a part that shows one adds it here.
         ignored: fields that change nothing; who finds one adds it here.
     """
 
-    def __init__(self, most_pictures: int, param: str, system: str | None = None) -> None:
+    def __init__(
+        self, most_pictures: int, param: str, system: str | None = None, most_characters: int | None = None
+    ) -> None:
         self.pictures: list[str] = []
         self.ignored: list[str] = []
-        self._most, self._param = most_pictures, param
+        self._most, self._param, self._most_characters = most_pictures, param, most_characters
         self._system = [] if system is None else [system]
         self._turns: Messages = []
+        self._characters = len(system or "")
 
     def add(self, role: str, parts: Parts, where: str) -> None:
         """The next message, which stands at `where` in the body.
@@ -67,6 +71,7 @@ class ConversationReader:
         Raises:
             ApiError: 400 for one that cannot come next.
         """
+        self._count(parts)
         turns = self._turns
         if role in SYSTEM_ROLES:
             if turns:
@@ -98,19 +103,25 @@ class ConversationReader:
         if len(self.pictures) > self._most:
             text = f"the messages hold {len(self.pictures)} pictures; expected at most {self._most}"
             raise invalid(text, self._param, "too_many_images")
+        self._count([])
         written: Messages = [{"role": one["role"], "content": _arranged(one)} for one in self._turns]
         system = "\n\n".join(self._system) if self._system else None
         return Conversation(written, tuple(self.pictures), system, tuple(self.ignored))
+
+    def _count(self, parts: Parts) -> None:
+        """Refuse what no prompt can hold before it is written: that would take minutes, and gigabytes."""
+        self._characters += sum(len(part.get("text", "")) + 1 for part in parts)
+        if self._most_characters is not None and self._characters > self._most_characters:
+            text = f"the texts have more than {self._most_characters:,} characters, which this model's context cannot "
+            raise invalid(f"{text}hold: shorten them", self._param)
 
 
 def _arranged(message: dict[str, Any]) -> Parts | str:
     """A message's parts, texts that follow each other joined, and its pictures first if they stand together."""
     parts: Parts = []
-    for part in message["content"]:
-        if parts and part["type"] == "text" and parts[-1]["type"] == "text":
-            parts[-1] = {"type": "text", "text": f"{parts[-1]['text']}\n{part['text']}"}
-        else:
-            parts.append(part)
+    for kind, group in groupby(message["content"], key=itemgetter("type")):
+        alike = list(group)
+        parts += [{"type": kind, "text": _text(alike)}] if kind == "text" else alike
     if message["role"] == ASSISTANT:
         return _text(parts)
     kinds = [kind for kind, _ in groupby(part["type"] for part in parts)]

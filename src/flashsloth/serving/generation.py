@@ -205,7 +205,7 @@ class Generation:
         characters = sum(len(str(message["content"])) for message in asked.messages)
         write = service.sloth.conversation_request
         try:
-            if characters > LONG_TEXT:
+            if characters > LONG_TEXT or service.sloth.writer.is_busy:
                 return await asyncio.to_thread(write, asked.messages, pictures, options, streams)
             return write(asked.messages, pictures, options, streams)
         except PromptError as error:

@@ -68,7 +68,7 @@ def read_responses(body: ResponsesRequest, service: Service) -> tuple[Asked, lis
     if body.top_logprobs and not logprobs:
         text = f"top_logprobs is {body.top_logprobs}, and include does not have {LOGPROBS}: add it, or leave both out"
         raise invalid(text, "top_logprobs")
-    read = read_input(body, service.config.max_pictures)
+    read = read_input(body, service)
     given = {
         "max_tokens": service.config.max_tokens if body.max_output_tokens is None else body.max_output_tokens,
         "logprobs": logprobs,
@@ -82,13 +82,13 @@ def read_responses(body: ResponsesRequest, service: Service) -> tuple[Asked, lis
     return Asked(read.messages, read.pictures, options, form, "input", "text.format"), [*ignored, *read.ignored]
 
 
-def read_input(body: ResponsesRequest, most_pictures: int) -> Conversation:
+def read_input(body: ResponsesRequest, service: Service) -> Conversation:
     """The conversation of a request.
 
     Raises:
         ApiError: 400, naming the item that cannot be used.
     """
-    reader = ConversationReader(most_pictures, "input", body.instructions)
+    reader = service.reader("input", body.instructions)
     if isinstance(body.input, str):
         reader.add(USER, [{"type": "text", "text": body.input}], "input")
         return reader.read()

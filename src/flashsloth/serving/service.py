@@ -16,12 +16,13 @@ from typing import Any
 from flashsloth.errors import EngineError, PromptError
 from flashsloth.inference.options import Options
 from flashsloth.inference.pipeline import FlashSloth
-from flashsloth.inference.prompt import Messages
+from flashsloth.inference.prompt import Messages, context_of
 from flashsloth.inference.sampling_params import SamplingParams
 from flashsloth.serving.api_error import ApiError, invalid, unavailable
 from flashsloth.serving.asked import Asked
 from flashsloth.serving.async_engine import AsyncEngine
 from flashsloth.serving.config import ServeConfig
+from flashsloth.serving.conversation import ConversationReader
 from flashsloth.serving.generation import Generation
 from flashsloth.serving.metrics import Metrics
 from flashsloth.serving.openai_schema import shown
@@ -34,6 +35,8 @@ FIRST_MESSAGES: Messages = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What color is it?"}]}
 ]
 FIRST_OPTIONS = Options(SamplingParams(max_tokens=2))
+MODERATE_TEXT = 1 << 16
+"""Characters that take no time to speak of to become tokens."""
 
 
 class Service:
@@ -57,6 +60,7 @@ class Service:
         self.created = int(time.time())
         self.is_warm = self.is_draining = False
         self._engine: AsyncEngine | None = None
+        self._most_characters = most_characters(sloth)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -68,6 +72,10 @@ class Service:
     def name(self) -> str:
         """The model's own name, which replies carry."""
         return self.config.model_names[0]
+
+    def reader(self, param: str, system: str | None = None) -> ConversationReader:
+        """What takes in a request's messages, as many and as long as a prompt may hold; `param` holds them."""
+        return ConversationReader(self.config.max_pictures, param, system, self._most_characters)
 
     def check_model(self, name: str) -> None:
         """Refuse a request for another model.
@@ -141,6 +149,16 @@ class Service:
         """
         with self.admitted(asked.answers):
             yield Generation(self, asked)
+
+
+def most_characters(sloth: FlashSloth) -> int | None:
+    """Characters beyond which a text cannot fit into the model's context, whatever it is; None for any number.
+
+    A token has as many as the vocabulary's longest, at most. Texts of moderate length are always tried.
+    """
+    context = context_of(sloth.model)
+    longest = max(map(len, sloth.processor.tokenizer.get_vocab()))
+    return None if context is None else max(MODERATE_TEXT, context * longest)
 
 
 def checked_options(given: dict[str, Any], service: Service) -> Options:

@@ -162,7 +162,7 @@ class Decisions:
     def _asked(self, name: str) -> Asked:
         """A question as the engine takes it."""
         question, where, options = self._body.questions[name], _where(name), self._options[name]
-        reader = ConversationReader(self._service.config.max_pictures, where)
+        reader = self._service.reader(where)
         parts: Parts = [{"type": "image"} for _ in self._body.images or []]
         reader.pictures += self._body.images or []
         for content in (self._body.state, question.instructions, *options.described):

@@ -16,6 +16,7 @@ from flashsloth.errors import PromptError
 from flashsloth.inference.prompt import context_of
 from flashsloth.serving.api_error import invalid
 from flashsloth.serving.chat import read_messages
+from flashsloth.serving.conversation import USER
 from flashsloth.serving.looking import looked_options
 from flashsloth.serving.openai_schema import Body, FlashSlothOptions, Message
 from flashsloth.serving.service import Service, checked_options
@@ -53,9 +54,10 @@ async def tokenized(body: TokenizeRequest, service: Service) -> tuple[dict[str, 
     writer = service.sloth.writer
     if body.messages is None:
         assert body.prompt is not None
+        service.reader("prompt").add(USER, [{"type": "text", "text": body.prompt}], "prompt")
         ids = await asyncio.to_thread(_ids, service, body.prompt, body.add_special_tokens)
     else:
-        read = read_messages(body.messages, service.config.max_pictures)
+        read = read_messages(body.messages, service)
         options = checked_options(looked_options(body.flashsloth), service)
         ignored += read.ignored
         try:
