@@ -283,6 +283,10 @@ def test_a_conversation_is_saved_and_begun_anew(someone: Person) -> None:
 
 def test_keys_of_a_keyboard(browser: Browser, someone: Person, address: str) -> None:
     question = someone.question
+    someone.page.keyboard.press("Tab")
+    expect(someone.page.get_by_role("link", name="Skip to the question")).to_be_focused()
+    someone.page.keyboard.press("Enter")
+    expect(question).to_be_focused()
     question.fill("one")
     question.press("Shift+Enter")
     question.press_sequentially("two")
