@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -186,13 +187,15 @@ def test_several_pictures_and_one_that_goes(someone: Person) -> None:
     with someone.requests() as asked:
         assert someone.ask(COLOUR) == str(nano().answer(both, COLOUR))
         someone.turn.get_by_role("button", name="Where it looked").click()
-        shares = []
+        shares, most = [], set()
         for name in ("browser.png", "word.png"):
             page.locator("#strip").get_by_role("button", name=name).click()
             shares.append(
                 percent(re.findall(r"[\d.]+ % of it in this picture", page.locator("#about").inner_text())[0])
             )
+            most.add(page.locator("#most").inner_text())
         assert sum(shares) == pytest.approx(1, abs=0.02)
+        assert len(most) == 1  # of both pictures, so that they compare
         page.get_by_role("button", name="Remove").click()
         expect(page.locator("#note")).to_contain_text("word.png is removed")
         assert someone.ask(COUNT)
@@ -244,21 +247,26 @@ def test_without_a_camera_it_says_why(browser: Browser, address: str) -> None:
 
 
 def test_code_does_the_same(someone: Person, tmp_path: Path) -> None:
-    odd = 'it\'s $HOME `a` "b".png'
+    odd, question = 'it\'s $HOME `a` "b".png', 'What\'s "it" $HOME `x` \\n ${y} \\\\?'
     (tmp_path / odd).write_bytes((EXAMPLES / "browser.png").read_bytes())
     someone.page.locator("#files").set_input_files(tmp_path / odd)
     someone.ask(COLOUR)
-    answer = someone.ask('What\'s "it" $HOME `x` \\n ${y} \\\\?')
+    with someone.requests() as asked:
+        answer = someone.ask(question)
     someone.turn.get_by_role("button", name="As code").click()
-    source = someone.page.locator("#source")
-    run = subprocess.run(["bash", "-c", source.inner_text()], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout)["choices"][0]["message"]["content"] == answer
-    someone.page.get_by_label("Python").check()
-    run = subprocess.run(
-        [sys.executable, "-c", source.inner_text()], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.rstrip("\n") == answer
+
+    def run(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
     assert program("curl")
+    source = someone.page.locator("#source").inner_text()
+    assert json.loads(run("bash", "-c", f"curl() {{ cat; }}\n{source}"))["messages"] == asked[0]["messages"]
+    assert json.loads(run("bash", "-c", source))["choices"][0]["message"]["content"] == answer
+    someone.page.get_by_label("Python").check()
+    source = someone.page.locator("#source").inner_text()
+    texts = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    assert {question, odd, COLOUR} <= set(texts)
+    assert run(sys.executable, "-c", source).rstrip("\n") == answer
 
 
 def test_a_conversation_is_saved_and_begun_anew(someone: Person) -> None:

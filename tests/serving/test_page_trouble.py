@@ -157,13 +157,18 @@ def test_answers_are_text_whatever_they_hold(browser: Browser) -> None:
             {"choices": [{"delta": {"content": piece}}]} for piece in (HOSTILE, " One. Two", " and three.")
         ]
         lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
-        route.fulfill(content_type="text/event-stream", body="".join([": ping\n\n", *lines, "data: [DONE]\n\n"]))
+        end = "data: [DONE]\n\n" if "Hello" in str(route.request.post_data) else ""
+        route.fulfill(content_type="text/event-stream", body="".join([": ping\n\n", *lines, end]))
 
     with page_of() as address, person(browser, address) as someone:
         someone.page.route("**/chat/completions", reply)
         assert someone.ask("Hello") == f"{HOSTILE} One. Two and three."
         assert someone.page.title() == "FlashSloth"
         assert someone.page.locator("#live p").all_inner_texts() == [f"{HOSTILE} One.", "Two and three."]
+        someone.page.get_by_role("button", name="Start over").click()
+        someone.question.fill("A stream that ends too early")
+        someone.question.press("Enter")
+        expect(someone.turn.get_by_role("alert")).to_contain_text("went away in mid-answer")
 
 
 def test_resolution_where_a_model_has_several(
