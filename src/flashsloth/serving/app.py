@@ -5,6 +5,7 @@ In: a :class:`Service`. Out: an ASGI application, the same under `flashsloth ser
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -123,6 +124,8 @@ async def _answer(
         request.scope[LOG] = generation
         if not streams:
             answers = await generation.answers()
+            if asked.options.params.logprobs:  # of 128 answers they are megabytes, and take seconds to write
+                return await asyncio.to_thread(lambda: json_reply(reply.whole(generation, answers), headers))
             return json_reply(reply.whole(generation, answers), headers)
         await generation.start(streams=True)
         events, held = reply.events(generation), stack.pop_all()
