@@ -24,14 +24,9 @@ from flashsloth.inference.options import Options
 from flashsloth.inference.request import FinishReason
 from flashsloth.inference.sampling_params import TokenMask
 from flashsloth.model.loading.folders import shipped_folder
+from flashsloth.serving.answer_form import LARGEST_MULTIPLE, MOST_DEPTH, MOST_PARTS, MOST_TEXT
 from flashsloth.serving.api_error import ApiError
-from flashsloth.serving.structured_output import (
-    LARGEST_MULTIPLE,
-    MOST_DEPTH,
-    MOST_PARTS,
-    MOST_TEXT,
-    Grammars,
-)
+from flashsloth.serving.structured_output import Grammars
 
 SHORT = {"type": "string", "maxLength": 6}
 SCHEMAS: dict[str, dict[str, Any]] = {
