@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,28 @@ def test_what_a_client_writes_stays_out_of_headers_and_logs(server: Running, fie
     assert line.isprintable()
     assert not [word for word in (MARK, "X-Evil", "base64") if word in line]
     assert len(line) < 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "a" * 15_000_000}]}, "messages"),
+        (
+            CHAT,
+            {"messages": [{"role": "system", "content": "a" * 15_000_000}, {"role": "user", "content": "a"}]},
+            "messages",
+        ),
+        ("/v1/responses", {"input": "a" * 15_000_000}, "input"),
+        ("/tokenize", {"prompt": "a" * 15_000_000}, "prompt"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "a" * 15_000_000}]}, "messages"),
+    ],
+)
+def test_no_text_is_tokenized_that_cannot_fit(server: Running, path: str, body: dict[str, Any], param: str) -> None:
+    before = time.process_time()
+    reply = server.post(path, {"model": "nano", **body})
+    assert reply.status == 400
+    assert reply.error["param"] == param
+    assert time.process_time() - before < 10  # where tokenizing takes a hundred
 
 
 def check_harmless(reply: Reply) -> None:
