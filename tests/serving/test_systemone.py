@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from served import EXAMPLES, MODEL, data_url, nano, post, refusal, serving
 
-from flashsloth.serving.systemone import MOST_QUESTIONS, choice_confidence, score_confidence
+from flashsloth.serving.systemone import choice_confidence, score_confidence
+from flashsloth.serving.systemone_schema import MOST_QUESTIONS
 
 COLORS = ["red", "green", "blue"]
 COLOR = {"type": "choice", "instructions": "What color is the circle?", "criteria": dict.fromkeys(COLORS)}
@@ -115,6 +116,8 @@ def test_without_a_picture(url: str) -> None:
         ({"questions": {"a": {**STAR, "weight": 1}}}, 400, "questions.a.weight"),
         ({"questions": {"a\r\nb": {**STAR, "weight": 1}}}, 400, "questions.'a\\r\\nb'.weight"),
         ({"questions": {"a": STAR, "b": {**STAR, "instructions": "x " * 3000}}}, 400, "questions.b"),
+        ({"state": "x" * 70_000}, 400, "questions.star"),
+        ({"assets": {f"x{i}": {"data_base64": "AAAA"} for i in range(9)}}, 400, "assets"),
         ({"assets": {"x": {"data_base64": "AAAA"}}}, 400, "assets.x"),
         ({"assets": {"": {"data_base64": "AAAA"}}}, 400, "assets"),
         ({"state": "pic", "assets": {"pic": {"data_base64": "AAAA"}}}, 400, "questions.star"),

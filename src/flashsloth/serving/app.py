@@ -29,7 +29,8 @@ from flashsloth.serving.page_files import add_page
 from flashsloth.serving.responses import ResponsesReply, not_kept, read_responses
 from flashsloth.serving.responses_schema import ResponsesRequest
 from flashsloth.serving.service import Service
-from flashsloth.serving.systemone import Decisions, SystemOneRequest
+from flashsloth.serving.systemone import Decisions
+from flashsloth.serving.systemone_schema import SystemOneRequest
 from flashsloth.serving.tokenize import TokenizeRequest, tokenized
 from flashsloth.version import __version__
 

@@ -21,14 +21,10 @@ Nothing is generated: each option is scored exactly, as an answer of the model t
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from flashsloth.errors import PromptError
 from flashsloth.inference.answer import Answer
@@ -38,56 +34,19 @@ from flashsloth.serving.asked import Asked
 from flashsloth.serving.conversation import USER, ConversationReader, Parts
 from flashsloth.serving.generation import Generation
 from flashsloth.serving.looking import described_looking, looked_options
-from flashsloth.serving.openai_schema import Body, FlashSlothOptions, shown
+from flashsloth.serving.openai_schema import shown
 from flashsloth.serving.service import Service
-
-CHOICE, NOUL, SCORE = "choice", "noul", "score"
-YES, NO = "yes", "no"
-MOST_QUESTIONS, MOST_OPTIONS = 64, 255
-PLAIN_NAME = re.compile(r"[\w .-]{1,64}")
-Content = str | dict[str, Any] | list[Any]
-
-
-class Question(Body):
-    """A question, and what may be answered."""
-
-    type: Literal["choice", "noul", "score"]
-    instructions: Content | None = None
-    criteria: dict[str, Content | None] | list[Content] | None = None
-
-
-class Asset(Body):
-    """A picture."""
-
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"type", "format"})
-    data_base64: str
-
-
-class SystemOneRequest(Body):
-    """The body of POST /v1/systemone."""
-
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"keep_alive"})
-    model: str | None = None
-    state: Content = ""
-    questions: Annotated[dict[str, Question], Field(min_length=1, max_length=MOST_QUESTIONS)]
-    assets: dict[str, Asset] | None = None
-    images: list[str] | None = None
-    flashsloth: FlashSlothOptions | None = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What may be answered to a question.
-
-    Attributes:
-        names: that the reply calls them by.
-        texts: that are scored.
-        described: lines that tell the model what they mean.
-    """
-
-    names: tuple[str, ...]
-    texts: tuple[str, ...]
-    described: tuple[str, ...] = ()
+from flashsloth.serving.systemone_schema import (
+    CHOICE,
+    MOST_TEXT,
+    NOUL,
+    SCORE,
+    SystemOneRequest,
+    pictures_of,
+    scored,
+    text_of,
+    where_of,
+)
 
 
 class Decisions:
@@ -109,12 +68,19 @@ class Decisions:
         if body.model is not None:
             service.check_model(body.model)
         self.ignored = body.ignored()
-        self._pictures = _assets(body, self.ignored)
+        self._state = text_of(body.state)
+        self._pictures = pictures_of(body, self.ignored)
+        most = service.config.max_pictures
+        if len(self._pictures) > most:
+            text = f"assets has {len(self._pictures)} pictures; expected at most {most}"
+            raise invalid(text, "assets", "too_many_images")
         self._used: set[str] = set()
-        self._options = {name: _options(one, _where(name), self.ignored) for name, one in body.questions.items()}
+        self._options = {name: scored(one, where_of(name), self.ignored) for name, one in body.questions.items()}
         asked = {name: self._asked(name) for name in body.questions}
         for name in set(self._pictures) - self._used:
-            raise invalid(f"assets has {shown(name)}, whose name stands nowhere: leave it out", _where(name, "assets"))
+            raise invalid(
+                f"assets has {shown(name)}, whose name stands nowhere: leave it out", where_of(name, "assets")
+            )
         shared = _SharedPictures(service)
         self._generations = {name: Generation(service, one, shared) for name, one in asked.items()}
 
@@ -161,12 +127,15 @@ class Decisions:
 
     def _asked(self, name: str) -> Asked:
         """A question as the engine takes it."""
-        question, where, options = self._body.questions[name], _where(name), self._options[name]
+        question, where, options = self._body.questions[name], where_of(name), self._options[name]
         reader = self._service.reader(where)
         parts: Parts = [{"type": "image"} for _ in self._body.images or []]
         reader.pictures += self._body.images or []
-        for content in (self._body.state, question.instructions, *options.described):
-            parts += self._split(_text(content), reader)
+        texts = (self._state, text_of(question.instructions), *options.described)
+        if sum(map(len, texts)) > MOST_TEXT:
+            raise invalid(f"{where} has more than {MOST_TEXT:,} characters, its state included: shorten it", where)
+        for text in texts:
+            parts += self._split(text, reader)
         if not any(part["type"] == "text" for part in parts):
             raise invalid(f"{where} asks nothing: expected instructions", f"{where}.instructions")
         reader.add(USER, parts, where)
@@ -245,57 +214,3 @@ def score_confidence(probabilities: Sequence[float]) -> float:
     distance = math.fsum(share * abs(level - best) for level, share in enumerate(probabilities))
     chance = math.fsum(abs(level - (count - 1) / 2) for level in range(count)) / count
     return 1.0 if count == 1 else max(0.0, 1 - distance / chance)
-
-
-def _where(name: str, of: str = "questions") -> str:
-    """Where something stands that a client has named."""
-    return f"{of}.{name}" if PLAIN_NAME.fullmatch(name) else f"{of}.{shown(name)}"
-
-
-def _assets(body: SystemOneRequest, ignored: list[str]) -> dict[str, str]:
-    """Name -> its picture, as a data URL."""
-    found = {}
-    for name, asset in (body.assets or {}).items():
-        where = _where(name, "assets")
-        ignored += asset.ignored(where)
-        if not name:
-            raise invalid("assets has a picture without a name: expected one that the state shows", "assets")
-        data = asset.data_base64
-        found[name] = data if data[:5].lower() == "data:" else f"data:image/*;base64,{data}"
-    return found
-
-
-def _options(question: Question, where: str, ignored: list[str]) -> Scored:
-    """What may be answered to a question.
-
-    Raises:
-        ApiError: 400 where its criteria are not its type's.
-    """
-    ignored += question.ignored(where)
-    criteria = question.criteria
-    if question.type == NOUL:
-        given = criteria or {}
-        if not isinstance(given, Mapping) or set(given) - {"true", "false"}:
-            raise invalid(f'{where}.criteria has more than "true" and "false": leave it out', f"{where}.criteria")
-        texts = {"true": YES, "false": NO}
-        described = tuple(f"{text}: {_text(given[name])}" for name, text in texts.items() if given.get(name))
-        return Scored(tuple(texts), tuple(texts.values()), described)
-    expected: type[Any] = dict if question.type == CHOICE else list
-    if not isinstance(criteria, expected) or not 1 <= len(criteria) <= MOST_OPTIONS:
-        shape = '{"option": "what it means", ...}' if question.type == CHOICE else '["least", ..., "most"]'
-        raise invalid(
-            f"{where}.criteria is not what a {question.type} needs: expected {shape}, 1 to {MOST_OPTIONS} of them",
-            f"{where}.criteria",
-        )
-    if isinstance(criteria, list):
-        levels = tuple(_text(level) for level in criteria)
-        return Scored(tuple(map(str, range(len(levels)))), levels)
-    described = tuple(f"{name}: {_text(meaning)}" for name, meaning in criteria.items() if meaning)
-    return Scored(tuple(criteria), tuple(criteria), described)
-
-
-def _text(content: Content | None) -> str:
-    """What the model reads of a part of the request."""
-    if content is None:
-        return ""
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
