@@ -184,8 +184,9 @@ def test_settings_that_cannot_be_are_refused_before_anything_starts() -> None:
     with pytest.raises(ServeError, match="deadline is -1"):
         application(RaySettings(deadline=-1))
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
-        RaySettings(replica=2)  # type: ignore[call-arg]
-    scaled = application(RaySettings(replicas=1, most_replicas=4, max_running=16))._bound_deployment
+        application({"replica": 2})
+    words = {"replicas": "1", "most_replicas": "4", "max_running": "16"}  # as `serve run` hands them over
+    scaled = application(words)._bound_deployment
     assert scaled._deployment_config.autoscaling_config.max_replicas == 4
     assert scaled._deployment_config.autoscaling_config.target_ongoing_requests == 16
     assert scaled._deployment_config.max_queued_requests == -1

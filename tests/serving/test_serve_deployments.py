@@ -71,6 +71,7 @@ def test_a_proxy_before_two_servers(name: str, tmp_path: Path) -> None:
     """Its file with other ports; streams pass, figures do not, and a server that goes is not missed."""
     program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
+        assert not os.environ.get("CI"), f"{name} is not here: .ci/install_programs installs it"
         pytest.skip(f"{name} is not here")
     [port] = free_ports(1)
     file = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf"}[name]

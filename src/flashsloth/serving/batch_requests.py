@@ -104,13 +104,13 @@ class RequestAnswerer:
         from flashsloth.serving.service import Service
 
         app = create_app(Service(self._model.sloth, self._config))
-        started: Future[asyncio.AbstractEventLoop] = Future()
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
         async def run() -> None:
-            self._end = asyncio.Event()
+            end = asyncio.Event()
             async with app.router.lifespan_context(app):
-                started.set_result(asyncio.get_running_loop())
-                await self._end.wait()
+                started.set_result((asyncio.get_running_loop(), end))
+                await end.wait()
 
         def work() -> None:
             try:
@@ -123,11 +123,11 @@ class RequestAnswerer:
 
         thread = threading.Thread(target=work, name="flashsloth batch", daemon=True)
         thread.start()
-        loop = started.result()
+        loop, end = started.result()
         try:
             yield app, loop
         finally:
-            loop.call_soon_threadsafe(self._end.set)
+            loop.call_soon_threadsafe(end.set)
             thread.join()
 
 

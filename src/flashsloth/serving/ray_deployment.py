@@ -88,12 +88,13 @@ def _texts(joined: str) -> tuple[str, ...]:
     return tuple(text.strip() for text in joined.split(",") if text.strip())
 
 
-def application(settings: RaySettings) -> serve.Application:
-    """A Ray Serve application, for `serve.run` and for Ray's command line.
+def application(settings: RaySettings | dict[str, Any]) -> serve.Application:
+    """A Ray Serve application, for `serve.run`; Ray's command line and files give the settings as a dictionary.
 
     Raises:
-        ServeError: for a setting that cannot be.
+        ServeError, ValidationError: for a setting that cannot be.
     """
+    settings = RaySettings.model_validate(settings)
     config = settings.config()
     scaling: dict[str, Any] = {"num_replicas": settings.replicas}
     if settings.most_replicas is not None:
