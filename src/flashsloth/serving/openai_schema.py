@@ -199,27 +199,38 @@ def _check_size(body: bytes) -> None:
 
 
 def _first_problem(error: ValidationError) -> ApiError:
-    problem = error.errors(include_url=False, include_context=False)[0]
-    where = _place(problem["loc"])
+    problems = error.errors(include_url=False, include_context=False)
+    first = _path(problems[0]["loc"])
+    inside = [one for one in problems if _path(one["loc"])[: len(first)] == first]
+    problem = max(inside, key=lambda one: len(_path(one["loc"])))  # the member of a union that fitted furthest
+    path = _path(problem["loc"])
+    where = _place(path)
     if problem["type"] == "json_invalid":
         return invalid(f"the body is not JSON ({problem['msg']}): expected a JSON object", code="invalid_json")
     if not where:
         return invalid("the body is not a JSON object: expected the fields of a request")
     if problem["type"] == "missing":
         return invalid(f"{where} is missing", where, "missing_required_parameter")
-    text = problem["msg"].removeprefix("Input ")
-    return invalid(f"{where} is {shown(problem['input'])}: it {text}", where, "invalid_value")
+    if problem["type"] == "extra_forbidden":
+        return invalid(f"unknown parameter {shown(where)}: leave it out", where[:SHOWN], "unknown_parameter")
+    expected = dict.fromkeys(_expected(one["msg"]) for one in inside if _path(one["loc"]) == path)
+    text = f"{where} is {shown(problem['input'])}: it should {', or '.join(expected)}"
+    return invalid(text, where, "invalid_value")
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    """`messages[0].content` of a location, without the names of a union's members."""
-    text = ""
-    for part in location:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part.isidentifier() and part not in UNION_MEMBERS:
-            text += f".{part}" if text else part
-    return text
+def _expected(message: str) -> str:
+    """What pydantic says that a value should be: "Input should be a valid string" without its first words."""
+    return message.partition(" should ")[2].partition(" after validation")[0] or message
+
+
+def _path(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A location without the names of a union's members."""
+    return tuple(one for one in location if isinstance(one, int) or (one.isidentifier() and one not in UNION_MEMBERS))
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    """`messages[0].content` of a path."""
+    return "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in path).removeprefix(".")
 
 
 UNION_MEMBERS = {"str", "bool", "int", "float"}
