@@ -6,6 +6,7 @@ In: nothing, or what a caller wants. Out: a :class:`ServeConfig`, checked.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +15,10 @@ from flashsloth.errors import FlashSlothError
 MIB = 1 << 20
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 LARGEST_PORT = 65535
+HOST = re.compile(r"[^\s/?#@,]+")
+"""What a Host can be: anything else would never be met."""
+ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,]+/?")
+"""What an Origin can be, and * for any."""
 AT_LEAST_ONE = (
     "max_running",
     "max_tokens",
@@ -102,6 +107,12 @@ class ServeConfig:
             raise ServeError(f"port is {self.port}; expected 0 to {LARGEST_PORT}")
         if not self.model_names:
             raise ServeError("model_names is empty; expected at least the model's own name")
+        for host in self.allow_hosts:
+            if not HOST.fullmatch(host):
+                raise ServeError(f"--allow-host is {host!r}; expected HOST or HOST:PORT, without http:// and path")
+        for origin in self.allow_origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ServeError(f"--allow-origin is {origin!r}; expected https://HOST or https://HOST:PORT, or *")
 
     @property
     def is_local(self) -> bool:
