@@ -138,3 +138,26 @@ def test_a_worker_that_is_killed_costs_one_picture_at_most(sloth: FlashSloth) ->
         assert all("was killed" in str(one) for one in failed)
 
     run(sloth, test)
+
+
+def test_views_that_wait_for_the_encoder_take_so_much_memory_and_no_more(sloth: FlashSloth) -> None:
+    async def test(pictures: Pictures, _: Metrics) -> None:
+        first = await pictures.prepare([png_url(picture(0))], None)
+        pictures._most_bytes = 3 * first.view_bytes
+        held = [first, await pictures.prepare([png_url(picture(1)), png_url(picture(2))], None)]
+        waiting = [asyncio.create_task(pictures.prepare([png_url(picture(seed))], None)) for seed in (3, 4)]
+        known = png_url(picture(0))
+        done, _ = await asyncio.wait(waiting, timeout=0.2)
+        assert not done
+        assert pictures._bytes_held() == 3 * first.view_bytes
+        sloth.image_encoder.encode_prepared([held[0]])  # the encoder has run
+        assert len(await waiting[0]) == 1
+        assert not waiting[1].done()
+        held.clear()  # the request has ended
+        del first
+        assert len(await waiting[1]) == 1
+        waiting.clear()
+        await pictures.prepare([known, *(png_url(picture(seed)) for seed in (5, 6, 7))], None)  # more than all: alone
+        assert pictures._reserved == 0
+
+    run(sloth, test)

@@ -74,6 +74,11 @@ class PreparedPictures:
         return sum(isinstance(one, torch.Tensor) for one in self.made)
 
     @property
+    def view_bytes(self) -> int:
+        """Memory of the views that the encoder has to run on."""
+        return sum(one.nbytes for one in self.made if isinstance(one, torch.Tensor))
+
+    @property
     def features(self) -> ImageFeatures:
         """Of all pictures, once the encoder has run."""
         known = [one for one in self.made if not isinstance(one, torch.Tensor)]
