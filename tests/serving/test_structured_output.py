@@ -236,9 +236,9 @@ def test_answers_fit_beside_others_that_are_free(
 
 def test_json_object_is_any_object(nano: flashsloth.FlashSloth, grammars: Grammars, picture: Image.Image) -> None:
     mask = asyncio.run(grammars.mask({"type": "json_object"}, 1))
-    for seed in range(4):
+    for seed in range(2):
         answer = nano.answer(
-            picture, "Describe it.", mask=mask, temperature=1.0, seed=seed, max_tokens=200, details=True
+            picture, "Describe it.", mask=mask, temperature=1.0, seed=seed, max_tokens=100, details=True
         )
         if answer.finish_reason == FinishReason.STOP:
             assert isinstance(json.loads(answer.text), dict)
