@@ -147,8 +147,7 @@ def test_views_that_wait_for_the_encoder_take_so_much_memory_and_no_more(sloth: 
         held = [first, await pictures.prepare([png_url(picture(1)), png_url(picture(2))], None)]
         waiting = [asyncio.create_task(pictures.prepare([png_url(picture(seed))], None)) for seed in (3, 4)]
         known = png_url(picture(0))
-        done, _ = await asyncio.wait(waiting, timeout=0.2)
-        assert not done
+        assert not (await asyncio.wait(waiting, timeout=0.2))[0]
         assert pictures._bytes_held() == 3 * first.view_bytes
         sloth.image_encoder.encode_prepared([held[0]])  # the encoder has run
         assert len(await waiting[0]) == 1
