@@ -19,11 +19,12 @@ from talkative import save_talkative
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 import flashsloth
-from flashsloth.cli.app import COMMANDS, EVALUATIONS, main
+from flashsloth.cli.app import BENCHMARKS, COMMANDS, EVALUATIONS, main
 
 FEW = ["--max-new-tokens", "6", "--device", "cpu"]
 ALL_COMMANDS = [[command.name] for commands in COMMANDS.values() for command in commands]
 ALL_COMMANDS += [["eval"], *(["eval", command.name] for command in EVALUATIONS)]
+ALL_COMMANDS += [["bench"], *(["bench", command.name] for command in BENCHMARKS)]
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_every_example_is_a_command_that_parses() -> None:
 
     from flashsloth.cli.app import app
 
-    for commands in [*COMMANDS.values(), EVALUATIONS]:
+    for commands in [*COMMANDS.values(), EVALUATIONS, BENCHMARKS]:
         for command in commands:
             for example in command.examples:
                 words = shlex.split(example.split("|")[-1].split(">")[0])

@@ -20,6 +20,7 @@ from flashsloth.cli import (
     ask,
     batch,
     bench,
+    bench_serve,
     chat,
     checkpoints,
     data,
@@ -71,7 +72,6 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command(train.train, train.EXAMPLES),
         Command(world.world, world.EXAMPLES),
         Command(ablation.ablation, ablation.EXAMPLES),
-        Command(bench.bench, bench.EXAMPLES),
         Command(plan.plan, plan.EXAMPLES),
     ),
 }
@@ -90,6 +90,8 @@ EVALUATIONS: tuple[Command, ...] = (
     Command(evaluate_drift.drift, evaluate_drift.EXAMPLES),
 )
 """What `flashsloth eval` can measure with."""
+BENCHMARKS: tuple[Command, ...] = (Command(bench_serve.serve, bench_serve.EXAMPLES),)
+"""What `flashsloth bench` can measure beside models."""
 DATA: tuple[Command, ...] = (
     Command(data.check, data.CHECK_EXAMPLES),
     Command(data.show, data.SHOW_EXAMPLES),
@@ -123,6 +125,15 @@ def _group(about: str, commands: Iterable[Command]) -> typer.Typer:
     return group
 
 
+def _bench_group() -> typer.Typer:
+    """A command that does something by itself, and has commands of its own."""
+    group = typer.Typer(rich_markup_mode="rich")
+    group.callback(invoke_without_command=True, epilog=_examples(bench.EXAMPLES))(bench.bench)
+    for one in BENCHMARKS:
+        _add(group, one)
+    return group
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from flashsloth import __version__
@@ -151,6 +162,7 @@ for _panel, _commands in COMMANDS.items():
     for _command in _commands:
         _add(app, _command, _panel)
 app.add_typer(_group("Count a model's right answers.", EVALUATIONS), name="eval", rich_help_panel=STUDY)
+app.add_typer(_bench_group(), name="bench", rich_help_panel=STUDY)
 app.add_typer(_group("Inspect training data before training on it.", DATA), name="data", rich_help_panel=STUDY)
 
 

@@ -2,6 +2,7 @@
 
 single answers       each model of the suite: `flashsloth.benchmark.runner`
 a device at work     with the gpu suite, many pictures and training steps too: `flashsloth.benchmark.device`
+serve                a server under load: `bench_serve.py`
 --training           training's memory and time, beside the same backbones with all visual tokens
 """
 
@@ -45,6 +46,7 @@ TRAINING_SIZE = "flashsloth"
 
 
 def bench(
+    context: typer.Context,
     suite: Annotated[
         str | None, typer.Option("--suite", metavar="NAME", help="cpu or gpu; without it, gpu where there is one.")
     ] = None,
@@ -87,13 +89,15 @@ def bench(
     One picture in memory, 64 text tokens, 64 new tokens; models of true size with random weights, since speed does not
     depend on what they say. Takes a quiet machine, and notices if it is not.
     """
+    if context.invoked_subcommand is not None:
+        return
     if not 0 <= threads <= MOST_THREADS:
         raise CommandError(f"--threads is {threads}; expected 0 (as many as torch takes) to {MOST_THREADS}")
     arguments.check_seed(seed)
     if training:
         _bench_training(quick, layers, batch, repeats, threads or None, out, source, as_json)
         return
-    _check_out(out)
+    check_out(out)
     if source is not None:
         results, more = _earlier_run(source)
     else:
@@ -204,7 +208,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _check_out(out: Path | None) -> None:
+def check_out(out: Path | None) -> None:
     """Find out before anything is measured whether the report can be written."""
     if out is None:
         return

@@ -5,7 +5,7 @@ In: numbers. Out: :class:`RowResult`, which says whether the row held.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -77,13 +77,9 @@ class RowResult:
         """Note a figure."""
         self.figures.append(Figure(name, float(value), unit, most, least))
 
-    def as_json(self) -> dict[str, Any]:
-        """For a file."""
-        return {"row": self.name, "holds": self.holds, **asdict(self)}
-
 
 def read_result(found: dict[str, Any]) -> RowResult:
-    """What :meth:`RowResult.as_json` wrote."""
+    """A result that was kept as JSON."""
     return RowResult(
         found["name"], [Figure(**one) for one in found["figures"]], list(found["wrong"]), float(found["seconds"])
     )

@@ -43,10 +43,16 @@ class ServerProcess:
     def __init__(self, model: str | Path | None = None, options: Sequence[str] = ()) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", prefix="flashsloth-serve-")  # noqa: SIM115 - closed with the process
         self._out = tempfile.NamedTemporaryFile("w+", prefix="flashsloth-serve-")  # noqa: SIM115 - likewise
-        named = [] if model is None else [str(model)]
-        command = [sys.executable, "-m", MODULE, *named, "--port", "0", "--served-model-name", "nano", *options]
-        self._process = subprocess.Popen(command, stdout=self._out, stderr=self._log, start_new_session=True)
+        self._process = subprocess.Popen(
+            self._command([] if model is None else [str(model)], options),
+            stdout=self._out,
+            stderr=self._log,
+            start_new_session=True,
+        )
         self.host, self.port = "", 0
+
+    def _command(self, named: list[str], options: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", MODULE, *named, "--port", "0", "--served-model-name", "nano", *options]
 
     def __enter__(self) -> ServerProcess:
         self.wait_until_ready()
@@ -62,13 +68,17 @@ class ServerProcess:
             BenchmarkError: if it does not come to that.
         """
         end = time.monotonic() + START_SECONDS
-        while (found := ADDRESS.search(Path(self._out.name).read_text())) is None:
+        while (found := self._address(Path(self._out.name).read_text(), self.log_lines)) is None:
             if self._process.poll() is not None or time.monotonic() > end:
                 said = " / ".join(self.log_lines[-LAST_LINES:]) or "nothing"
                 self.close()
                 raise BenchmarkError(f"the server did not start; it said: {said}")
             time.sleep(LOOK_SECONDS)
         self.host, self.port = found[1], int(found[2])
+
+    def _address(self, out: str, log: list[str]) -> re.Match[str] | None:
+        """Host and port, once it says that it is ready."""
+        return ADDRESS.search(out)
 
     @property
     def pid(self) -> int:
