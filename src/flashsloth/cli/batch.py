@@ -52,7 +52,8 @@ LOADING = ("device", "dtype", "quantize", "adapter")
 FOR_RAY = ("actors", "actor_cpus", "actor_gpus")
 
 In = Annotated[
-    Path, typer.Argument(metavar="IN", help="OpenAI's batch lines, or a picture and a question a line, or a folder.")
+    Path,
+    typer.Argument(metavar="IN", help="OpenAI's batch lines; a picture and a question a line (JSONL, CSV); a folder."),
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="For the answers; a file that is there goes on.")]
 Asked = Annotated[
