@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from flashsloth.cli.app import main
-from flashsloth.cli.serve import own_name, read_keys
+from flashsloth.cli.serve import missing_names, own_name, read_keys
 from flashsloth.cli.terminal import CommandError
+from flashsloth.serving.config import ServeConfig
 
 PATIENCE = 120
 
@@ -100,3 +101,11 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert main(["serve", "--port", "0"]) == 2
     assert "needs fastapi, which is not installed: pip install 'flashsloth[serve]'" in capsys.readouterr().err
+
+
+def test_who_opens_it_to_others_is_told_that_it_needs_a_name() -> None:
+    for host in ("0.0.0.0", "::"):
+        [line] = missing_names(ServeConfig(host=host, api_keys=("a",)))
+        assert "--allow-host" in line
+    assert missing_names(ServeConfig(host="0.0.0.0", allow_hosts=("models.example",))) == []
+    assert missing_names(ServeConfig()) == []

@@ -156,6 +156,9 @@ def test_while_it_drains(tmp_path: Path, number: int) -> None:
         assert is_closed(idle)
     served.process.join()
     assert served.process.exitcode == 0
+    told = [line["message"] for line in served.lines if "message" in line]
+    assert "ending once 2 requests are answered, in 1 s at most; another signal, or Ctrl-C, ends it at once" in told
+    assert "ended before 2 requests were answered" in told
 
 
 def read_rest(connection: object) -> bytes:

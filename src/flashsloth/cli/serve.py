@@ -147,7 +147,17 @@ def greeting(url: str, sloth: FlashSloth, config: ServeConfig) -> list[str]:
     return [
         f"{terminal.describe(sloth)} answers at {url}/v1, and on a page: {url}/",
         f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
+        *missing_names(config),
     ]
+
+
+def missing_names(config: ServeConfig) -> list[str]:
+    """What whoever opens the server to other machines may have forgotten."""
+    from flashsloth.serving.sites import EVERYWHERE
+
+    if config.host not in EVERYWHERE or config.allow_hosts:
+        return []
+    return ["other machines get a 421: give the name, or the address, that they use for this one with --allow-host"]
 
 
 def own_name(model: str | None, adapter: str | None) -> str:

@@ -84,6 +84,11 @@ class Guards:
         """Answer every later request with an error."""
         self._refusal = error
 
+    @property
+    def under_way(self) -> int:
+        """How many requests are."""
+        return len(self._exchanges)
+
     async def wait_until_idle(self) -> None:
         """Until no request is under way."""
         await self._idle.wait()

@@ -150,6 +150,9 @@ class Server(uvicorn.Server):
     async def _drain(self, watchdog: Watchdog | None) -> None:
         """Finish what was accepted, and accept nothing new."""
         self._refuse(unavailable("the server is ending: ask again, or ask another", RETRY_SECONDS))
+        if self.guards.under_way:
+            text = "ending once %d requests are answered, in %g s at most; another signal, or Ctrl-C, ends it at once"
+            LOGGER.info(text, self.guards.under_way, self.limits.drain_seconds)
         end = asyncio.get_running_loop().time() + self.limits.drain_seconds
         idle = asyncio.ensure_future(self.guards.wait_until_idle())
         while not idle.done() and asyncio.get_running_loop().time() < end:
@@ -159,6 +162,8 @@ class Server(uvicorn.Server):
                 await self._fail(problem)
         self.is_cut_short = not idle.done()
         idle.cancel()
+        if self.is_cut_short:
+            LOGGER.warning("ended before %d requests were answered", self.guards.under_way)
         self.guards.end(unavailable("the server ended before the answer did: ask again, or ask another", RETRY_SECONDS))
         with suppress(TimeoutError):
             await asyncio.wait_for(self.guards.wait_until_idle(), LAST_WORDS_SECONDS)
