@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_a_picture_is_dropped_and_asked_about_twice(someone: Person) -> None:
     expect(someone.question).to_be_focused()
     assert someone.ask(COLOUR) == chat.ask(COLOUR)
     assert re.fullmatch(
-        r"[\d.]+ m?s to the first token · [\d.]+ m?s in all · 2 tokens · [\d.]+ tokens/s",
+        r"[\d.]+ m?s to the first token · [\d.]+ m?s in all · 2 tokens( · [\d.]+ tokens/s)?",  # in a moment: no rate
         someone.turn.locator(".figures").inner_text(),
     )
     assert someone.ask(COUNT) == chat.ask(COUNT)
@@ -129,6 +130,36 @@ def test_the_map_is_read_by_keyboard(someone: Person) -> None:
         frame.press("ArrowDown")
     last = math.ceil(seen.box[3] * seen.queries.shape[-1])
     assert told.inner_text().startswith(f"Row {last - first}, column 2: ")
+
+
+def test_a_rate_is_told_of_an_answer_that_took_its_time(someone: Person, pace: Pace) -> None:
+    whole = nano().answer(str(EXAMPLES / "imagemagick.png"), TWO_WORDS)
+    someone.bring("imagemagick.png")
+    pace.hold()
+    someone.question.fill(TWO_WORDS)
+    someone.question.press("Enter")
+    pace.allow()
+    expect(someone.turn.locator(".answer")).to_have_text(whole.split()[0])
+    time.sleep(0.2)  # what is measured
+    pace.free()
+    assert someone.answer() == whole
+    found = re.search(r"· (\d+) tokens · ([\d.]+) tokens/s$", someone.turn.locator(".figures").inner_text())
+    assert found
+    assert 0 < float(found[2]) <= (int(found[1]) - 1) / 0.2 + 0.5  # rounded
+
+
+def test_the_name_stays_in_one_line(browser: Browser, address: str) -> None:
+    with person(browser, address, PHONE) as someone:
+        before = someone.page.locator("h1").bounding_box()
+        someone.bring("browser.png")
+        someone.page.get_by_role("group", name="Ideas").get_by_role("button").first.click()
+        assert someone.answer()
+        expect(someone.page.get_by_role("button", name="Export")).to_be_visible()
+        after = someone.page.locator("h1").bounding_box()
+        assert before
+        assert after
+        assert after["height"] == before["height"]
+        assert someone.page.locator("#model").evaluate("name => name.scrollWidth <= name.clientWidth")
 
 
 @pytest.mark.parametrize("by", ["button", "Escape"])

@@ -66,7 +66,7 @@ function figuresOf({ status, times, server_times: { first_token: first, total },
 		times.first && `${seconds(times.first)} to the first token`,
 		times.total && `${seconds(times.total)} in all`,
 		tokens && `${tokens} token${tokens > 1 ? "s" : ""}`,
-		tokens > 1 && total > first && `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
+		total - first > 0.1 && `${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`,
 		reason === "length" && "cut off, as long as an answer may be",
 		resolution === "hd" && "HD",
 	].filter(Boolean);
