@@ -36,3 +36,17 @@ def test_stop_strings_over_token_borders(stop: str, tiny_tokenizer: PreTrainedTo
     place = TEXT.find(stop)
     assert pieces == (TEXT[:place] if place >= 0 else TEXT).strip() == text.text
     assert text.stopped == (place >= 0)
+
+
+@pytest.mark.parametrize("stop", [(), ("is", "尺寸"), ("left of",)])
+def test_tokens_in_groups_are_the_same_text(stop: tuple[str, ...], tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    chance = random.Random(1)
+    spelled = tiny_tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    for number in range(100):
+        ids = spelled if number % 2 else [chance.randrange(len(tiny_tokenizer)) for _ in range(chance.randrange(40))]
+        text, pieces, place = Detokenizer(tiny_tokenizer, stop), [], 0
+        while place < len(ids):
+            group = chance.randrange(6)
+            pieces.append(text.extend(ids[place : place + group]))
+            place += group
+        assert "".join([*pieces, text.finish()]) == text_of(ids, tiny_tokenizer, stop)

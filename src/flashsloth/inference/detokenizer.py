@@ -52,6 +52,13 @@ class Detokenizer:
             return self._advance(self._text.strip())
         return self._advance(self._text[: len(self._text) - self._held_back()].strip())
 
+    def extend(self, token_ids: Sequence[int]) -> str:
+        """The text that became certain with these tokens: of many at once, it costs what it costs of one."""
+        if self._stop or self.stopped:  # where a stop string ends depends on the token that completes it
+            return "".join([self.add(one) for one in token_ids])
+        self.ids += token_ids[:-1]
+        return self.add(token_ids[-1]) if token_ids else ""
+
     def finish(self) -> str:
         """The rest, when no token follows."""
         if not self.stopped:

@@ -58,7 +58,10 @@ class AnswerText:
 
     def add(self, tokens: Sequence[Sampled]) -> tuple[str, list[TokenText]]:
         """The text that became certain with these tokens, and the tokens that it completes."""
-        piece = "".join(self._added(one) for one in tokens)
+        if self._by_token:
+            piece = "".join([self._added(one) for one in tokens])
+        else:
+            piece = self._detokenizer.extend([one.token for one in tokens])
         return self._release(piece, is_end=False)
 
     def finish(self) -> tuple[str, list[TokenText]]:
@@ -72,8 +75,7 @@ class AnswerText:
 
     def _added(self, one: Sampled) -> str:
         piece = self._detokenizer.add(one.token)
-        if self._by_token:
-            self._pending.append((one, len(self._detokenizer.certain)))
+        self._pending.append((one, len(self._detokenizer.certain)))
         return piece
 
     def _release(self, piece: str, *, is_end: bool) -> tuple[str, list[TokenText]]:

@@ -21,6 +21,7 @@ from flashsloth.serving.api_error import ApiError, failed
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 Event = dict[str, Any]
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one for each text
 
 
 class EventStream(Response):
@@ -97,7 +98,7 @@ class EventStream(Response):
 
     def _written(self, event: Event) -> bytes:
         name = f"event: {event['type']}\n" if self._named else ""
-        return f"{name}data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+        return f"{name}data: {_json(event)}\n\n".encode()
 
 
 async def _send(send: Send, content: bytes, *, more: bool = True) -> None:
