@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from served import PATIENCE, data_url, nano, serving
+from served import EXAMPLES, PATIENCE, data_url, nano, serving
 
 from flashsloth.cli.app import main
 from flashsloth.evaluation.answerer import FlashSlothAnswerer, load_flashsloth
@@ -59,11 +62,11 @@ def write(path: Path, bodies: dict[str, tuple[str, dict[str, Any]]]) -> Path:
     return path
 
 
-def run(model: FlashSlothAnswerer, source: Path, out: Path) -> BatchOutcome:
+def run(model: FlashSlothAnswerer, source: Path, out: Path, *hosts: str) -> BatchOutcome:
     asked = BatchSource(source)
     counted = read_asked(asked)
     with BatchOutput(out) as output:
-        return run_batch(asked, counted, output, RequestAnswerer(model, ServeConfig()))
+        return run_batch(asked, counted, output, RequestAnswerer(model, ServeConfig(allow_media_hosts=hosts)))
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
@@ -95,6 +98,21 @@ def test_each_reply_is_the_servers(tmp_path: Path, model: FlashSlothAnswerer) ->
             assert row["response"]["status_code"] == reply.status_code, name
             assert (reply.status_code == 200) == (name in GOOD), reply.text
             assert same(row["response"]["body"]) == same(reply.json())
+
+
+def test_pictures_come_from_hosts_that_are_named_alone(tmp_path: Path, model: FlashSlothAnswerer) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=EXAMPLES)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        urls = {"named": f"http://{host}/shapes.png", "other": f"http://localhost:{server.server_port}/shapes.png"}
+        bodies = {name: (CHAT, chat("What color is the circle?", url)) for name, url in urls.items()}
+        run(model, write(tmp_path / "in.jsonl", bodies), tmp_path / "out.jsonl", host)
+        server.shutdown()
+    found = read(tmp_path / "out.jsonl")
+    assert found["other"]["response"]["status_code"] == 400
+    message = found["named"]["response"]["body"]["choices"][0]["message"]
+    assert message["content"] == model.sloth.answer(EXAMPLES / "shapes.png", "What color is the circle?")
 
 
 def test_a_reply_that_streams_and_a_body_that_is_too_large(tmp_path: Path, model: FlashSlothAnswerer) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import DataContext, Datasource, ReadTask
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError
 
@@ -119,7 +119,7 @@ class RayAnswerer:
             _Actor,
             fn_constructor_args=(self._source, settings),
             batch_size=None,
-            concurrency=settings.actors,
+            compute=ActorPoolStrategy(size=settings.actors),
             num_cpus=settings.cpus,
             num_gpus=settings.gpus,
         )
