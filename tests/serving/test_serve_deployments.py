@@ -112,6 +112,8 @@ def test_a_proxy_before_two_servers(name: str, tmp_path: Path) -> None:
         with httpx2.stream("POST", chat, json={**BODY, "stream": True}, timeout=PATIENCE) as reply:
             events = events_of("".join(reply.iter_text()))
         assert events[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+        page = httpx2.post(chat, json=BODY, headers={"Origin": url}, timeout=PATIENCE)  # what the page behind it sends
+        assert page.status_code == 200, page.text
         first.close()
         statuses = [httpx2.post(chat, json=BODY, timeout=PATIENCE).status_code for _ in range(12)]
         assert statuses[-1] == 200
