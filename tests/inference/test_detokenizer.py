@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from flashsloth.errors import PromptError
 from flashsloth.inference.detokenizer import Detokenizer, text_of
+from flashsloth.inference.sampling_params import SamplingParams
 
 TEXT = "  Größe 尺寸 \U0001f600 is there, and what is left of the red circle?  \n"
 
@@ -50,3 +53,29 @@ def test_tokens_in_groups_are_the_same_text(stop: tuple[str, ...], tiny_tokenize
             pieces.append(text.extend(ids[place : place + group]))
             place += group
         assert "".join([*pieces, text.finish()]) == text_of(ids, tiny_tokenizer, stop)
+
+
+def test_what_may_become_a_stop_string_is_held_back(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Its longest beginning: that of "aab" in "aaa" is two characters."""
+    for stops, text, given in (
+        (("aab",), "aaa", "a"),
+        (("aab", "aaab"), "aaa", ""),
+        (("b", "aaaaaa"), "xaaa", "x"),
+        (("abab", "bac"), "aba", ""),
+        (("abc", "bd"), "xab", "x"),
+        (("bd",), "xac", "xac"),
+    ):
+        detokenizer = Detokenizer(tiny_tokenizer, stops)
+        ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert "".join(map(detokenizer.add, ids)) == given, (stops, text)
+
+
+def test_long_stop_strings_cost_little(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(PromptError, match="300 characters; expected at most 256"):
+        SamplingParams(stop=["a" * 300])
+    [token] = tiny_tokenizer("a", add_special_tokens=False)["input_ids"]
+    text = Detokenizer(tiny_tokenizer, ["b" * 5000] * 16)
+    began = time.process_time()
+    for _ in range(2000):
+        text.add(token)
+    assert time.process_time() - began < 1.5  # compared ending by ending, it would take several seconds

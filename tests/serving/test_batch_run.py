@@ -167,6 +167,9 @@ def test_ids_that_are_there_twice_are_named(tmp_path: Path) -> None:
         BatchError, match=r"has 2 ids more than once: 'a' \(line 1 and line 3 and line 7\), '3' \(line 4"
     ):
         read_asked(BatchSource(write(tmp_path / "in.jsonl", rows)))
+    long = [{"id": "a" * 100_000, "picture": "a.png", "question": "What?"}] * 2
+    with pytest.raises(BatchError, match=r"'a{39}… \(line 1 and line 2\)"):
+        read_asked(BatchSource(write(tmp_path / "in.jsonl", long)))
     same = [{"picture": "a.png", "question": "What?"}, {"question": "What?", "image": "a.png"}]
     with pytest.raises(BatchError, match=r"\(line 1 and line 2\); expected each once \(a line without an id has its"):
         read_asked(BatchSource(write(tmp_path / "in.jsonl", same)))

@@ -104,9 +104,14 @@ class Detokenizer:
 
     def _held_back(self) -> int:
         """How many last characters may become a stop string."""
-        most = min(max(map(len, self._stop), default=1) - 1, len(self._text))
-        endings = ((length, self._text[-length:]) for length in range(most, 0, -1))
-        return next((length for length, end in endings if any(stop.startswith(end) for stop in self._stop)), 0)
+        return max((self._begun(stop) for stop in self._stop), default=0)
+
+    def _begun(self, stop: str) -> int:
+        """How many last characters a stop string begins with."""
+        place = self._text.find(stop[0], max(0, len(self._text) - len(stop) + 1))
+        while place >= 0 and not stop.startswith(self._text[place:]):
+            place = self._text.find(stop[0], place + 1)
+        return len(self._text) - place if place >= 0 else 0
 
     def decode(self, ids: list[int]) -> str:
         """What ids spell, white space at either end included."""

@@ -28,6 +28,8 @@ SEED_BITS = 63
 MOST_LOGPROBS = 20
 MOST_ANSWERS = 128
 MOST_STOPS = 16
+MOST_STOP_CHARACTERS = 256
+"""Of one: at every token the answer's last characters are compared with those of each stop text."""
 LARGEST_PENALTY = 2.0
 LARGEST_BIAS = 100.0
 
@@ -123,6 +125,10 @@ def _stop_texts(stop: Any) -> tuple[str, ...]:
     for text in found:
         if not isinstance(text, str) or not text:
             raise PromptError(f"stop holds {text!r}; expected texts that are not empty")
+        if len(text) > MOST_STOP_CHARACTERS:
+            raise PromptError(
+                f"stop holds a text of {len(text):,} characters; expected at most {MOST_STOP_CHARACTERS} of each"
+            )
         check_text("a stop text", text)
     return found
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flashsloth.serving.batch_lines import DIGEST_BYTES, BatchError, BatchLine, BatchSource, key_of
+from flashsloth.serving.batch_lines import DIGEST_BYTES, BatchError, BatchLine, BatchSource, key_of, short
 from flashsloth.serving.batch_output import BatchOutput, is_failed
 from flashsloth.serving.digest_table import DigestTable
 
@@ -79,7 +79,7 @@ def _said_of(source: BatchSource, repeated: set[bytes]) -> str:
     for line in source:
         if line.id is not None and line.key in repeated:
             places.setdefault(str(line.id), []).append(line.place)
-    named = [f"{name!r} ({' and '.join(where[:SHOWN])})" for name, where in list(places.items())[:SHOWN]]
+    named = [f"{short(name)} ({' and '.join(where[:SHOWN])})" for name, where in list(places.items())[:SHOWN]]
     more = ", ..." if len(places) > SHOWN else ""
     return (
         f"{source.path} has {len(places):,} ids more than once: {', '.join(named)}{more}; expected each once (a line "

@@ -163,7 +163,7 @@ class BatchSource:
             except csv.Error as error:
                 raise BatchError(f"{self.path} has no columns that can be read ({error})") from error
             if not {"picture", "image"} & {*columns}:
-                raise BatchError(f"{self.path} has the columns {_short(columns)}; expected picture or image among them")
+                raise BatchError(f"{self.path} has the columns {short(columns)}; expected picture or image among them")
             while True:
                 try:
                     row = next(rows, None)
@@ -210,10 +210,10 @@ class BatchSource:
         if isinstance(identity, bool) or not isinstance(identity, str | int | None) or identity == "":
             return BatchLine(place, None, mistake=f"id is {identity!r}; expected a text or a whole number")
         if not _names_pictures(picture):
-            found = "there is no picture" if picture is None else f"picture is {_short(picture)}"
+            found = "there is no picture" if picture is None else f"picture is {short(picture)}"
             mistake = f"{found}; expected a path or a data URL, or a list of those"
         elif not isinstance(question, str) or not question.strip():
-            mistake = f"question is {_short(question)}; expected a text that is not empty"
+            mistake = f"question is {short(question)}; expected a text that is not empty"
         else:
             digest = digest_of(asked)
             return BatchLine(place, digest.hex() if identity is None else identity, asked, digest)
@@ -222,14 +222,14 @@ class BatchSource:
     def _openai(self, place: str, row: dict[str, Any]) -> BatchLine:
         identity = row.get("custom_id")
         if not isinstance(identity, str) or not identity:
-            return BatchLine(place, None, mistake=f"custom_id is {_short(identity)}; expected a text that is not empty")
+            return BatchLine(place, None, mistake=f"custom_id is {short(identity)}; expected a text that is not empty")
         asked = {name: row.get(name) for name in ("method", "url", "body")}
         if asked["method"] != METHOD:
-            mistake = f"method is {_short(asked['method'])}; expected {METHOD!r}"
+            mistake = f"method is {short(asked['method'])}; expected {METHOD!r}"
         elif not isinstance(asked["url"], str):
-            mistake = f"url is {_short(asked['url'])}; expected a text such as '/v1/chat/completions'"
+            mistake = f"url is {short(asked['url'])}; expected a text such as '/v1/chat/completions'"
         elif not isinstance(asked["body"], dict):
-            mistake = f"body is {_short(asked['body'])}; expected an object"
+            mistake = f"body is {short(asked['body'])}; expected an object"
         else:
             try:
                 return BatchLine(place, identity, asked, digest_of(asked))
@@ -244,7 +244,7 @@ def parsed(content: bytes) -> dict[str, Any] | str:
         row = json.loads(content)
     except (ValueError, RecursionError) as error:
         return f"the line is not JSON ({error})"
-    return row if isinstance(row, dict) else f"the line holds {_short(row)}; expected an object"
+    return row if isinstance(row, dict) else f"the line holds {short(row)}; expected an object"
 
 
 def _limited_lines(file: BinaryIO) -> Iterator[bytes | None]:
@@ -280,7 +280,7 @@ def _is_data(value: Any) -> bool:
     return any(isinstance(name, str) and name[: len(DATA_SCHEME)].lower() == DATA_SCHEME for name in names)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A value in an error, not at length."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
