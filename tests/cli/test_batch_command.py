@@ -77,7 +77,7 @@ def test_what_is_shown(
     assert shown.out == f"30 of 40 lines are answered in {out}\n"
     assert shown.err.startswith("in.jsonl: 10 of 40 lines are done, about ")
     assert shown.err.endswith(
-        f"error: 10 lines could not be answered; their lines in {out} say why, and the same command asks them again\n"
+        f"error: 10 of 40 lines could not be answered; {out} says why, and the same command asks them again\n"
     )
     assert read(out) == whole
     assert main(arguments(asked, out, checkpoint, "--json")) == 1

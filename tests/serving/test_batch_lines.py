@@ -78,7 +78,7 @@ def test_a_line_is_known_by_what_it_asks_wherever_it_stands_and_however_it_is_wr
         ({"picture": 3, "question": "What?"}, "picture is 3; expected a path"),
         ({"picture": [], "question": "What?"}, r"picture is \[\]; expected a path"),
         ({"picture": ["a.png", ""], "question": "What?"}, "picture is"),
-        ({"picture": "a.png"}, "question is None; expected a text that is not empty"),
+        ({"picture": "a.png"}, "there is no question; expected a text that is not empty, or --question"),
         ({"picture": "a.png", "question": " "}, "question is ' '"),
         ({"picture": "a.png", "question": ["What?"]}, r"question is \['What\?'\]"),
         ({"id": True, "picture": "a.png", "question": "What?"}, "id is True; expected a text or a whole number"),

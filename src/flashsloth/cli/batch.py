@@ -226,6 +226,6 @@ def _say(outcome: BatchOutcome, out: Path, as_json: bool) -> None:
     terminal.print_line(f"{answered:,} of {outcome.lines:,} lines are answered in {out}{before}")
     if outcome.failed:
         terminal.print_error(
-            f"{outcome.failed:,} lines could not be answered; their lines in {out} say why, and the same command asks "
-            "them again"
+            f"{outcome.failed:,} of {outcome.lines:,} lines could not be answered; {out} says why, and the same "
+            "command asks them again"
         )

@@ -213,7 +213,8 @@ class BatchSource:
             found = "there is no picture" if picture is None else f"picture is {short(picture)}"
             mistake = f"{found}; expected a path or a data URL, or a list of those"
         elif not isinstance(question, str) or not question.strip():
-            mistake = f"question is {short(question)}; expected a text that is not empty"
+            found = "there is no question" if question is None else f"question is {short(question)}"
+            mistake = f"{found}; expected a text that is not empty, or --question"
         else:
             digest = digest_of(asked)
             return BatchLine(place, digest.hex() if identity is None else identity, asked, digest)

@@ -34,6 +34,8 @@ POLITENESS = 5
 IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """They come to all processes of a terminal or a service; the server ends its workers itself, after the last answer."""
 MOST_OPEN_FILES = 256
+NAMELESS = "bytes: "
+"""What a picture without a name is called in errors, which tells a client nothing."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def answer(source: bytes, views: int, settings: WorkerSettings) -> list[bytes | 
     try:
         return views_reply(open_views(source.decode("utf-8", "surrogatepass"), views, settings))
     except PictureError as error:
-        return text_reply(REFUSED, str(error))
+        return text_reply(REFUSED, str(error).removeprefix(NAMELESS))
     except MemoryError:
         return text_reply(REFUSED, "the picture takes more memory than one may: shrink it")
     except Exception as error:  # a mistake of ours: the server writes it down, and starts another worker
