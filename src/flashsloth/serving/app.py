@@ -81,6 +81,7 @@ def create_app(service: Service) -> FastAPI:
 async def _chat(request: Request) -> Response:
     """Answer a conversation about pictures."""
     service: Service = request.app.state.service
+    service.check_room()
     body = read_body(ChatRequest, await request.body())
     asked, ignored = read_chat(body, service)
     return await _answer(request, asked, ChatReply(body, service), bool(body.stream), ignored)
@@ -89,6 +90,7 @@ async def _chat(request: Request) -> Response:
 async def _responses(request: Request) -> Response:
     """Answer a conversation about pictures, of which nothing is kept."""
     service: Service = request.app.state.service
+    service.check_room()
     body = read_body(ResponsesRequest, await request.body())
     asked, ignored = read_responses(body, service)
     return await _answer(request, asked, ResponsesReply(body, service), bool(body.stream), ignored)

@@ -26,8 +26,8 @@ from flashsloth.serving.api_error import invalid, overloaded
 LEAST_RETRY_SECONDS, MOST_RETRY_SECONDS = 1, 60
 RETRY_SPREAD = 2.0
 """Answers that end for each client that is asked to come again; other places go to those who come by themselves."""
-RATE_MEMORY = 0.1
-"""Weight of the newest interval between two ends in their running mean."""
+RATE_MEMORY = 0.02
+"""Weight of the newest interval between two ends in their running mean; ends come in bursts, one a step."""
 
 
 COLLECT_SECONDS = 0.03
@@ -51,7 +51,7 @@ class AsyncEngine:
         self._max_running = max_running
         self._deliveries = _Deliveries(asyncio.get_running_loop())
         self.accepted = 0
-        self._interval, self._last_end = 0.0, time.monotonic()
+        self._ends, self._interval, self._last_end = 0, 0.0, time.monotonic()
         self._retry_at = 0.0  # when the client that was refused last asks again
 
     @contextmanager
@@ -61,12 +61,7 @@ class AsyncEngine:
         Raises:
             ApiError: 429 where too many wait already, 400 where there can never be as many.
         """
-        if answers > self._most:
-            raise invalid(f"n is {answers}; this server makes at most {self._most} answers a request", "n")
-        if self.accepted + answers > self._most:
-            waiting = max(self.accepted - self._max_running, 0)
-            seconds = self._retry_seconds(answers)
-            raise overloaded(f"{waiting} answers wait already: ask again in {seconds} s", seconds)
+        self.check_room(answers)
         self.accepted += answers
         started = time.monotonic()
         try:
@@ -74,6 +69,19 @@ class AsyncEngine:
         finally:
             self.accepted -= answers
             self._note_end(started, answers)
+
+    def check_room(self, answers: int = 1) -> None:
+        """Refuse as :meth:`admit` does; before a request's body is looked at, a refusal costs little.
+
+        Raises:
+            ApiError: as there.
+        """
+        if answers > self._most:
+            raise invalid(f"n is {answers}; this server makes at most {self._most} answers a request", "n")
+        if self.accepted + answers > self._most:
+            waiting = max(self.accepted - self._max_running, 0)
+            seconds = self._retry_seconds(answers)
+            raise overloaded(f"{waiting} answers wait already: ask again in {seconds} s", seconds)
 
     def submit(self, request: Request) -> AsyncReply:
         """Let the engine answer a request.
@@ -98,7 +106,8 @@ class AsyncEngine:
         """Keep a running mean of the time between the ends of two answers while there is work."""
         now = time.monotonic()
         since = (now - max(self._last_end, started)) / answers
-        self._interval += RATE_MEMORY * (since - self._interval) if self._interval else since
+        self._ends += 1
+        self._interval += max(RATE_MEMORY, 1 / self._ends) * (since - self._interval)
         self._last_end = now
 
 

@@ -128,6 +128,16 @@ class Service:
         self.is_draining = True
         await self.pictures.close()
 
+    def check_room(self) -> None:
+        """Refuse a request that has no chance, before its body is looked at.
+
+        Raises:
+            ApiError: as :meth:`admitted`.
+        """
+        if self.is_draining:
+            raise unavailable("the server is ending: ask again", 1)
+        self.engine.check_room()
+
     @contextmanager
     def admitted(self, answers: int) -> Iterator[None]:
         """A block in which so many answers count as accepted.
