@@ -135,7 +135,7 @@ def test_sigterm_200_times_at_random(tmp_path: Path) -> None:
         drain(Served(folder).wait_until_ready(), lambda: time.sleep(draws.uniform(0, 1.5)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_while_it_drains(tmp_path: Path, number: int) -> None:
     served = Served(tmp_path, drain_seconds=1.0).wait_until_ready()
     assert served.status("/health/ready") == 200
@@ -149,6 +149,8 @@ def test_while_it_drains(tmp_path: Path, number: int) -> None:
         assert served.status("/health/live") == 200
         refused = served.ask("POST", "/v1/chat/completions", {"Content-Type": "application/json"}, b"{}")
         assert refused.status == 503
+        if number == signal.SIGHUP:
+            served.signal(number)  # as a shell may, beside the terminal
         reply = read_reply(whole)  # after a second, it is ended
         assert reply.status == 503
         assert reply.error["code"] == "server_unavailable"

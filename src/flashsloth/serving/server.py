@@ -2,9 +2,9 @@
 
     serve(app, config, ...) -> exit status
 
-SIGTERM or SIGINT ends it well: nothing new is accepted, what was accepted is finished, within a time; then 0. A second
-one ends it at once. If the engine dies or hangs, all clients are told, and the process ends with 1, whatever its
-threads do; whoever started it starts it again.
+SIGTERM, SIGINT or SIGHUP ends it well: nothing new is accepted, what was accepted is finished, within a time; then 0.
+A second one ends it at once. If the engine dies or hangs, all clients are told, and the process ends with 1, whatever
+its threads do; whoever started it starts it again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from flashsloth.serving.http_protocol import LimitedProtocol
 from flashsloth.serving.listening import BACKLOG, bind, url_of
 from flashsloth.serving.watchdog import LOOK_SECONDS, Watchdog
 
+HANGUP = getattr(signal, "SIGHUP", None)
+"""Which comes when the terminal is closed that the server runs in."""
+HEARD = tuple(one for one in (signal.SIGINT, signal.SIGTERM, HANGUP) if one is not None)
 FAILED, SIGNALLED = 1, 128
 """Exit statuses: the engine has failed; ended by a second signal, plus its number."""
 LAST_WORDS_SECONDS = 1.0
@@ -103,7 +106,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = [one for one in HEARD if one != HANGUP or signal.getsignal(one) != signal.SIG_IGN]  # nohup's
         before = [signal.signal(number, lambda number, _: self._hear(number)) for number in numbers]
         try:
             yield
@@ -113,6 +116,8 @@ class Server(uvicorn.Server):
 
     def _hear(self, number: int) -> None:
         """Take a signal in, at any moment and in any thread."""
+        if number == HANGUP and self._told:  # a terminal that is closed may say so twice, and is in no hurry
+            return
         self._told.append(number)
         if len(self._told) > 1:  # whatever the event loop and the engine do
             threading.Timer(HURRY_SECONDS + AT_ONCE_SECONDS, os._exit, (SIGNALLED + number,)).start()
