@@ -73,6 +73,18 @@ def test_a_part_of_a_character_has_its_own_bytes(make: Callable[[], PreTrainedTo
     assert [one["bytes"] for one in described[0]["top_logprobs"]] == [[0xE5], [97]]
 
 
+def test_a_token_is_found_among_the_likeliest(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Also where the content is without the white space before it."""
+    ids = tiny_tokenizer(" red", add_special_tokens=False)["input_ids"]
+    others = [one for one in range(len(tiny_tokenizer)) if one not in ids][-2:]
+    _, tokens = grown_of(
+        [Sampled(one, -0.5, ((others[0], -0.4), (one, -0.5), (others[1], -9.0))) for one in ids], tiny_tokenizer
+    )
+    for described in (described_token(one, tiny_tokenizer) for one in tokens):
+        assert {name: described[name] for name in ("token", "logprob", "bytes")} == described["top_logprobs"][1]
+        assert described["top_logprobs"][0]["token"] == tiny_tokenizer.decode([others[0]])
+
+
 def grown_of(sampled: list[Sampled], tokenizer: Any) -> tuple[str, list[TokenText]]:
     answer = AnswerText(tokenizer, (), by_token=True)
     parts = [answer.add(sampled), answer.finish()]

@@ -104,7 +104,7 @@ def described_token(token: TokenText, tokenizer: Any) -> dict[str, Any]:
     """A token with its log-probabilities, as OpenAI's clients read it.
 
     Its bytes are those of its text; of a token that holds a part of a character, they are its own, so that all tokens'
-    bytes, joined, are the content's too.
+    bytes, joined, are the content's too. Among the likeliest it is written as it is by itself, so that it is found.
     """
     beside = [
         {"token": tokenizer.decode([one]), "logprob": logprob, "bytes": list(token_bytes(one, tokenizer))}
@@ -114,6 +114,9 @@ def described_token(token: TokenText, tokenizer: Any) -> dict[str, Any]:
     own = token.text.encode()
     if not _is_text(whole):
         own = whole.lstrip() if token.is_first else whole
+    for (one, _), described in zip(token.sampled.top, beside, strict=True):
+        if one == token.sampled.token:
+            described |= {"token": token.text, "bytes": list(own)}
     return {"token": token.text, "logprob": token.sampled.logprob, "bytes": list(own), "top_logprobs": beside}
 
 
