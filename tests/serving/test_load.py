@@ -11,7 +11,7 @@ from served import nano
 
 from flashsloth.benchmark.serving import aborts, full_load, idle, poison
 from flashsloth.benchmark.serving.figures import RowResult
-from flashsloth.benchmark.serving.server_process import ServerProcess
+from flashsloth.benchmark.serving.server_process import STEADY_MEMORY, ServerProcess
 from flashsloth.benchmark.serving.solo import SoloAnswers
 
 Row = Callable[[ServerProcess, SoloAnswers], Awaitable[RowResult]]
@@ -27,7 +27,7 @@ ROWS: dict[str, Row] = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess() as made:
+    with ServerProcess(environment=STEADY_MEMORY) as made:
         yield made
 
 

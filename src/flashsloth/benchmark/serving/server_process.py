@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +27,13 @@ START_SECONDS, END_SECONDS = 600.0, 60.0
 LOOK_SECONDS = 0.05
 ADDRESS = re.compile(r"answers at http://([0-9.]+):([0-9]+)/v1")
 LAST_LINES = 5
+STEADY_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 10),
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 10),
+    "MALLOC_TOP_PAD_": "0",
+}
+"""Has GNU's allocator give back what is free, which it would keep by chance: what grows then is what is held."""
 
 
 class ServerProcess:
@@ -35,12 +42,18 @@ class ServerProcess:
     Args:
         model: a folder; None for the small model.
         options: of `flashsloth serve`.
+        environment: variables beside this process's.
 
     Attributes:
         host, port: where it listens.
     """
 
-    def __init__(self, model: str | Path | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", prefix="flashsloth-serve-")  # noqa: SIM115 - closed with the process
         self._out = tempfile.NamedTemporaryFile("w+", prefix="flashsloth-serve-")  # noqa: SIM115 - likewise
         self._process = subprocess.Popen(
@@ -48,6 +61,7 @@ class ServerProcess:
             stdout=self._out,
             stderr=self._log,
             start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
         self.host, self.port = "", 0
 

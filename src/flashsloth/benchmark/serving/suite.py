@@ -18,7 +18,7 @@ from flashsloth.benchmark.serving import aborts, cost, endings, full_load, idle,
 from flashsloth.benchmark.serving.batch_kills import batch_kills
 from flashsloth.benchmark.serving.cost import CONCURRENCY, Level
 from flashsloth.benchmark.serving.figures import RowResult
-from flashsloth.benchmark.serving.server_process import ServerProcess
+from flashsloth.benchmark.serving.server_process import STEADY_MEMORY, ServerProcess
 from flashsloth.benchmark.serving.solo import SoloAnswers
 from flashsloth.errors import BenchmarkError
 
@@ -67,7 +67,7 @@ class Bench:
 
     def served(self, run: Callable[[ServerProcess], Awaitable[RowResult]]) -> RowResult:
         """What comes of a row against a server of the small model."""
-        with ServerProcess() as server:
+        with ServerProcess(environment=STEADY_MEMORY) as server:
             result: RowResult = asyncio.run(run(server))  # type: ignore[arg-type]
             errors = [line for line in server.log_lines if '"level": "ERROR"' in line]
         result.wrong += [f"the server logged: {one}" for one in errors]
