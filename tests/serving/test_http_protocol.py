@@ -284,3 +284,20 @@ def test_a_client_that_leaves_while_it_sends(server: Running) -> None:
         assert is_closed(connection)
     wait_for(lambda: len(server.log.lines) > before)
     assert json.loads(server.log.lines[-1])["status"] == 499
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_an_old_client_gets_a_stream_without_chunks(server: Running, version: str) -> None:
+    """As proxies are that speak HTTP/1.0: the reply ends with the connection."""
+    for path, expected in (("/stream", b"x" * 30), ("/size", b'{"bytes": 26, "path": "/size"}')):
+        content = json.dumps({"events": 3, "bytes": 10}).encode()
+        assert len(content) == 26
+        sent = request("POST", path, {**JSON, "Connection": "close"}, content)
+        with server.connect() as connection:
+            send_all(connection, sent.replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1))
+            reply = b"".join(iter(lambda: connection.recv(65536), b""))
+        head, _, body = reply.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        is_chunked = b"transfer-encoding: chunked" in head
+        assert is_chunked == (version == "1.1" and path == "/stream")
+        assert (body == expected) != is_chunked

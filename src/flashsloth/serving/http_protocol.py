@@ -23,16 +23,18 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from flashsloth.serving import access_log, reply_headers
 from flashsloth.serving.api_error import ApiError, invalid, unavailable
 from flashsloth.serving.config import ServeConfig
-from flashsloth.serving.exchange import CONNECTION, late_request
-from flashsloth.serving.request_headers import JSON, has_no_body
+from flashsloth.serving.exchange import CONNECTION, Message, Send, late_request
+from flashsloth.serving.request_headers import JSON, has_no_body, values
 
 LINGER_SECONDS, LINGER_BYTES = 1.0, 512 << 10
 """After an early reply what still comes is read and dropped for a while: a client that sends may only then read it."""
+WITHOUT_CHUNKS = ("0.9", "1.0")
+"""Versions of HTTP in which a reply has a length, or ends with the connection."""
 PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """After how many seconds, how often and how many times a silent client is probed, where the system has it."""
 
@@ -132,6 +134,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(invalid("the request asks for another protocol and has a body: send it without Upgrade"))
         else:
             super().on_headers_complete()
+            if self.scope["http_version"] in WITHOUT_CHUNKS:
+                self.cycle.send = _sending_plainly(self.cycle)  # type: ignore[assignment, method-assign]
 
     def on_body(self, body: bytes) -> None:
         if not self._is_deaf:
@@ -251,6 +255,22 @@ class LimitedProtocol(HttpToolsProtocol):
         """Bytes of replies that have gone out."""
         held = self.transport.get_write_buffer_size() + _sending(self.transport.get_extra_info("socket"))
         return self.transport.written - held  # type: ignore[attr-defined]
+
+
+def _sending_plainly(cycle: RequestResponseCycle) -> Send:
+    """How a reply is sent to a client that knows no chunks: where its length is not known, it ends the connection."""
+    send, is_of_any_length = cycle.send, False
+
+    async def plainly(message: Message) -> None:
+        nonlocal is_of_any_length
+        if message["type"] == "http.response.start":
+            is_of_any_length = not values(list(message.get("headers", [])), b"content-length")
+            cycle.chunked_encoding = False if is_of_any_length else None
+        elif is_of_any_length:
+            cycle.expected_content_length = len(message.get("body", b""))  # of the piece
+        await send(message)  # type: ignore[arg-type]
+
+    return plainly
 
 
 class _CountingTransport:
