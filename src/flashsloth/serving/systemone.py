@@ -128,6 +128,10 @@ class Decisions:
     def _asked(self, name: str) -> Asked:
         """A question as the engine takes it."""
         question, where, options = self._body.questions[name], where_of(name), self._options[name]
+        most = self._service.config.max_running + self._service.config.max_waiting
+        if len(options.texts) > most:
+            text = f"{where}.criteria has {len(options.texts)} options; this server scores at most {most} of a question"
+            raise invalid(text, f"{where}.criteria")
         reader = self._service.reader(where)
         parts: Parts = [{"type": "image"} for _ in self._body.images or []]
         reader.pictures += self._body.images or []

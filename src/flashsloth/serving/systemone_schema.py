@@ -18,7 +18,7 @@ from flashsloth.serving.openai_schema import Body, FlashSlothOptions, shown
 
 CHOICE, NOUL, SCORE = "choice", "noul", "score"
 YES, NO = "yes", "no"
-MOST_QUESTIONS, MOST_OPTIONS, MOST_ASSETS = 64, 255, 64
+MOST_QUESTIONS, MOST_OPTIONS = 64, 255
 MOST_TEXT = 64 << 10
 """Characters that stand in one question, its state included: each question has a prompt of its own."""
 PLAIN_NAME = re.compile(r"[\w .-]{1,64}")
@@ -47,7 +47,7 @@ class SystemOneRequest(Body):
     model: str | None = None
     state: Content = ""
     questions: Annotated[dict[str, Question], Field(min_length=1, max_length=MOST_QUESTIONS)]
-    assets: Annotated[dict[str, Asset], Field(max_length=MOST_ASSETS)] | None = None
+    assets: dict[str, Asset] | None = None
     images: list[str] | None = None
     flashsloth: FlashSlothOptions | None = None
 
