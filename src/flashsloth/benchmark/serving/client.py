@@ -148,6 +148,12 @@ class Connection(asyncio.Protocol):
         return made
 
     @property
+    def idle_seconds(self) -> float:
+        """Since its last reply; 0 where there was none."""
+        ended = 0.0 if self._reply is None else self._reply.ended
+        return time.perf_counter() - ended if ended else 0.0
+
+    @property
     def port(self) -> int:
         """Its own."""
         assert self._transport is not None

@@ -18,6 +18,8 @@ from flashsloth.benchmark.serving.server_process import ServerProcess
 
 HANG_SECONDS = 120.0
 """After which a request counts as one that hangs."""
+MOST_IDLE_SECONDS = 3.0
+"""After which a client does not use a connection again: the server may be closing it, which it does after 5."""
 OPENING = 64
 """Connections that are opened at a time."""
 
@@ -123,7 +125,8 @@ async def _ask_on(
     connection: Connection, server: ServerProcess, make: Callable[[int], bytes], numbers: object, result: LoadResult
 ) -> None:
     for number in numbers:  # type: ignore[attr-defined]  # one iterator for all clients
-        if not connection.is_open:  # it was idle for longer than the server keeps a connection, while its client waited
+        if not connection.is_open or connection.idle_seconds > MOST_IDLE_SECONDS:  # its client waited, as it was told
+            connection.abort()
             connection = await server.open()
         end = await ask_once(connection, number, make(number))
         result.ends.append(end)

@@ -89,14 +89,24 @@ def tables(kept: Iterable[Kept]) -> list[Table]:
     return [table for table in (_rows(rows), _levels(levels), _sizes(sizes)) if table.rows]
 
 
+def remarks(kept: Iterable[Kept]) -> list[str]:
+    """What must not have been, of each row some."""
+    found: list[str] = []
+    for one in kept:
+        name = one.name if isinstance(one, RowResult) else f"{one.clients} clients"
+        found += [f"{name}: {text}" for text in one.wrong[:MOST_REASONS]]
+        if len(one.wrong) > MOST_REASONS:
+            found.append(f"{name}: and {len(one.wrong) - MOST_REASONS:,} more")
+    return found
+
+
 def _rows(rows: list[RowResult]) -> Table:
     cells = []
     for row in rows:
         cells.append([row.name, "", "", "held" if row.holds else "missed"])
         cells += [[f"  {one.name}", one.shown, one.limit, "" if one.holds else "missed"] for one in row.figures]
-        cells += [[f"  {text}", "", "", "missed"] for text in row.wrong[:MOST_REASONS]]
-        if len(row.wrong) > MOST_REASONS:
-            cells.append([f"  and {len(row.wrong) - MOST_REASONS:,} more like these", "", "", ""])
+        if row.wrong:
+            cells.append(["  what must not be", f"{len(row.wrong):,}", "at most 0", "missed"])
     return Table("What must hold", ["figure", "measured", "limit", ""], cells)
 
 
@@ -135,10 +145,13 @@ def _sizes(sizes: list[TrueSize]) -> Table:
 
 def print_tables(kept: Iterable[Kept], console: Console) -> None:
     """Show everything in a terminal."""
-    for table in tables(kept):
+    shown = list(kept)
+    for table in tables(shown):
         console.print()
         console.print(Text(table.title, style="bold cyan"))
         console.print(rich_table(table))
+    for remark in remarks(shown):
+        console.print(Text(remark), soft_wrap=True)
 
 
 def write_report(kept: list[Kept], folder: Path) -> list[Path]:
@@ -146,6 +159,7 @@ def write_report(kept: list[Kept], folder: Path) -> list[Path]:
     parts = ["# Serving", "Measured with `flashsloth bench serve`."]
     for table in tables(kept):
         parts += [f"## {table.title}", markdown_table(table.columns, table.rows)]
+    parts += ["\n".join(f"- {one}" for one in found)] if (found := remarks(kept)) else []
     levels = sorted((one for one in kept if isinstance(one, Level)), key=lambda one: one.clients)
     plots = draw(levels, folder) if levels else []
     parts += [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in plots]
