@@ -49,19 +49,24 @@ class Level:
 async def cost(server: ServerProcess, solo: SoloAnswers, rounds: int) -> RowResult:
     """L3: in turns `answer_batch`, streams and whole replies; then the first token, and short answers."""
     result = RowResult("L3")
-    streamed, whole, client = [], [], []
+    streamed, whole, client, processor = [], [], [], []
     for number in range(rounds + 1):
         asked = _questions(ROWS, TOKENS)
+        own = time.process_time()
         alone = _batch(solo, asked, ROWS)
+        own, theirs = time.process_time() - own, server.processor_seconds()
         streams = await run_load(server, lambda i, asked=asked: asked[i].stream(), ROWS, ROWS)  # type: ignore[misc]
+        theirs = server.processor_seconds() - theirs
         replies = await run_load(server, lambda i, asked=asked: asked[i].request(), ROWS, ROWS)  # type: ignore[misc]
         result.wrong += _problems(streams, TOKENS) + _problems(replies, TOKENS)
         if number:  # the first one warms up
             streamed.append(streams.tokens_per_second / alone)
             whole.append(replies.tokens_per_second / alone)
             client.append(streams.client_seconds)
+            processor.append(theirs / own)
     result.add("streams beside answer_batch", statistics.median(streamed), least=LEAST_SHARE)
     result.add("whole replies beside answer_batch", statistics.median(whole))
+    result.add("streams' processor time beside answer_batch's", statistics.median(processor))
     result.add("clients' processor time a round", statistics.median(client), "s")
     own, served = await _first_tokens(server, solo, 2 * rounds)
     result.add("first token in process", own, "s")
