@@ -86,15 +86,21 @@ class Pictures:
 
     async def _prepare_all(self, sources: Sequence[str], resolution: str | None) -> PreparedPictures:
         asked = (self._prepare(source, resolution) for source in sources)
+        results = await asyncio.gather(*asked, return_exceptions=True)
         parts: list[PreparedPictures] = []
-        for number, made in enumerate(await asyncio.gather(*asked, return_exceptions=True), start=1):
-            if isinstance(made, MediaUnavailable):
-                raise unavailable(str(made), RETRY_SECONDS) from made
-            if isinstance(made, PictureError) and len(sources) > 1:
-                raise PictureError(f"picture {number} of {len(sources)}: {made}") from made
-            if isinstance(made, BaseException):
-                raise made
-            parts.append(made)
+        made: PreparedPictures | BaseException | None = None
+        try:
+            for number, made in enumerate(results, start=1):
+                if isinstance(made, MediaUnavailable):
+                    raise unavailable(str(made), RETRY_SECONDS) from made
+                if isinstance(made, PictureError) and len(sources) > 1:
+                    raise PictureError(f"picture {number} of {len(sources)}: {made}") from made
+                if isinstance(made, BaseException):
+                    raise made
+                parts.append(made)
+        finally:  # an error holds this frame, which must not hold it: the pictures' bytes would stay with both
+            made = None
+            results.clear()
         prepared = join_prepared(parts)
         self._metrics.note_pictures(len(prepared), len(prepared) - prepared.unencoded)
         return prepared

@@ -93,8 +93,8 @@ class Grammars:
         text = checked_text(schema, param)
         loop = asyncio.get_running_loop()
         try:
-            compiling = loop.run_in_executor(self._compilers, self._compiled, text)
-            start = await asyncio.wait_for(compiling, COMPILE_SECONDS)
+            async with asyncio.timeout(COMPILE_SECONDS):
+                start = await loop.run_in_executor(self._compilers, self._compiled, text)
         except TimeoutError:
             raise invalid(f"the schema takes more than {COMPILE_SECONDS:g} s to compile: simplify it", param) from None
         except PromptError as error:
