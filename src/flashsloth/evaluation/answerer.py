@@ -17,6 +17,7 @@ from flashsloth.checkpoint.adapter import ADAPTER_WEIGHTS, base_digest, is_adapt
 from flashsloth.evaluation.item import Item
 from flashsloth.evaluation.settings import TaskSettings
 from flashsloth.evaluation.task import EvaluationError
+from flashsloth.inference.detokenizer import raw_text
 from flashsloth.inference.load import load
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_resolution import check_resolution
@@ -113,20 +114,16 @@ class FlashSlothAnswerer:
         places: list[int] = []
         unread: list[tuple[int, Exception]] = []
         pairs = _pairs(items, places, unread)
+        tokenizer = self.sloth.processor.tokenizer
         for number, answer in self.sloth.answer_as_ready(pairs, on_error="return", **options):
             if isinstance(answer, Exception):
                 yield places[number], answer
             else:
-                yield places[number], Reply(self._text(answer.tokens), len(answer.tokens), answer.finish_reason)
+                text = raw_text(answer.tokens, tokenizer)  # some rules see white space at either end
+                yield places[number], Reply(text, len(answer.tokens), answer.finish_reason)
             while unread:
                 yield unread.pop(0)
         yield from unread
-
-    def _text(self, tokens: Iterable[int]) -> str:
-        """What tokens spell, white space at either end included: some rules see it."""
-        tokenizer = self.sloth.processor.tokenizer
-        text: str = tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
 
 
 def _pairs(

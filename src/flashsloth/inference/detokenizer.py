@@ -115,8 +115,7 @@ class Detokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """What ids spell, white space at either end included."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        return raw_text(ids, self._tokenizer)
 
     def _advance(self, text: str) -> str:
         piece = text[self._returned :]
@@ -124,9 +123,14 @@ class Detokenizer:
         return piece
 
 
+def raw_text(ids: Sequence[int], tokenizer: Any) -> str:
+    """What token ids spell, white space at either end included; nothing of special tokens."""
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
 def text_of(ids: Sequence[int], tokenizer: Any, stop: Sequence[str] = ()) -> str:
     """The answer that token ids spell, up to a stop string."""
-    text = Detokenizer(tokenizer, stop)
     if not stop:
-        return text.decode(list(ids)).strip()
-    return "".join(text.pieces(ids))
+        return raw_text(ids, tokenizer).strip()
+    return "".join(Detokenizer(tokenizer, stop).pieces(ids))

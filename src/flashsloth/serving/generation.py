@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flashsloth.errors import EngineError, PromptError
 from flashsloth.inference.answer import Answer
+from flashsloth.inference.detokenizer import raw_text
 from flashsloth.inference.options import Options
 from flashsloth.inference.picture_resolution import AUTO, hd_options, standard_options
 from flashsloth.inference.request import FinishReason, Request, RequestOutput
@@ -270,9 +271,7 @@ class Generation:
 
     def raw_text(self, answer: Answer) -> str:
         """What an answer's tokens spell, white space at either end included."""
-        tokenizer = self._service.sloth.processor.tokenizer
-        text: str = tokenizer.decode(list(answer.tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        return raw_text(answer.tokens, self._service.sloth.processor.tokenizer)
 
     def _check(self, output: RequestOutput) -> None:
         """Let an answer go on that did not end in another way than its own.

@@ -69,7 +69,7 @@ class Pictures:
             return PreparedPictures()
         wanted = len(sources) * views_of(resolution, self._settings.grid) * 3 * self._settings.side**2 * FLOAT_BYTES
         async with self._door:  # first come, first served; all pictures of a request at once, or each would wait
-            while self._bytes_held() and self._bytes_held() + wanted > self._most_bytes:
+            while (held := self._bytes_held()) and held + wanted > self._most_bytes:
                 await asyncio.sleep(LOOK_SECONDS)
             self._reserved += wanted
         try:
